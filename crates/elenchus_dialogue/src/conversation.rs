@@ -1,0 +1,34 @@
+//! What was said, and the generator that draws what will be said: all a save game needs to go on as if nothing happened.
+
+use elenchus_lm::Rng;
+use serde::{Deserialize, Serialize};
+
+/// One person's words.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Turn {
+    /// A name or stable id, never an entity.
+    pub speaker: String,
+    /// What was said.
+    pub text: String,
+}
+
+/// The turns a character has heard and spoken, oldest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Conversation {
+    /// Everything said so far.
+    pub turns: Vec<Turn>,
+    /// Draws the next reply; the engine hands back its next state with each.
+    pub rng: Rng,
+}
+
+impl Conversation {
+    /// An empty conversation whose replies a seed determines.
+    pub fn from_seed(seed: u64) -> Self {
+        Self { turns: Vec::new(), rng: Rng::from_seed(seed) }
+    }
+
+    /// Appends a turn.
+    pub fn push(&mut self, speaker: impl Into<String>, text: impl Into<String>) {
+        self.turns.push(Turn { speaker: speaker.into(), text: text.into() });
+    }
+}

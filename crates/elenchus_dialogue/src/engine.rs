@@ -1,0 +1,244 @@
+//! The worker: one thread that owns the model and turns requests into events.
+
+use std::{path::PathBuf, sync::Arc, time::Duration};
+
+use crossbeam_channel::Receiver;
+use elenchus_lm::{Adapter, AdapterId, ChatTemplate, Executor, Numerics, Rng, Tokenizer};
+
+use crate::{Character, Error, Result, StopReason, Turn};
+
+/// Chosen by the caller; comes back with every event of the reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct RequestId(pub u64);
+
+/// Who is answered first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub enum Priority {
+    /// Talk nobody waits for.
+    Ambient,
+    /// The player waits.
+    #[default]
+    Player,
+}
+
+/// Asks for a character's next words. The newest turn is what it answers.
+#[derive(Debug, Clone)]
+pub struct Request {
+    /// Comes back with every event.
+    pub id: RequestId,
+    /// Who speaks.
+    pub character: Arc<Character>,
+    /// The voice it wears.
+    pub adapter: Option<Adapter>,
+    /// Facts of the game that enter the prompt.
+    pub facts: Vec<String>,
+    /// What was said, the line to answer last.
+    pub turns: Vec<Turn>,
+    /// Draws the words.
+    pub rng: Rng,
+    /// Who goes first.
+    pub priority: Priority,
+    /// Caps [`crate::StopRules::max_tokens`] for this reply alone.
+    pub max_tokens: Option<usize>,
+}
+
+/// Asks that a character's persona be read ahead of its first line.
+#[derive(Debug, Clone)]
+pub struct WarmUp {
+    /// Who.
+    pub character: Arc<Character>,
+    /// The voice.
+    pub adapter: Option<Adapter>,
+    /// Facts known already.
+    pub facts: Vec<String>,
+}
+
+/// What the engine tells. For each accepted request: `Started`, any number of `Delta`, then exactly one of `Finished` and
+/// `Failed`; `Started` and `Delta` may be absent before a failure.
+#[derive(Debug, Clone)]
+pub enum EngineEvent {
+    /// The model is being read; the share done, 0 to 1.
+    Loading(f32),
+    /// The model speaks from now on.
+    Ready(BaseInfo),
+    /// The model could not be loaded; [`Engine::reload`] tries again. Requests fail until then.
+    LoadFailed(Error),
+    /// The first token of a reply is being thought of.
+    Started(RequestId),
+    /// More text, whole graphemes.
+    Delta(RequestId, String),
+    /// The reply is complete.
+    Finished(RequestId, ReplyReport),
+    /// There will be no reply.
+    Failed(RequestId, Error),
+}
+
+/// A finished reply and what it cost.
+#[derive(Debug, Clone)]
+pub struct ReplyReport {
+    /// All of it: the deltas joined.
+    pub text: String,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// The generator's next state, for the conversation.
+    pub rng: Rng,
+    /// Identity of the adapter worn.
+    pub adapter: Option<AdapterId>,
+    /// Tokens sampled, the end token included where one was drawn.
+    pub reply_ids: Vec<u32>,
+    /// Tokens of the prompt.
+    pub prompt_tokens: usize,
+    /// Of these, how many were remembered and not read again.
+    pub cached_tokens: usize,
+    /// From the engine's receipt of the request to its first token.
+    pub first_token: Duration,
+    /// Decoding speed after the first token, tokens a second; 0 for a single token.
+    pub tokens_per_second: f32,
+}
+
+/// The model that was loaded.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BaseInfo {
+    /// File name.
+    pub name: String,
+    /// SHA-256 in hex.
+    pub sha256: String,
+    /// Longest context used, in tokens.
+    pub context: usize,
+}
+
+/// What the engine needs of a model.
+pub struct LoadedModel {
+    /// Runs it.
+    pub executor: Box<dyn Executor>,
+    /// Text to ids and back.
+    pub tokenizer: Tokenizer,
+    /// Messages to ids.
+    pub template: ChatTemplate,
+    /// File name.
+    pub name: String,
+    /// SHA-256 in hex.
+    pub sha256: String,
+}
+
+/// Loads the model on the engine's thread, and again on [`Engine::reload`]; hears the share done, 0 to 1.
+pub type ModelLoader = Arc<dyn Fn(&mut dyn FnMut(f32)) -> Result<LoadedModel> + Send + Sync>;
+
+/// How the engine runs.
+#[derive(Debug, Clone, PartialEq)]
+pub struct EngineSettings {
+    /// GGUF file or Hugging Face folder; `None` looks where a shipped game or `elenchus model fetch` puts the default.
+    pub base: Option<PathBuf>,
+    /// How base weights take part in products.
+    pub numerics: Numerics,
+    /// Compute threads; 0 takes half of the machine's cores, at least one.
+    pub threads: usize,
+    /// Longest context in tokens; the model's own limit caps it.
+    pub context: usize,
+    /// Conversations decoded together.
+    pub max_sequences: usize,
+    /// Prompt tokens read in one step, so that others go on speaking meanwhile.
+    pub prefill_chunk: usize,
+    /// Bytes for all KV memory, remembered prompts included.
+    pub kv_budget: usize,
+    /// Requests that may wait in the channel.
+    pub request_capacity: usize,
+    /// Events that may wait in the channel; the engine keeps what does not fit, deltas joined.
+    pub event_capacity: usize,
+}
+
+impl Default for EngineSettings {
+    fn default() -> Self {
+        Self {
+            base: None,
+            numerics: Numerics::Quantised,
+            threads: 0,
+            context: 2048,
+            max_sequences: 8,
+            prefill_chunk: 64,
+            kv_budget: 512 << 20,
+            request_capacity: 64,
+            event_capacity: 1024,
+        }
+    }
+}
+
+/// Counters since the engine started, read without waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EngineStats {
+    /// Forward passes.
+    pub steps: u64,
+    /// Prompt tokens read.
+    pub prompt_tokens: u64,
+    /// Prompt tokens found in memory instead.
+    pub cached_tokens: u64,
+    /// Tokens sampled.
+    pub reply_tokens: u64,
+    /// Replies being spoken.
+    pub active: usize,
+    /// Requests waiting for a place.
+    pub queued: usize,
+    /// Bytes of KV memory held.
+    pub kv_bytes: usize,
+    /// Decoding speed over the last second of work, all replies together.
+    pub tokens_per_second: f32,
+}
+
+/// Handle to the engine's thread; dropping it stops and joins the thread.
+pub struct Engine {
+    events: Receiver<EngineEvent>,
+}
+
+/// The loader for [`EngineSettings::base`]: candle on the CPU.
+pub fn load_model(settings: &EngineSettings) -> ModelLoader {
+    let _ = settings;
+    todo!()
+}
+
+impl Engine {
+    /// Starts the thread; loading begins at once and is told in events.
+    pub fn start(settings: EngineSettings, loader: ModelLoader) -> Self {
+        let _ = (settings, loader);
+        todo!()
+    }
+
+    /// Hands a request over without waiting; gives it back if the channel is full. A stopped engine takes it and answers
+    /// nothing: see [`Self::is_running`].
+    pub fn try_send(&self, request: Request) -> std::result::Result<(), Request> {
+        let _ = request;
+        todo!()
+    }
+
+    /// Ends a reply at the next token: it finishes as [`StopReason::Cancelled`] with the text so far. Never waits and is
+    /// never lost, also for a request still waiting in the channel; ids unknown to the engine are ignored.
+    pub fn cancel(&self, id: RequestId) {
+        let _ = id;
+        todo!()
+    }
+
+    /// Reads a persona ahead; dropped in silence when the channel is full.
+    pub fn warm_up(&self, warm_up: WarmUp) {
+        let _ = warm_up;
+        todo!()
+    }
+
+    /// Tries to load the model again after a failure.
+    pub fn reload(&self) {
+        todo!()
+    }
+
+    /// What happened since the last look; `try_iter` never waits.
+    pub fn events(&self) -> &Receiver<EngineEvent> {
+        &self.events
+    }
+
+    /// Counters.
+    pub fn stats(&self) -> EngineStats {
+        todo!()
+    }
+
+    /// Whether the thread still answers.
+    pub fn is_running(&self) -> bool {
+        todo!()
+    }
+}

@@ -1,0 +1,48 @@
+//! What can go wrong between a line and its reply.
+
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors end with what to do about them. `Clone`, so that one failure can be told to everyone it concerns.
+#[derive(Debug, Clone, thiserror::Error)]
+pub enum Error {
+    /// A `character.toml` that cannot be used.
+    #[error("{file}: {reason}")]
+    Character {
+        /// The file.
+        file: String,
+        /// Which field, what it holds, and the fix.
+        reason: String,
+    },
+    /// No model is loaded.
+    #[error("no model: {0}")]
+    NoModel(String),
+    /// The adapter cannot be worn on this base.
+    #[error("{0}")]
+    Adapter(String),
+    /// The prompt leaves no room for a reply, however much history is cut.
+    #[error(
+        "the prompt needs {tokens} tokens, but the context holds {context} (hint: shorten the persona, the facts or the player's line)"
+    )]
+    PromptTooLong {
+        /// Tokens of persona and newest line.
+        tokens: usize,
+        /// Tokens the context holds.
+        context: usize,
+    },
+    /// The line to answer holds no words.
+    #[error("there is nothing to answer: the line is empty")]
+    EmptyLine,
+    /// The language model failed.
+    #[error("language model: {0}")]
+    Model(String),
+    /// The engine is shutting down or its thread has ended.
+    #[error("the engine has stopped")]
+    Stopped,
+}
+
+impl From<elenchus_lm::Error> for Error {
+    fn from(error: elenchus_lm::Error) -> Self {
+        Self::Model(error.to_string())
+    }
+}

@@ -1,0 +1,24 @@
+//! Who speaks, what was said, and the one thread that thinks of what to say next.
+//!
+//! A [`Character`] is a persona, its sampler and its adapter; a [`Conversation`] is what was said. The [`Engine`] owns the
+//! model on a thread of its own: a [`Request`] goes in over a bounded channel, [`EngineEvent`]s come out, and the caller
+//! never waits. This crate knows no Bevy and draws nothing.
+
+mod character;
+mod conversation;
+mod engine;
+mod error;
+mod prefix_cache;
+mod prompt;
+mod reply;
+mod scheduler;
+
+pub use character::{BaseRef, BigFive, Character, StopRules};
+pub use conversation::{Conversation, Turn};
+pub use engine::{
+    BaseInfo, Engine, EngineEvent, EngineSettings, EngineStats, LoadedModel, ModelLoader, Priority, ReplyReport,
+    Request, RequestId, WarmUp, load_model,
+};
+pub use error::{Error, Result};
+pub use prompt::messages;
+pub use reply::StopReason;

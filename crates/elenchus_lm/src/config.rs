@@ -1,0 +1,162 @@
+//! The architecture as data: one description that every executor reads.
+
+use std::fmt;
+
+/// Families of decoder this crate can run. Each is the Llama block with small differences that [`ModelConfig`] spells out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Architecture {
+    /// Llama, SmolLM2 and what llama.cpp writes as `llama` (which includes Mistral's GGUF files).
+    Llama,
+    /// Mistral from a Hugging Face folder: Llama with a sliding attention window.
+    Mistral,
+}
+
+/// How a head's dimensions are paired for rotary position embedding.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RopeLayout {
+    /// `(i, i + head_dim / 2)`: Hugging Face checkpoints.
+    Halves,
+    /// `(2i, 2i + 1)`: GGUF files of the Llama family, whose q and k rows were permuted for it.
+    Interleaved,
+}
+
+/// One of the seven weight matrices of a block; the ones an adapter may touch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Linear {
+    /// Queries, `(num_heads * head_dim, hidden_size)`.
+    Q,
+    /// Keys, `(num_kv_heads * head_dim, hidden_size)`.
+    K,
+    /// Values, `(num_kv_heads * head_dim, hidden_size)`.
+    V,
+    /// Attention output, `(hidden_size, num_heads * head_dim)`.
+    O,
+    /// SwiGLU's gate, `(intermediate_size, hidden_size)`.
+    Gate,
+    /// SwiGLU's other branch, `(intermediate_size, hidden_size)`.
+    Up,
+    /// Back to the residual stream, `(hidden_size, intermediate_size)`.
+    Down,
+}
+
+impl Linear {
+    /// All seven, in the order a block uses them.
+    pub const ALL: [Self; 7] = [Self::Q, Self::K, Self::V, Self::O, Self::Gate, Self::Up, Self::Down];
+
+    /// The name in Hugging Face checkpoints and PEFT adapters: `q_proj`.
+    pub fn hf_name(self) -> &'static str {
+        match self {
+            Self::Q => "q_proj",
+            Self::K => "k_proj",
+            Self::V => "v_proj",
+            Self::O => "o_proj",
+            Self::Gate => "gate_proj",
+            Self::Up => "up_proj",
+            Self::Down => "down_proj",
+        }
+    }
+
+    /// The module that holds it in Hugging Face checkpoints: `self_attn` or `mlp`.
+    pub fn hf_module(self) -> &'static str {
+        match self {
+            Self::Q | Self::K | Self::V | Self::O => "self_attn",
+            Self::Gate | Self::Up | Self::Down => "mlp",
+        }
+    }
+
+    /// The name in GGUF files: `attn_q`.
+    pub fn gguf_name(self) -> &'static str {
+        match self {
+            Self::Q => "attn_q",
+            Self::K => "attn_k",
+            Self::V => "attn_v",
+            Self::O => "attn_output",
+            Self::Gate => "ffn_gate",
+            Self::Up => "ffn_up",
+            Self::Down => "ffn_down",
+        }
+    }
+
+    /// The linear called `name` in a Hugging Face checkpoint.
+    pub fn from_hf_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|linear| linear.hf_name() == name)
+    }
+
+    /// `(out_features, in_features)` in a model of this configuration.
+    pub fn shape(self, config: &ModelConfig) -> (usize, usize) {
+        let (hidden, inner) = (config.hidden_size, config.intermediate_size);
+        match self {
+            Self::Q => (config.q_dim(), hidden),
+            Self::K | Self::V => (config.kv_dim(), hidden),
+            Self::O => (hidden, config.q_dim()),
+            Self::Gate | Self::Up => (inner, hidden),
+            Self::Down => (hidden, inner),
+        }
+    }
+}
+
+impl fmt::Display for Linear {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.hf_name())
+    }
+}
+
+/// Everything an executor must know about a model besides its weights. Names are Hugging Face's.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ModelConfig {
+    /// The family.
+    pub architecture: Architecture,
+    /// Rows of the embedding table.
+    pub vocab_size: usize,
+    /// Width of the residual stream.
+    pub hidden_size: usize,
+    /// Width inside the SwiGLU.
+    pub intermediate_size: usize,
+    /// Number of blocks.
+    pub num_layers: usize,
+    /// Query heads.
+    pub num_heads: usize,
+    /// Key and value heads; divides `num_heads`.
+    pub num_kv_heads: usize,
+    /// Width of one head.
+    pub head_dim: usize,
+    /// Added to the mean square in RMSNorm.
+    pub rms_norm_eps: f32,
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
+    /// How q and k rows are laid out.
+    pub rope_layout: RopeLayout,
+    /// Longest context the model was trained for, in tokens.
+    pub max_positions: usize,
+    /// A token sees this many tokens, itself included; `None` sees all.
+    pub sliding_window: Option<usize>,
+}
+
+impl ModelConfig {
+    /// Width of all query heads together.
+    pub fn q_dim(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    /// Width of all key (or value) heads together.
+    pub fn kv_dim(&self) -> usize {
+        self.num_kv_heads * self.head_dim
+    }
+
+    /// For each row of q or k in this model's layout, the row of the Hugging Face layout it holds; `None` where the two
+    /// are the same. Source: `LlamaModel.permute` in llama.cpp's `convert_hf_to_gguf.py`.
+    pub fn rope_row_order(&self, heads: usize) -> Option<Vec<usize>> {
+        match self.rope_layout {
+            RopeLayout::Halves => None,
+            RopeLayout::Interleaved => {
+                let half = self.head_dim / 2;
+                let within = |row: usize| (row % 2) * half + row / 2;
+                Some(
+                    (0..heads * self.head_dim)
+                        .map(|row| row / self.head_dim * self.head_dim + within(row % self.head_dim))
+                        .collect(),
+                )
+            }
+        }
+    }
+}
