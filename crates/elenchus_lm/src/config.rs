@@ -160,3 +160,34 @@ impl ModelConfig {
         }
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    pub(crate) fn tiny() -> ModelConfig {
+        ModelConfig {
+            architecture: Architecture::Llama,
+            vocab_size: 300,
+            hidden_size: 64,
+            intermediate_size: 96,
+            num_layers: 2,
+            num_heads: 4,
+            num_kv_heads: 2,
+            head_dim: 16,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_layout: RopeLayout::Interleaved,
+            max_positions: 128,
+            sliding_window: None,
+        }
+    }
+
+    #[test]
+    fn interleaved_rows_pair_the_halves_of_each_head() {
+        // llama.cpp: weights.reshape(n_head, 2, head_dim / 2, ..).swapaxes(1, 2)
+        let order = ModelConfig { head_dim: 6, ..tiny() }.rope_row_order(2).unwrap();
+        assert_eq!(order, [0, 3, 1, 4, 2, 5, 6, 9, 7, 10, 8, 11]);
+        assert_eq!(ModelConfig { rope_layout: RopeLayout::Halves, ..tiny() }.rope_row_order(2), None);
+    }
+}
