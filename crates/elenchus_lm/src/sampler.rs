@@ -1,10 +1,25 @@
 //! From logits to the next token.
+//!
+//! Every filter keeps the front of one order, likeliest first and the lower id first among equals, and the draw walks what
+//! is kept by id: so a filter that removes nothing changes nothing, and a seed means the same words on every machine.
 
+use std::{cmp::Ordering, collections::BTreeSet, fmt, str::FromStr};
+
+use rand::{RngCore, SeedableRng};
+use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
-/// A seeded generator that a save game can hold.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Rng(rand_pcg::Pcg64Mcg);
+use crate::{Error, Result};
+
+/// A seeded generator that a save game can hold: PCG-64 at a place in its sequence, written as `"seed:numbers drawn"`.
+///
+/// Text, because TOML and many JSON readers have no integer wide enough for the state itself.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(into = "String", try_from = "String")]
+pub struct Rng {
+    seed: u64,
+    drawn: u64,
+}
 
 /// How the next token is drawn. Applied in llama.cpp's order: repetition penalty, top-k, top-p, min-p, temperature.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -30,11 +45,75 @@ impl Default for SamplerSettings {
     }
 }
 
+impl SamplerSettings {
+    /// Refuses numbers from which no distribution follows, naming the field and what it may hold.
+    pub fn check(&self) -> Result<()> {
+        let share = |value: f32| (0.0..=1.0).contains(&value);
+        let fields = [
+            ("temperature", self.temperature, self.temperature.is_finite() && self.temperature >= 0.0, "0 or more"),
+            ("top_p", self.top_p, share(self.top_p), "0 to 1, where 1 keeps all"),
+            ("min_p", self.min_p, share(self.min_p), "0 to 1, where 0 keeps all"),
+            (
+                "repetition_penalty",
+                self.repetition_penalty,
+                self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0,
+                "a number above 0, where 1 changes nothing",
+            ),
+        ];
+        match fields.into_iter().find(|(_, _, fits, _)| !fits) {
+            None => Ok(()),
+            Some((name, value, _, hint)) => Err(Error::Unsupported {
+                what: format!("sampler setting {name} = {value}"),
+                hint: format!("use {hint}"),
+            }),
+        }
+    }
+}
+
 impl Rng {
-    /// A generator that always gives the same numbers for the same seed.
+    /// A generator that always gives the same numbers for the same seed; neighbouring seeds share nothing.
     pub fn from_seed(seed: u64) -> Self {
-        let _ = seed;
-        todo!()
+        Self { seed, drawn: 0 }
+    }
+
+    /// The next number, even over `0.0..1.0`.
+    fn next_unit(&mut self) -> f64 {
+        let mut pcg = Pcg64Mcg::seed_from_u64(self.seed);
+        pcg.advance(self.drawn.into());
+        self.drawn = self.drawn.wrapping_add(1);
+        (pcg.next_u64() >> 11) as f64 / (1u64 << 53) as f64
+    }
+}
+
+impl fmt::Display for Rng {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.seed, self.drawn)
+    }
+}
+
+impl FromStr for Rng {
+    type Err = String;
+
+    fn from_str(text: &str) -> std::result::Result<Self, String> {
+        text.split_once(':')
+            .and_then(|(seed, drawn)| Some(Self { seed: seed.parse().ok()?, drawn: drawn.parse().ok()? }))
+            .ok_or_else(|| {
+                format!("rng state `{text}` is not of the form `seed:drawn`, two whole numbers such as `42:0`")
+            })
+    }
+}
+
+impl From<Rng> for String {
+    fn from(rng: Rng) -> Self {
+        rng.to_string()
+    }
+}
+
+impl TryFrom<String> for Rng {
+    type Error = String;
+
+    fn try_from(text: String) -> std::result::Result<Self, String> {
+        text.parse()
     }
 }
 
@@ -50,8 +129,356 @@ pub struct Sampler {
 impl Sampler {
     /// Draws the next token. `logits` are changed in place; `history` is what the sequence holds so far, newest last.
     /// NaN logits are never drawn; if none is finite, an error says so.
-    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> crate::Result<u32> {
-        let _ = (logits, history);
-        todo!()
+    ///
+    /// Every draw takes one number from the generator, at temperature 0 too.
+    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32> {
+        self.settings.check()?;
+        let settings = &self.settings;
+        penalise_repetition(logits, history, settings);
+        let unit = self.rng.next_unit();
+        let top_k = if settings.temperature == 0.0 { 1 } else { settings.top_k };
+        let mut kept = likeliest(logits, top_k);
+        if kept.is_empty() {
+            return Err(Error::Batch(format!(
+                "none of {} logits is finite (hint: the model file or an adapter holds broken weights)",
+                logits.len()
+            )));
+        }
+        if settings.top_p < 1.0 {
+            keep_top_p(&mut kept, settings.top_p);
+        }
+        let max = kept.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
+        if settings.min_p > 0.0 {
+            let least = max + settings.min_p.ln();
+            kept.retain(|candidate| candidate.logit >= least);
+        }
+        kept.sort_unstable_by_key(|candidate| candidate.id);
+        Ok(draw(&kept, max, settings.temperature, unit))
+    }
+}
+
+/// A token that may still be drawn.
+#[derive(Debug, Clone, Copy, PartialEq)]
+struct Candidate {
+    logit: f32,
+    id: u32,
+}
+
+/// Likeliest first, then the lower id. Logits are finite here.
+fn likeliest_first(a: &Candidate, b: &Candidate) -> Ordering {
+    b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
+}
+
+fn penalise_repetition(logits: &mut [f32], history: &[u32], settings: &SamplerSettings) {
+    let penalty = settings.repetition_penalty;
+    if penalty == 1.0 {
+        return;
+    }
+    let recent = &history[history.len().saturating_sub(settings.repetition_window)..];
+    // A token said twice is penalised once, as in llama.cpp.
+    for id in recent.iter().collect::<BTreeSet<_>>() {
+        if let Some(logit) = logits.get_mut(*id as usize) {
+            *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+        }
+    }
+}
+
+/// The `k` likeliest finite logits (all for 0), in no order. One pass that looks closely only at what beats the k-th so far.
+fn likeliest(logits: &[f32], k: usize) -> Vec<Candidate> {
+    let candidates = (0..).zip(logits).filter(|(_, logit)| logit.is_finite());
+    let candidates = candidates.map(|(id, &logit)| Candidate { logit: logit + 0.0, id }); // no -0.0, which sorts below 0.0
+    if k == 0 || k >= logits.len() {
+        return candidates.collect();
+    }
+    let mut best = Vec::with_capacity(2 * k);
+    let mut worst: Option<Candidate> = None;
+    for candidate in candidates {
+        if worst.is_some_and(|worst| candidate.logit <= worst.logit) {
+            continue; // among equals the lower id came first
+        }
+        best.push(candidate);
+        if best.len() == 2 * k {
+            worst = Some(*best.select_nth_unstable_by(k - 1, likeliest_first).1);
+            best.truncate(k);
+        }
+    }
+    if best.len() > k {
+        best.select_nth_unstable_by(k - 1, likeliest_first);
+        best.truncate(k);
+    }
+    best
+}
+
+/// Keeps the likeliest that together reach probability `p`, at least one. Sorts no more than it must: the front is grown
+/// until it holds enough.
+fn keep_top_p(kept: &mut Vec<Candidate>, p: f32) {
+    let max = kept.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
+    let weight = |candidate: &Candidate| f64::from(candidate.logit - max).exp();
+    let enough = f64::from(p) * kept.iter().map(weight).sum::<f64>();
+    let (mut sorted, mut sum) = (0, 0.0);
+    while sorted < kept.len() {
+        let end = (4 * sorted.max(16)).min(kept.len());
+        let rest = &mut kept[sorted..];
+        if end - sorted < rest.len() {
+            rest.select_nth_unstable_by(end - sorted, likeliest_first);
+        }
+        rest[..end - sorted].sort_unstable_by(likeliest_first);
+        for index in sorted..end {
+            sum += weight(&kept[index]);
+            if sum >= enough {
+                return kept.truncate(index + 1);
+            }
+        }
+        sorted = end;
+    }
+}
+
+/// The candidate at `unit` of the way through the distribution, walked by id.
+fn draw(kept: &[Candidate], max: f32, temperature: f32, unit: f64) -> u32 {
+    // At temperature 0 one candidate is left, and any divisor draws it.
+    let temperature = if temperature == 0.0 { 1.0 } else { f64::from(temperature) };
+    let weights = kept.iter().map(|candidate| ((f64::from(candidate.logit) - f64::from(max)) / temperature).exp());
+    let mut left = unit * weights.clone().sum::<f64>();
+    let mut drawn = kept[0].id;
+    for (candidate, weight) in kept.iter().zip(weights) {
+        if weight > 0.0 {
+            drawn = candidate.id; // rounding may leave a crumb at the end: then the last possible one is drawn
+            left -= weight;
+            if left < 0.0 {
+                break;
+            }
+        }
+    }
+    drawn
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::{Rng, *}; // proptest has an `Rng` too
+
+    /// Changes nothing: the softmax itself.
+    const PLAIN: SamplerSettings = SamplerSettings {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        repetition_window: 64,
+    };
+
+    fn draw_one(settings: &SamplerSettings, seed: u64, logits: &[f32], history: &[u32]) -> Result<u32> {
+        let mut sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(seed) };
+        sampler.sample(&mut logits.to_vec(), history)
+    }
+
+    /// How often each token is drawn from `logits`, as shares.
+    fn shares(settings: &SamplerSettings, logits: &[f32], history: &[u32]) -> Vec<f64> {
+        const DRAWS: usize = 20_000;
+        let mut sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(7) };
+        let mut counts = vec![0usize; logits.len()];
+        for _ in 0..DRAWS {
+            counts[sampler.sample(&mut logits.to_vec(), history).unwrap() as usize] += 1;
+        }
+        counts.into_iter().map(|count| count as f64 / DRAWS as f64).collect()
+    }
+
+    fn softmax(logits: &[f32], temperature: f64) -> Vec<f64> {
+        let weights: Vec<f64> = logits.iter().map(|&logit| (f64::from(logit) / temperature).exp()).collect();
+        let sum: f64 = weights.iter().sum();
+        weights.into_iter().map(|weight| weight / sum).collect()
+    }
+
+    /// Probabilities 0.5, 0.25, 0.125, 0.125, out of order.
+    fn halves() -> [f32; 4] {
+        [0.125f32.ln(), 0.5f32.ln(), 0.125f32.ln(), 0.25f32.ln()]
+    }
+
+    #[test]
+    fn filters_keep_what_they_say() {
+        let check = |settings: SamplerSettings, expected: [f64; 4]| {
+            let shares = shares(&settings, &halves(), &[]);
+            for (share, expected) in shares.iter().zip(expected) {
+                assert!((share - expected).abs() < 0.015, "{settings:?} drew {shares:?}");
+                assert!(*share == 0.0 || expected > 0.0, "{settings:?} drew what it removes: {shares:?}");
+            }
+        };
+        check(PLAIN, [0.125, 0.5, 0.125, 0.25]);
+        check(SamplerSettings { top_k: 1, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
+        check(SamplerSettings { top_k: 2, ..PLAIN }, [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
+        // Of two equals the lower id stays.
+        check(SamplerSettings { top_k: 3, ..PLAIN }, [1.0 / 7.0, 4.0 / 7.0, 0.0, 2.0 / 7.0]);
+        check(SamplerSettings { top_k: 9, ..PLAIN }, [0.125, 0.5, 0.125, 0.25]);
+        // The token that crosses p is kept; at least one always is.
+        check(SamplerSettings { top_p: 0.0, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
+        check(SamplerSettings { top_p: 0.49, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
+        check(SamplerSettings { top_p: 0.51, ..PLAIN }, [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
+        check(SamplerSettings { top_p: 0.8, ..PLAIN }, [1.0 / 7.0, 4.0 / 7.0, 0.0, 2.0 / 7.0]);
+        // A fraction of the likeliest, not of one.
+        check(SamplerSettings { min_p: 0.4, ..PLAIN }, [0.0, 2.0 / 3.0, 0.0, 1.0 / 3.0]);
+        check(SamplerSettings { min_p: 0.2, ..PLAIN }, [0.125, 0.5, 0.125, 0.25]);
+        check(SamplerSettings { min_p: 1.0, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
+        check(SamplerSettings { temperature: 0.0, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
+        // Squared and brought back to one: 4, 1, 1/4, 1/4 of 5.5.
+        check(SamplerSettings { temperature: 0.5, ..PLAIN }, [0.25 / 5.5, 4.0 / 5.5, 0.25 / 5.5, 1.0 / 5.5]);
+        // top-k first: of the two that are left, top-p takes 2/3 for enough.
+        check(SamplerSettings { top_k: 2, top_p: 0.6, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
+        // Temperature last: top-p looks at the distribution the model gave.
+        check(SamplerSettings { temperature: 100.0, top_p: 0.51, ..PLAIN }, [0.0, 0.5, 0.0, 0.5]);
+    }
+
+    #[test]
+    fn the_penalty_pushes_recent_tokens_down_once_whatever_their_sign() {
+        let check = |window: usize, history: &[u32], expected: [f32; 4]| {
+            let mut logits = [2.0, -2.0, 0.0, 3.0];
+            let settings = SamplerSettings { repetition_penalty: 2.0, repetition_window: window, ..PLAIN };
+            penalise_repetition(&mut logits, history, &settings);
+            assert_eq!(logits, expected, "window {window}, history {history:?}");
+        };
+        check(64, &[], [2.0, -2.0, 0.0, 3.0]);
+        check(64, &[0, 1, 2], [1.0, -4.0, 0.0, 3.0]);
+        check(64, &[0, 0, 0], [1.0, -2.0, 0.0, 3.0]);
+        check(1, &[0, 3], [2.0, -2.0, 0.0, 1.5]);
+        check(0, &[0, 3], [2.0, -2.0, 0.0, 3.0]);
+        check(64, &[4, u32::MAX], [2.0, -2.0, 0.0, 3.0]);
+    }
+
+    #[test]
+    fn temperature_zero_takes_the_likeliest_and_the_lowest_id_among_equals() {
+        let greedy = SamplerSettings { temperature: 0.0, ..PLAIN };
+        let check = |logits: &[f32], expected| assert_eq!(draw_one(&greedy, 3, logits, &[]).unwrap(), expected);
+        check(&[1.0, 3.0, 3.0, 2.0], 1);
+        check(&[-0.0, 0.0], 0);
+        check(&[f32::NAN, -5.0, f32::NEG_INFINITY], 1);
+        check(&[f32::MIN, f32::MAX], 1);
+    }
+
+    #[test]
+    fn broken_logits_are_never_drawn() {
+        let odd = [f32::NAN, 0.0, f32::INFINITY, 0.0, f32::NEG_INFINITY];
+        assert!((0..200).all(|seed| matches!(draw_one(&PLAIN, seed, &odd, &[]).unwrap(), 1 | 3)));
+        for broken in [&[][..], &[f32::NAN; 3], &[f32::NEG_INFINITY, f32::INFINITY]] {
+            let error = draw_one(&SamplerSettings::default(), 0, broken, &[]).unwrap_err().to_string();
+            assert!(error.contains(&format!("none of {} logits is finite", broken.len())), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_without_a_distribution_are_refused_by_name() {
+        let check = |settings: SamplerSettings, field: &str| {
+            let error = draw_one(&settings, 0, &[0.0], &[]).unwrap_err().to_string();
+            assert!(error.contains(field) && error.contains("use "), "{error}");
+        };
+        check(SamplerSettings { temperature: -1.0, ..PLAIN }, "temperature = -1");
+        check(SamplerSettings { temperature: f32::NAN, ..PLAIN }, "temperature = NaN");
+        check(SamplerSettings { top_p: 1.5, ..PLAIN }, "top_p = 1.5");
+        check(SamplerSettings { min_p: -0.1, ..PLAIN }, "min_p = -0.1");
+        check(SamplerSettings { repetition_penalty: 0.0, ..PLAIN }, "repetition_penalty = 0");
+    }
+
+    #[test]
+    fn frequencies_follow_the_distribution() {
+        // Pearson's chi-squared over 99 degrees of freedom: 148 is passed by chance once in a thousand times.
+        let logits: Vec<f32> = (0..100u32).map(|id| (id.wrapping_mul(2_654_435_761) % 97) as f32 / 30.0).collect();
+        for (settings, temperature) in [(PLAIN, 1.0), (SamplerSettings { temperature: 2.0, ..PLAIN }, 2.0)] {
+            let expected = softmax(&logits, temperature);
+            let chi_squared: f64 = shares(&settings, &logits, &[])
+                .iter()
+                .zip(&expected)
+                .map(|(share, expected)| 20_000.0 * (share - expected).powi(2) / expected)
+                .sum();
+            assert!(chi_squared < 148.0, "chi-squared {chi_squared} at temperature {temperature}");
+        }
+    }
+
+    #[test]
+    fn neighbouring_seeds_share_nothing() {
+        let firsts: Vec<f64> = (0..1000).map(|seed| Rng::from_seed(seed).next_unit()).collect();
+        let mean = firsts.iter().sum::<f64>() / 1000.0;
+        let correlation: f64 =
+            firsts.windows(2).map(|pair| (pair[0] - 0.5) * (pair[1] - 0.5)).sum::<f64>() / 999.0 * 12.0;
+        assert!((mean - 0.5).abs() < 0.04, "mean {mean}");
+        assert!(correlation.abs() < 0.13, "correlation {correlation}");
+    }
+
+    #[test]
+    fn an_rng_is_written_as_short_text_and_goes_on_where_it_was() {
+        let mut rng = Rng::from_seed(u64::MAX);
+        // A fixed point: a saved game must draw the same words with every later build.
+        assert_eq!(Rng::from_seed(42).next_unit(), 0.573_591_580_908_174_1);
+        for _ in 0..3 {
+            rng.next_unit();
+        }
+        let json = serde_json::to_value(&rng).unwrap();
+        assert_eq!(json, serde_json::json!("18446744073709551615:3"));
+        let mut read: Rng = serde_json::from_value(json).unwrap();
+        assert_eq!((read.next_unit(), &read), (rng.next_unit(), &rng));
+        for broken in ["", "1", "1:", ":1", "1:2:3", "-1:0", "1:18446744073709551616"] {
+            let error = broken.parse::<Rng>().unwrap_err();
+            assert!(error.contains("seed:drawn"), "{error}");
+        }
+    }
+
+    /// The filters said plainly: sort everything, then cut.
+    fn plain_filters(logits: &[f32], settings: &SamplerSettings) -> Vec<u32> {
+        let mut all: Vec<Candidate> = (0..).zip(logits).map(|(id, &logit)| Candidate { logit, id }).collect();
+        all.sort_by(likeliest_first);
+        if settings.top_k > 0 {
+            all.truncate(settings.top_k);
+        }
+        if settings.top_p < 1.0 {
+            let weights: Vec<f64> = all.iter().map(|c| f64::from(c.logit - all[0].logit).exp()).collect();
+            let enough = f64::from(settings.top_p) * weights.iter().sum::<f64>();
+            let mut sum = 0.0;
+            let needed = weights.iter().position(|weight| {
+                sum += weight;
+                sum >= enough
+            });
+            all.truncate(needed.map_or(all.len(), |at| at + 1));
+        }
+        if settings.min_p > 0.0 {
+            let least = all[0].logit + settings.min_p.ln();
+            all.retain(|candidate| candidate.logit >= least);
+        }
+        let mut ids: Vec<u32> = all.iter().map(|candidate| candidate.id).collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    fn logits() -> impl Strategy<Value = Vec<f32>> {
+        // Quarters, so that ties are common.
+        prop::collection::vec((-40i32..40).prop_map(|quarter| quarter as f32 / 4.0), 1..600)
+    }
+
+    proptest! {
+        #[test]
+        fn fast_filters_equal_the_plain_ones(
+            logits in logits(), top_k in 0usize..700, top_p in 0f32..1.2, min_p in 0f32..0.5, seed: u64,
+        ) {
+            let settings = SamplerSettings { top_k, top_p: top_p.min(1.0), min_p, ..PLAIN };
+            let kept = plain_filters(&logits, &settings);
+            // The same walk over what the plain filters keep.
+            let kept: Vec<Candidate> = kept.into_iter().map(|id| Candidate { logit: logits[id as usize], id }).collect();
+            let max = kept.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
+            let expected = draw(&kept, max, 1.0, Rng::from_seed(seed).next_unit());
+            prop_assert_eq!(draw_one(&settings, seed, &logits, &[]).unwrap(), expected);
+        }
+
+        #[test]
+        fn filters_that_remove_nothing_change_nothing(logits in logits(), seed: u64) {
+            let all = SamplerSettings { top_k: logits.len(), top_p: 1.0, min_p: 0.0, ..PLAIN };
+            prop_assert_eq!(draw_one(&all, seed, &logits, &[]).unwrap(), draw_one(&PLAIN, seed, &logits, &[]).unwrap());
+        }
+
+        #[test]
+        fn each_sample_takes_one_number(logits in logits(), temperature in prop::sample::select(vec![0.0, 0.5, 1.0])) {
+            let mut sampler =
+                Sampler { settings: SamplerSettings { temperature, ..SamplerSettings::default() }, rng: Rng::from_seed(1) };
+            for drawn in 1..4 {
+                sampler.sample(&mut logits.clone(), &[]).unwrap();
+                prop_assert_eq!(sampler.rng.drawn, drawn);
+            }
+        }
     }
 }
