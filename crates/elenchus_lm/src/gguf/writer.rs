@@ -1,0 +1,161 @@
+//! Writes GGUF version 3, for test models and exported adapters: everything in memory, then one atomic replacement.
+
+use std::{io::Write, path::Path};
+
+use candle_core::quantized::GgmlDType;
+
+use super::{DEFAULT_ALIGNMENT, DTYPES, MAGIC, MAX_DIMS, Value, tensor_bytes, value_type};
+use crate::{Error, Result};
+
+/// A file to be: metadata and tensors in the order they were added.
+#[derive(Debug, Default)]
+pub struct GgufWriter {
+    metadata: Vec<(String, Value)>,
+    tensors: Vec<(String, Vec<usize>, GgmlDType, Vec<u8>)>,
+}
+
+impl GgufWriter {
+    /// A file with nothing in it.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a metadata value. Integers are written as `u32` where they fit (as `i32` or `i64` otherwise), floats as `f32`.
+    pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) -> &mut Self {
+        self.metadata.push((key.into(), value.into()));
+        self
+    }
+
+    /// Adds a tensor; `shape` is rows first, `bytes` its blocks row by row.
+    pub fn tensor(&mut self, name: impl Into<String>, shape: &[usize], dtype: GgmlDType, bytes: Vec<u8>) -> &mut Self {
+        self.tensors.push((name.into(), shape.to_vec(), dtype, bytes));
+        self
+    }
+
+    /// Writes the file under a temporary name and renames it. Fails on a tensor whose bytes do not match its shape, and
+    /// on arrays of mixed types.
+    pub fn write(&self, path: &Path) -> Result<()> {
+        let bytes = self.to_bytes().map_err(|reason| Error::model_file(path, reason))?;
+        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|source| Error::io(folder, source))?;
+        file.write_all(&bytes).map_err(|source| Error::io(path, source))?;
+        file.persist(path).map_err(|error| Error::io(path, error.error))?;
+        Ok(())
+    }
+
+    /// The file's bytes.
+    pub(super) fn to_bytes(&self) -> Result<Vec<u8>, String> {
+        let mut out = MAGIC.to_vec();
+        out.extend(3u32.to_le_bytes());
+        out.extend((self.tensors.len() as u64).to_le_bytes());
+        out.extend((self.metadata.len() as u64).to_le_bytes());
+        for (key, value) in &self.metadata {
+            put_str(&mut out, key);
+            let value_type = type_of(value);
+            out.extend(value_type.to_le_bytes());
+            put_value(&mut out, value, value_type).map_err(|reason| format!("metadata `{key}`: {reason}"))?;
+        }
+        let mut offset = 0;
+        for (name, shape, dtype, bytes) in &self.tensors {
+            let expected = tensor_bytes(shape, *dtype).map_err(|reason| format!("tensor `{name}`: {reason}"))?;
+            if shape.len() > MAX_DIMS || bytes.len() != expected {
+                let given = bytes.len();
+                return Err(format!(
+                    "tensor `{name}` of {shape:?} {dtype:?} takes {expected} bytes, {given} were given"
+                ));
+            }
+            let number = DTYPES.into_iter().find(|(_, known)| known == dtype).map(|(number, _)| number);
+            put_str(&mut out, name);
+            out.extend((shape.len() as u32).to_le_bytes());
+            shape.iter().rev().for_each(|&dim| out.extend((dim as u64).to_le_bytes()));
+            out.extend(number.ok_or_else(|| format!("{dtype:?} has no number in GGUF"))?.to_le_bytes());
+            out.extend((offset as u64).to_le_bytes());
+            offset += bytes.len().next_multiple_of(DEFAULT_ALIGNMENT);
+        }
+        for (_, _, _, bytes) in &self.tensors {
+            out.resize(out.len().next_multiple_of(DEFAULT_ALIGNMENT), 0);
+            out.extend_from_slice(bytes);
+        }
+        Ok(out)
+    }
+}
+
+/// The narrowest of the types that GGUF readers expect.
+fn type_of(value: &Value) -> u32 {
+    match value {
+        Value::Int(int) if u32::try_from(*int).is_ok() => value_type::U32,
+        Value::Int(int) if i32::try_from(*int).is_ok() => value_type::I32,
+        Value::Int(_) => value_type::I64,
+        Value::Float(_) => value_type::F32,
+        Value::Bool(_) => value_type::BOOL,
+        Value::String(_) => value_type::STRING,
+        Value::Array(_) => value_type::ARRAY,
+    }
+}
+
+fn put_value(out: &mut Vec<u8>, value: &Value, as_type: u32) -> Result<(), String> {
+    match (value, as_type) {
+        (Value::Int(int), value_type::U32) => out.extend((*int as u32).to_le_bytes()),
+        (Value::Int(int), value_type::I32) => out.extend((*int as i32).to_le_bytes()),
+        (Value::Int(int), value_type::I64) => out.extend(int.to_le_bytes()),
+        (Value::Float(float), value_type::F32) => out.extend((*float as f32).to_le_bytes()),
+        (Value::Bool(flag), value_type::BOOL) => out.push(u8::from(*flag)),
+        (Value::String(text), value_type::STRING) => put_str(out, text),
+        (Value::Array(values), value_type::ARRAY) => {
+            let element = array_type(values);
+            out.extend(element.to_le_bytes());
+            out.extend((values.len() as u64).to_le_bytes());
+            for value in values {
+                put_value(out, value, element)?;
+            }
+        }
+        (value, _) => return Err(format!("an array of one type also holds {}", value.kind())),
+    }
+    Ok(())
+}
+
+fn array_type(values: &[Value]) -> u32 {
+    let all = |fits: fn(i64) -> bool| values.iter().all(|value| matches!(value, Value::Int(int) if fits(*int)));
+    match values.first() {
+        None => value_type::STRING,
+        Some(Value::Int(_)) if all(|int| u32::try_from(int).is_ok()) => value_type::U32,
+        Some(Value::Int(_)) if all(|int| i32::try_from(int).is_ok()) => value_type::I32,
+        Some(Value::Int(_)) => value_type::I64,
+        Some(other) => type_of(other),
+    }
+}
+
+fn put_str(out: &mut Vec<u8>, text: &str) {
+    out.extend((text.len() as u64).to_le_bytes());
+    out.extend_from_slice(text.as_bytes());
+}
+
+impl From<i64> for Value {
+    fn from(int: i64) -> Self {
+        Self::Int(int)
+    }
+}
+
+impl From<f32> for Value {
+    fn from(float: f32) -> Self {
+        Self::Float(float.into())
+    }
+}
+
+impl From<bool> for Value {
+    fn from(flag: bool) -> Self {
+        Self::Bool(flag)
+    }
+}
+
+impl From<&str> for Value {
+    fn from(text: &str) -> Self {
+        Self::String(text.to_owned())
+    }
+}
+
+impl<T: Into<Value>> From<Vec<T>> for Value {
+    fn from(values: Vec<T>) -> Self {
+        Self::Array(values.into_iter().map(Into::into).collect())
+    }
+}
