@@ -1,6 +1,8 @@
 //! The plainest loop: one sequence, until its end.
+//!
+//! Conversations are batched, cached and streamed by `elenchus_dialogue`; this is what that must agree with.
 
-use crate::{Adapter, Executor, Result, Sampler};
+use crate::{Adapter, Executor, Logits, Result, Row, Sampler};
 
 /// Continues `prompt` by up to `max_tokens` tokens; stops before a token for which `is_end` holds.
 pub fn generate(
@@ -11,6 +13,95 @@ pub fn generate(
     max_tokens: usize,
     is_end: impl Fn(u32) -> bool,
 ) -> Result<Vec<u32>> {
-    let _ = (executor, prompt, adapter, sampler, max_tokens, is_end(0));
-    todo!()
+    let mut cache = executor.new_cache();
+    let mut history = prompt.to_vec();
+    while history.len() < prompt.len() + max_tokens {
+        // The whole prompt first, then the one token that was drawn last.
+        let tokens = &history[cache.len()..];
+        let mut logits = executor.forward(&mut [Row { tokens, adapter, cache: &mut cache, logits: Logits::Last }])?;
+        let next = sampler.sample(&mut logits[0], &history)?;
+        if is_end(next) {
+            break;
+        }
+        history.push(next);
+    }
+    Ok(history.split_off(prompt.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Mutex;
+
+    use super::*;
+    use crate::{Architecture, KvCache, ModelConfig, Rng, RopeLayout, SamplerSettings, kv_cache::PageLayout};
+
+    /// A model of ten words that counts: after 3 comes 4. Notes what it was asked to read.
+    struct Counting {
+        config: ModelConfig,
+        read: Mutex<Vec<Vec<u32>>>,
+    }
+
+    fn counting() -> Counting {
+        let config = ModelConfig {
+            architecture: Architecture::Llama,
+            vocab_size: 10,
+            hidden_size: 1,
+            intermediate_size: 1,
+            num_layers: 1,
+            num_heads: 1,
+            num_kv_heads: 1,
+            head_dim: 1,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_layout: RopeLayout::Halves,
+            max_positions: 64,
+            sliding_window: None,
+        };
+        Counting { config, read: Mutex::default() }
+    }
+
+    impl Executor for Counting {
+        fn config(&self) -> &ModelConfig {
+            &self.config
+        }
+
+        fn new_cache(&self) -> KvCache {
+            KvCache::new(PageLayout { layers: 1, kv_dim: 1, device: None })
+        }
+
+        fn cache_bytes_per_token(&self) -> usize {
+            8
+        }
+
+        fn prepare(&self, _: &Adapter) -> Result<()> {
+            Ok(())
+        }
+
+        fn forward(&self, batch: &mut [Row<'_>]) -> Result<Vec<Vec<f32>>> {
+            let answer = |row: &mut Row<'_>| {
+                self.read.lock().unwrap().push(row.tokens.to_vec());
+                row.cache.reserve(row.tokens.len())?;
+                row.cache.advance(row.tokens.len());
+                let next = (row.tokens[row.tokens.len() - 1] + 1) % 10;
+                Ok((0..10).map(|id| if id == next { 1.0 } else { 0.0 }).collect())
+            };
+            batch.iter_mut().map(answer).collect()
+        }
+    }
+
+    #[test]
+    fn reads_the_prompt_once_then_token_by_token_up_to_the_end_or_the_limit() {
+        let check = |prompt: &[u32], max_tokens: usize, end: u32, expected: &[u32], read: &[&[u32]]| {
+            let executor = counting();
+            let settings = SamplerSettings { temperature: 0.0, repetition_penalty: 1.0, ..SamplerSettings::default() };
+            let mut sampler = Sampler { settings, rng: Rng::from_seed(0) };
+            let reply = generate(&executor, prompt, None, &mut sampler, max_tokens, |id| id == end).unwrap();
+            assert_eq!(reply, expected, "after {prompt:?}");
+            assert_eq!(*executor.read.lock().unwrap(), read, "after {prompt:?}");
+        };
+        check(&[7, 2], 3, 99, &[3, 4, 5], &[&[7, 2], &[3], &[4]]);
+        check(&[7, 2], 9, 5, &[3, 4], &[&[7, 2], &[3], &[4]]);
+        check(&[4], 9, 5, &[], &[&[4]]);
+        check(&[4], 0, 5, &[], &[]);
+    }
 }
