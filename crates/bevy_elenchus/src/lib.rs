@@ -1,1 +1,68 @@
-//! stub
+//! A Bevy plugin that lets NPCs speak.
+//!
+//! A game cannot wait for a language model, and a crowd cannot have a model each. So one engine thread owns one small
+//! quantised model, every character is an adapter of a few megabytes worn per reply, and the frame only ever hands over
+//! a line and picks up words: `Say` goes in, `ReplyDelta`s and exactly one `ReplyFinished` or `ReplyFailed` come out.
+//! The plugin draws nothing, plays nothing and decides nothing: bubbles, voices and consequences are the game's.
+//!
+//! ```no_run
+//! use bevy::prelude::*;
+//! use bevy_elenchus::prelude::*;
+//!
+//! App::new()
+//!     .add_plugins((AdaptersSourcePlugin::default(), MinimalPlugins, AssetPlugin::default(), ElenchusPlugin::default()))
+//!     .add_systems(Startup, |mut commands: Commands, assets: Res<AssetServer>| {
+//!         let socrates = commands.spawn(Npc::new(assets.load("adapters://socrates/character.toml"))).id();
+//!         commands.trigger(Say::new(socrates, "Plato", "What is courage?"));
+//!     })
+//!     .add_observer(|delta: On<ReplyDelta>| info!("{}", delta.text))
+//!     .run();
+//! ```
+//!
+//! | module            | job                                                                            |
+//! |-------------------|--------------------------------------------------------------------------------|
+//! | `plugin`          | wires it all together; settings and system sets                                |
+//! | `adapters_source` | `adapters://`, an asset source of its own                                       |
+//! | `folder_watcher`  | with `hot_reload`: sees what a trainer's atomic save does to that folder       |
+//! | `assets`          | `character.toml` and the adapter beside it                                     |
+//! | `npc`             | what an NPC is made of: `Npc`, `GameFacts`, `Speaking`                         |
+//! | `conversation`    | what was said, as a save game keeps it                                         |
+//! | `events`          | what a game says and hears                                                     |
+//! | `say`             | from a line to a request that the engine has taken                             |
+//! | `receive`         | from the engine's events to the game's                                         |
+//! | `ending`          | how a reply ends: finished, cancelled or failed, each exactly once             |
+//! | `status`          | is the model there, and what is it doing                                       |
+
+mod adapters_source;
+mod assets;
+mod conversation;
+mod ending;
+mod events;
+#[cfg(feature = "hot_reload")]
+mod folder_watcher;
+mod npc;
+mod plugin;
+mod receive;
+mod say;
+mod status;
+
+pub use adapters_source::AdaptersSourcePlugin;
+pub use assets::{AdapterAsset, AdapterLoader, AssetError, CharacterAsset, CharacterLoader};
+pub use conversation::Conversation;
+pub use elenchus_dialogue::{
+    BaseInfo, Character, EngineSettings, ModelLoader, ReplyReport, StopReason, Turn, load_model,
+};
+pub use events::{ReplyDelta, ReplyError, ReplyFailed, ReplyFinished, ReplyStarted, RetryLoad, Say, WarmUp};
+pub use npc::{GameFacts, Npc, Speaking, Voice};
+pub use plugin::{ElenchusPlugin, ElenchusSettings, ElenchusSystems, WhileSpeaking};
+pub use status::{EngineStats, EngineStatus, engine_ready};
+
+/// What a game needs: `use bevy_elenchus::prelude::*;`.
+pub mod prelude {
+    pub use crate::{
+        AdapterAsset, AdaptersSourcePlugin, CharacterAsset, Conversation, ElenchusPlugin, ElenchusSettings,
+        ElenchusSystems, EngineSettings, EngineStats, EngineStatus, GameFacts, Npc, ReplyDelta, ReplyError,
+        ReplyFailed, ReplyFinished, ReplyStarted, RetryLoad, Say, Speaking, StopReason, Voice, WarmUp, WhileSpeaking,
+        engine_ready,
+    };
+}

@@ -1,0 +1,194 @@
+//! How a reply ends: finished, cancelled or failed, each exactly once.
+//!
+//! A request is forgotten first; whatever else hears of it afterwards, an observer or a late event, finds nothing to do.
+
+use bevy::prelude::*;
+use elenchus_dialogue::{ReplyReport, RequestId, StopReason};
+
+use crate::{
+    CharacterAsset, Conversation, ElenchusSettings, EngineStatus, Npc, ReplyError, ReplyFailed, ReplyFinished,
+    Speaking,
+    npc::LineQueue,
+    plugin::EngineHandle,
+    say::{self, Requests},
+};
+
+/// The engine's last word on a request.
+pub(crate) enum Ending {
+    Finished(Box<ReplyReport>),
+    Failed(ReplyError),
+}
+
+/// The game's way to cancel; on a despawn, the end of the NPC.
+pub(crate) fn on_speaking_removed(
+    removed: On<Remove, Speaking>,
+    speaking: Query<&Speaking>,
+    requests: Res<Requests>,
+    mut commands: Commands,
+) {
+    let entity = removed.entity;
+    let Ok(Speaking { id, text, .. }) = speaking.get(entity) else { return };
+    if requests.speaker(*id).is_some() {
+        let (id, text) = (*id, text.clone());
+        commands.queue(move |world: &mut World| {
+            if world.resource_mut::<Requests>().forget(id) {
+                cancelled(world, entity, id, Some(text));
+                cancel_queue(world, entity);
+            }
+        });
+    }
+}
+
+/// A save game was loaded over a speaking NPC: the reply belongs to a conversation that is gone.
+pub(crate) fn on_conversation_replaced(
+    replaced: On<Discard, Conversation>,
+    speaking: Query<&Speaking>,
+    mut commands: Commands,
+) {
+    let entity = replaced.entity;
+    let Ok(id) = speaking.get(entity).map(|speaking| speaking.id) else { return };
+    commands.queue(move |world: &mut World| {
+        if world.resource_mut::<Requests>().forget(id) {
+            if let Ok(mut npc) = world.get_entity_mut(entity) {
+                npc.remove::<Speaking>();
+            }
+            cancelled(world, entity, id, None);
+            cancel_queue(world, entity);
+        }
+    });
+}
+
+/// What is no NPC any more does not speak.
+pub(crate) fn on_npc_removed(removed: On<Remove, Npc>, speaking: Query<(), With<Speaking>>, mut commands: Commands) {
+    if speaking.contains(removed.entity) {
+        commands.entity(removed.entity).try_remove::<Speaking>();
+    }
+}
+
+/// Cancels the running reply and leaves the queue alone.
+pub(crate) fn cancel(world: &mut World, entity: Entity) {
+    let Some(id) = world.get::<Speaking>(entity).map(|speaking| speaking.id) else { return };
+    world.resource_mut::<Requests>().forget(id);
+    let text = world.entity_mut(entity).take::<Speaking>().map(|speaking| speaking.text);
+    cancelled(world, entity, id, text);
+}
+
+/// The engine's last word: the conversation keeps what it should, the game hears of it, the next line in the queue gets
+/// its answer.
+pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
+    let Some(entity) = world.resource::<Requests>().speaker(id) else { return };
+    world.resource_mut::<Requests>().forget(id);
+    if world.get::<Npc>(entity).is_none() {
+        return;
+    }
+    world.entity_mut(entity).remove::<Speaking>();
+    let name = name(world, entity);
+    let base = match world.resource::<EngineStatus>() {
+        EngineStatus::Ready { base } => Some(base.sha256.clone()),
+        _ => None,
+    };
+    let conversation = world.get_mut::<Conversation>(entity);
+    match ending {
+        Ending::Finished(report) => {
+            if let Some(mut conversation) = conversation {
+                remember(&mut conversation, name, base, &report);
+            }
+            world.trigger(ReplyFinished {
+                entity,
+                text: report.text.clone(),
+                stop: report.stop,
+                report: Some(*report),
+            });
+        }
+        Ending::Failed(error) => {
+            debug!("{entity} has no reply: {error}");
+            if let Some(mut conversation) = conversation {
+                conversation.awaiting_reply = false;
+            }
+            let fallback = fallback_line(world, entity);
+            world.trigger(ReplyFailed { entity, error, fallback });
+        }
+    }
+    next_in_queue(world, entity);
+}
+
+fn remember(conversation: &mut Conversation, name: String, base: Option<String>, report: &ReplyReport) {
+    let adapter = report.adapter.map(|adapter| adapter.to_string());
+    if conversation.base.is_some() && (conversation.base != base || conversation.adapter != adapter) {
+        warn!(
+            "{name} goes on under another model: base {} and adapter {} before, base {} and adapter {} now",
+            shown(&conversation.base),
+            shown(&conversation.adapter),
+            shown(&base),
+            shown(&adapter)
+        );
+    }
+    if !report.text.is_empty() {
+        conversation.push(name, &report.text);
+    }
+    conversation.said.rng = report.rng.clone();
+    conversation.base = base;
+    conversation.adapter = adapter;
+    conversation.awaiting_reply = false;
+}
+
+fn shown(hash: &Option<String>) -> &str {
+    hash.as_deref().map_or("none", |hash| hash.get(..12).unwrap_or(hash))
+}
+
+/// A forgotten request's last rites. What was heard stays in the conversation; `None` leaves the conversation as it is.
+/// The generator stays where it was, for how far the engine got is a matter of timing.
+fn cancelled(world: &mut World, entity: Entity, id: RequestId, text: Option<String>) {
+    world.resource::<EngineHandle>().engine.cancel(id);
+    if world.get::<Npc>(entity).is_none() {
+        return;
+    }
+    let name = name(world, entity);
+    if let (Some(text), Some(mut conversation)) = (&text, world.get_mut::<Conversation>(entity)) {
+        if !text.is_empty() {
+            conversation.push(name, text);
+        }
+        conversation.awaiting_reply = false;
+    }
+    let text = text.unwrap_or_default();
+    world.trigger(ReplyFinished { entity, text, stop: StopReason::Cancelled, report: None });
+}
+
+/// Lines nobody heard end as cancelled, one by one.
+fn cancel_queue(world: &mut World, entity: Entity) {
+    let Some(queue) = world.get_mut::<LineQueue>(entity).map(|mut queue| std::mem::take(&mut queue.0)) else { return };
+    for _ in queue {
+        if world.get::<Npc>(entity).is_none() {
+            return;
+        }
+        world.trigger(ReplyFinished { entity, text: String::new(), stop: StopReason::Cancelled, report: None });
+    }
+}
+
+fn next_in_queue(world: &mut World, entity: Entity) {
+    if world.get::<Npc>(entity).is_none() || world.get::<Speaking>(entity).is_some() {
+        return;
+    }
+    let next = world.get_mut::<LineQueue>(entity).and_then(|mut queue| queue.0.pop_front());
+    if let Some(say) = next {
+        say::answer(world, say);
+    }
+}
+
+/// One of the character's fallback lines, another one each time; the game's own where there is no character.
+pub(crate) fn fallback_line(world: &World, entity: Entity) -> String {
+    let turns = world.get::<Conversation>(entity).map_or(0, |conversation| conversation.turns.len());
+    let line = character(world, entity).and_then(|asset| {
+        let lines = &asset.character.fallbacks;
+        lines.get(turns % lines.len().max(1)).cloned()
+    });
+    line.unwrap_or_else(|| world.resource::<ElenchusSettings>().fallback.clone())
+}
+
+fn name(world: &World, entity: Entity) -> String {
+    character(world, entity).map(|asset| asset.character.name.clone()).unwrap_or_default()
+}
+
+fn character(world: &World, entity: Entity) -> Option<&CharacterAsset> {
+    world.resource::<Assets<CharacterAsset>>().get(&world.get::<Npc>(entity)?.character)
+}

@@ -1,0 +1,122 @@
+//! What a game says to the plugin and hears from it. All but [`RetryLoad`] happen to one NPC.
+//!
+//! Every [`Say`] to a living NPC ends in exactly one [`ReplyFinished`] or [`ReplyFailed`]; a despawned NPC is silent.
+//! Before it come at most one [`ReplyStarted`] and any number of [`ReplyDelta`]s, at most one a frame.
+
+use bevy::prelude::*;
+use elenchus_dialogue::{ReplyReport, StopReason};
+
+/// Someone says a line to an NPC, which will answer. Trigger it.
+#[derive(EntityEvent, Clone, Debug, PartialEq, Eq, Reflect)]
+pub struct Say {
+    /// The NPC spoken to.
+    pub entity: Entity,
+    /// Who speaks: a name or stable id, as the prompt and save games will show it.
+    pub speaker: String,
+    /// The line, always read as plain text.
+    pub text: String,
+    /// Talk nobody waits for; it yields to the player's.
+    pub ambient: bool,
+    /// Caps the character's own limit of tokens for this reply.
+    pub max_tokens: Option<usize>,
+}
+
+/// Reads an NPC's persona ahead of its first line, so that the first word comes sooner. Trigger it when the player comes
+/// near. It waits for model and character, and may be dropped when the engine is busy: it is a hint.
+#[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
+pub struct WarmUp {
+    /// The NPC.
+    pub entity: Entity,
+}
+
+/// Loads the model again after [`EngineStatus::Failed`](crate::EngineStatus::Failed); does nothing otherwise.
+#[derive(Event, Clone, Copy, Debug, Default, PartialEq, Eq, Reflect)]
+pub struct RetryLoad;
+
+/// The engine began to think of a reply.
+#[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
+pub struct ReplyStarted {
+    /// The NPC.
+    pub entity: Entity,
+}
+
+/// More of a reply: the text since the last frame that brought any, whole graphemes.
+#[derive(EntityEvent, Clone, Debug, PartialEq, Eq, Reflect)]
+pub struct ReplyDelta {
+    /// The NPC.
+    pub entity: Entity,
+    /// The new text.
+    pub text: String,
+}
+
+/// A reply is complete, or was cancelled.
+#[derive(EntityEvent, Clone, Debug, Reflect)]
+#[reflect(opaque)]
+pub struct ReplyFinished {
+    /// The NPC.
+    pub entity: Entity,
+    /// All of it: the deltas joined. Empty if it was cancelled before a word.
+    pub text: String,
+    /// Why it ended.
+    pub stop: StopReason,
+    /// What the engine measured; `None` if the game cancelled the reply, for it does not wait for the engine then.
+    pub report: Option<ReplyReport>,
+}
+
+/// There will be no reply, or no more of it.
+#[derive(EntityEvent, Clone, Debug, Reflect)]
+#[reflect(opaque)]
+pub struct ReplyFailed {
+    /// The NPC.
+    pub entity: Entity,
+    /// Why.
+    pub error: ReplyError,
+    /// One of the character's own fallback lines, to be spoken instead. It does not enter the conversation.
+    pub fallback: String,
+}
+
+/// Why a line found no reply.
+#[derive(Clone, Debug, thiserror::Error)]
+pub enum ReplyError {
+    /// The NPC is still speaking and the game refuses lines meanwhile. The line was not heard.
+    #[error("the NPC is still speaking (hint: `WhileSpeaking::Queue` and `WhileSpeaking::Replace` take the line)")]
+    Busy,
+    /// The character could not be loaded.
+    #[error("character `{path}`: {reason}")]
+    Character {
+        /// Where it was looked for.
+        path: String,
+        /// What the loader said.
+        reason: String,
+    },
+    /// The adapter could not be loaded.
+    #[error("adapter `{path}`: {reason}")]
+    Adapter {
+        /// Where it was looked for.
+        path: String,
+        /// What the loader said.
+        reason: String,
+    },
+    /// The engine could not answer: no model, an empty line (not heard), a prompt too long, ...
+    #[error(transparent)]
+    Engine(#[from] elenchus_dialogue::Error),
+}
+
+impl Say {
+    /// The player's line: whoever waits is answered first.
+    pub fn new(entity: Entity, speaker: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { entity, speaker: speaker.into(), text: text.into(), ambient: false, max_tokens: None }
+    }
+
+    /// Talk nobody waits for, say between NPCs.
+    pub fn ambient(mut self) -> Self {
+        self.ambient = true;
+        self
+    }
+
+    /// Caps the reply's length in tokens.
+    pub fn max_tokens(mut self, max_tokens: usize) -> Self {
+        self.max_tokens = Some(max_tokens);
+        self
+    }
+}

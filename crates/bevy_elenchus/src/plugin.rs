@@ -1,0 +1,131 @@
+//! The plugin: one engine thread, a handful of observers, and three systems that never wait.
+
+use bevy::prelude::*;
+use elenchus_dialogue::{Engine, EngineSettings, ModelLoader, load_model};
+
+use crate::{
+    AdapterAsset, CharacterAsset, Conversation, EngineStats, EngineStatus, GameFacts, Npc, ReplyDelta, ReplyFailed,
+    ReplyFinished, ReplyStarted, RetryLoad, Say, Speaking, Voice, WarmUp,
+    assets::{AdapterLoader, CharacterLoader},
+    ending, receive, say, status,
+};
+
+/// Gives NPCs a voice. Add it after `AssetPlugin` (part of `DefaultPlugins`), and
+/// [`AdaptersSourcePlugin`](crate::AdaptersSourcePlugin) before that if characters live in `adapters/`.
+///
+/// The model starts loading on the engine's own thread at once; see [`EngineStatus`]. The thread is joined when the app
+/// is dropped, and each app has one of its own.
+#[derive(Clone, Default)]
+pub struct ElenchusPlugin {
+    /// Which model, on how many threads, with how much memory.
+    pub engine: EngineSettings,
+    /// Loads the model in place of [`EngineSettings::base`]: an executor of your own, or a test's tiny model.
+    pub loader: Option<ModelLoader>,
+    /// What may be changed while the game runs; becomes the resource of that name.
+    pub settings: ElenchusSettings,
+}
+
+/// How NPCs behave; a resource, so that a game can change its mind while it runs.
+#[derive(Resource, Clone, Debug, PartialEq, Reflect)]
+#[reflect(Resource)]
+pub struct ElenchusSettings {
+    /// What becomes of a line said to an NPC that is still speaking.
+    pub while_speaking: WhileSpeaking,
+    /// Spoken when a reply fails and the character's own fallback lines could not be read either.
+    pub fallback: String,
+    /// Most engine events looked at in one frame; what remains waits for the next.
+    pub events_per_frame: usize,
+}
+
+/// What becomes of a line said to an NPC that is still speaking, or still waiting to speak.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Reflect)]
+pub enum WhileSpeaking {
+    /// It waits its turn; the conversation hears it when the lines before it are answered.
+    #[default]
+    Queue,
+    /// The running reply is cancelled with the text so far, and this line is answered.
+    Replace,
+    /// It is not heard and fails as [`ReplyError::Busy`](crate::ReplyError::Busy).
+    Refuse,
+}
+
+/// The plugin's systems in order, all in `PreUpdate`, so that `Update` sees the same frame's words.
+#[derive(SystemSet, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum ElenchusSystems {
+    /// The engine's events become [`EngineStatus`], [`EngineStats`] and reply events.
+    Receive,
+    /// Lines that had to wait for a character, the model or room in the channel go out.
+    Send,
+}
+
+/// The engine and what it takes to start it again.
+#[derive(Resource)]
+pub(crate) struct EngineHandle {
+    pub engine: Engine,
+    pub settings: EngineSettings,
+    pub loader: ModelLoader,
+}
+
+impl ElenchusPlugin {
+    /// A plugin whose engine gets its model from `loader`.
+    pub fn with_loader(loader: ModelLoader) -> Self {
+        Self { loader: Some(loader), ..default() }
+    }
+}
+
+impl Default for ElenchusSettings {
+    fn default() -> Self {
+        Self { while_speaking: WhileSpeaking::default(), fallback: "...".into(), events_per_frame: 256 }
+    }
+}
+
+impl EngineHandle {
+    pub fn start(settings: EngineSettings, loader: ModelLoader) -> Self {
+        Self { engine: Engine::start(settings.clone(), loader.clone()), settings, loader }
+    }
+}
+
+impl Plugin for ElenchusPlugin {
+    fn build(&self, app: &mut App) {
+        let loader = self.loader.clone().unwrap_or_else(|| load_model(&self.engine));
+        app.init_asset::<CharacterAsset>()
+            .init_asset::<AdapterAsset>()
+            .init_asset_loader::<CharacterLoader>()
+            .init_asset_loader::<AdapterLoader>()
+            .insert_resource(EngineHandle::start(self.engine.clone(), loader))
+            .insert_resource(self.settings.clone())
+            .init_resource::<EngineStatus>()
+            .init_resource::<EngineStats>()
+            .init_resource::<say::Requests>()
+            .configure_sets(PreUpdate, (ElenchusSystems::Receive, ElenchusSystems::Send).chain())
+            .add_systems(
+                PreUpdate,
+                (
+                    (receive::receive, status::update_stats).chain().in_set(ElenchusSystems::Receive),
+                    say::send_waiting.in_set(ElenchusSystems::Send),
+                ),
+            )
+            .add_observer(say::on_say)
+            .add_observer(say::on_warm_up)
+            .add_observer(ending::on_speaking_removed)
+            .add_observer(ending::on_conversation_replaced)
+            .add_observer(ending::on_npc_removed)
+            .add_observer(status::on_retry_load)
+            .register_type::<Npc>()
+            .register_type::<Voice>()
+            .register_type::<GameFacts>()
+            .register_type::<Conversation>()
+            .register_type::<Speaking>()
+            .register_type::<ElenchusSettings>()
+            .register_type::<WhileSpeaking>()
+            .register_type::<EngineStatus>()
+            .register_type::<EngineStats>()
+            .register_type::<Say>()
+            .register_type::<WarmUp>()
+            .register_type::<RetryLoad>()
+            .register_type::<ReplyStarted>()
+            .register_type::<ReplyDelta>()
+            .register_type::<ReplyFinished>()
+            .register_type::<ReplyFailed>();
+    }
+}

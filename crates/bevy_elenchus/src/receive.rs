@@ -1,0 +1,91 @@
+//! From the engine's events to the game's: drained without waiting, bounded per frame, one delta per NPC and frame.
+
+use bevy::prelude::*;
+use elenchus_dialogue::{EngineEvent, Error, ReplyReport, RequestId};
+
+use crate::{
+    ElenchusSettings, EngineStatus, ReplyDelta, ReplyStarted, Speaking,
+    ending::{self, Ending},
+    plugin::EngineHandle,
+    say::Requests,
+};
+
+/// One request's share of a frame's events.
+struct News {
+    id: RequestId,
+    started: bool,
+    delta: String,
+    ending: Option<Result<Box<ReplyReport>, Error>>,
+}
+
+pub(crate) fn receive(
+    handle: Res<EngineHandle>,
+    settings: Res<ElenchusSettings>,
+    mut status: ResMut<EngineStatus>,
+    mut commands: Commands,
+) {
+    // Asked before the channel is drained: what a dying engine said last is still heard.
+    let running = handle.engine.is_running();
+    let mut frame: Vec<News> = Vec::new();
+    for event in handle.engine.events().try_iter().take(settings.events_per_frame.max(1)) {
+        match event {
+            EngineEvent::Loading(progress) => *status = EngineStatus::Loading { progress },
+            EngineEvent::Ready(base) => *status = EngineStatus::Ready { base },
+            EngineEvent::LoadFailed(error) => {
+                warn!("no model, NPCs will speak fallback lines: {error}");
+                *status = EngineStatus::Failed { error };
+            }
+            EngineEvent::Started(id) => news(&mut frame, id).started = true,
+            EngineEvent::Delta(id, text) => news(&mut frame, id).delta.push_str(&text),
+            EngineEvent::Finished(id, report) => news(&mut frame, id).ending = Some(Ok(Box::new(report))),
+            EngineEvent::Failed(id, error) => news(&mut frame, id).ending = Some(Err(error)),
+        }
+    }
+    if !frame.is_empty() {
+        commands.queue(move |world: &mut World| frame.into_iter().for_each(|news| tell(world, news)));
+    }
+    let stopped = !running && handle.engine.events().is_empty();
+    if stopped && !matches!(*status, EngineStatus::Failed { .. }) {
+        error!("the engine's thread has ended, NPCs will speak fallback lines");
+        *status = EngineStatus::Failed { error: Error::Stopped };
+        commands.queue(fail_all);
+    }
+}
+
+fn news(frame: &mut Vec<News>, id: RequestId) -> &mut News {
+    // A handful of NPCs speak at once: a scan beats a map.
+    let index = frame.iter().position(|news| news.id == id).unwrap_or_else(|| {
+        frame.push(News { id, started: false, delta: String::new(), ending: None });
+        frame.len() - 1
+    });
+    &mut frame[index]
+}
+
+/// Each step may run observers of the game, which may cancel or despawn: who speaks is asked anew each time.
+fn tell(world: &mut World, news: News) {
+    let speaker = |world: &World| world.resource::<Requests>().speaker(news.id);
+    if news.started
+        && let Some(entity) = speaker(world)
+    {
+        world.trigger(ReplyStarted { entity });
+    }
+    if !news.delta.is_empty()
+        && let Some(entity) = speaker(world)
+    {
+        if let Some(mut speaking) = world.get_mut::<Speaking>(entity) {
+            speaking.text.push_str(&news.delta);
+        }
+        world.trigger(ReplyDelta { entity, text: news.delta });
+    }
+    match news.ending {
+        Some(Ok(report)) => ending::end(world, news.id, Ending::Finished(report)),
+        Some(Err(error)) => ending::end(world, news.id, Ending::Failed(error.into())),
+        None => {}
+    }
+}
+
+fn fail_all(world: &mut World) {
+    for id in world.resource::<Requests>().under_way() {
+        ending::end(world, id, Ending::Failed(Error::Stopped.into()));
+    }
+}

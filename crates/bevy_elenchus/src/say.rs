@@ -1,0 +1,249 @@
+//! From a line to a request that the engine has taken.
+//!
+//! Observers and systems only queue; every change of an NPC's state happens in a plain function with the whole world at
+//! hand, so that no two of them can meet half-way.
+
+use std::{cmp::Reverse, collections::BTreeSet, ops::Bound, sync::Arc};
+
+use bevy::{
+    asset::{AssetPath, LoadState},
+    platform::collections::HashMap,
+    prelude::*,
+};
+use elenchus_dialogue::{Character, Error, Priority, Request, RequestId};
+use elenchus_lm::Adapter;
+
+use crate::{
+    AdapterAsset, CharacterAsset, Conversation, ElenchusSettings, EngineStatus, GameFacts, Npc, ReplyError,
+    ReplyFailed, Say, Speaking, Voice, WarmUp, WhileSpeaking,
+    ending::{self, Ending},
+    npc::LineQueue,
+    plugin::EngineHandle,
+};
+
+/// The requests under way, and those the engine does not have yet.
+#[derive(Resource, Default)]
+pub(crate) struct Requests {
+    last: u64,
+    speakers: HashMap<RequestId, Entity>,
+    /// The player's first, then the oldest first.
+    unsent: BTreeSet<(Reverse<Priority>, RequestId)>,
+    warm_ups: Vec<Entity>,
+}
+
+impl Requests {
+    fn begin(&mut self, entity: Entity, priority: Priority) -> RequestId {
+        self.last += 1;
+        let id = RequestId(self.last);
+        self.speakers.insert(id, entity);
+        self.unsent.insert((Reverse(priority), id));
+        id
+    }
+
+    /// Who speaks, while the request is under way.
+    pub fn speaker(&self, id: RequestId) -> Option<Entity> {
+        self.speakers.get(&id).copied()
+    }
+
+    /// All requests under way, oldest first.
+    pub fn under_way(&self) -> Vec<RequestId> {
+        let mut ids: Vec<_> = self.speakers.keys().copied().collect();
+        ids.sort_unstable();
+        ids
+    }
+
+    /// From now on the request's events are ignored. Says whether it was under way.
+    pub fn forget(&mut self, id: RequestId) -> bool {
+        for priority in [Priority::Player, Priority::Ambient] {
+            self.unsent.remove(&(Reverse(priority), id));
+        }
+        self.speakers.remove(&id).is_some()
+    }
+}
+
+pub(crate) fn on_say(say: On<Say>, mut commands: Commands) {
+    let say = say.event().clone();
+    commands.queue(move |world: &mut World| hear(world, say));
+}
+
+pub(crate) fn on_warm_up(warm_up: On<WarmUp>, mut requests: ResMut<Requests>) {
+    if !requests.warm_ups.contains(&warm_up.entity) {
+        requests.warm_ups.push(warm_up.entity);
+    }
+}
+
+/// Each frame: lines that had to wait.
+pub(crate) fn send_waiting(requests: Res<Requests>, mut commands: Commands) {
+    if !requests.unsent.is_empty() {
+        commands.queue(send_unsent);
+    }
+    if !requests.warm_ups.is_empty() {
+        commands.queue(send_warm_ups);
+    }
+}
+
+/// A line reaches an NPC: it is answered, waits its turn, or fails.
+fn hear(world: &mut World, say: Say) {
+    if world.get::<Npc>(say.entity).is_none() {
+        warn!("`Say` to {}, which has no `Npc` component: nobody will answer", say.entity);
+        return;
+    }
+    if say.text.trim().is_empty() {
+        return refuse(world, say.entity, Error::EmptyLine.into());
+    }
+    let waiting = world.get::<LineQueue>(say.entity).is_some_and(|queue| !queue.0.is_empty());
+    if waiting || world.get::<Speaking>(say.entity).is_some() {
+        match world.resource::<ElenchusSettings>().while_speaking {
+            WhileSpeaking::Queue => {
+                return world.entity_mut(say.entity).entry::<LineQueue>().or_default().get_mut().0.push_back(say);
+            }
+            WhileSpeaking::Refuse => return refuse(world, say.entity, ReplyError::Busy),
+            WhileSpeaking::Replace => ending::cancel(world, say.entity),
+        }
+    }
+    answer(world, say);
+}
+
+/// The line enters the conversation and the NPC is speaking, if only in thought.
+pub(crate) fn answer(world: &mut World, say: Say) {
+    let Say { entity, speaker, text, ambient, max_tokens } = say;
+    let path = world.get::<Npc>(entity).and_then(|npc| asset_path(world, &npc.character));
+    let id = world.resource_mut::<Requests>().begin(entity, if ambient { Priority::Ambient } else { Priority::Player });
+    let mut npc = world.entity_mut(entity);
+    let mut conversation = npc.entry::<Conversation>().or_default();
+    let mut conversation = conversation.get_mut();
+    conversation.push(speaker, text);
+    conversation.awaiting_reply = true;
+    conversation.character = path;
+    npc.insert(Speaking { id, text: String::new(), ambient, max_tokens });
+    send(world, id);
+}
+
+/// The line was not heard.
+fn refuse(world: &mut World, entity: Entity, error: ReplyError) {
+    let fallback = ending::fallback_line(world, entity);
+    world.trigger(ReplyFailed { entity, error, fallback });
+}
+
+fn send_unsent(world: &mut World) {
+    let mut after = None;
+    loop {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let Some(&next) = world.resource::<Requests>().unsent.range((from, Bound::Unbounded)).next() else { return };
+        if send(world, next.1) == Sent::ChannelFull {
+            return;
+        }
+        after = Some(next);
+    }
+}
+
+#[derive(PartialEq)]
+enum Sent {
+    Yes,
+    NotYet,
+    ChannelFull,
+}
+
+/// Hands a request to the engine if everything it needs is there; ends it if something never will be.
+fn send(world: &mut World, id: RequestId) -> Sent {
+    match prepare(world, id) {
+        Ok(None) => Sent::NotYet,
+        Ok(Some(request)) => match world.resource::<EngineHandle>().engine.try_send(request) {
+            Ok(()) => {
+                let mut requests = world.resource_mut::<Requests>();
+                requests.unsent.retain(|&(_, unsent)| unsent != id);
+                Sent::Yes
+            }
+            Err(_) => Sent::ChannelFull,
+        },
+        Err(error) => {
+            ending::end(world, id, Ending::Failed(error));
+            Sent::Yes
+        }
+    }
+}
+
+/// The request as of now; `None` while something is still being loaded.
+fn prepare(world: &World, id: RequestId) -> Result<Option<Request>, ReplyError> {
+    let Some(entity) = world.resource::<Requests>().speaker(id) else { return Ok(None) };
+    let (Some(npc), Some(speaking), Some(conversation)) =
+        (world.get::<Npc>(entity), world.get::<Speaking>(entity), world.get::<Conversation>(entity))
+    else {
+        return Ok(None);
+    };
+    let Some((character, adapter)) = who(world, npc)? else { return Ok(None) };
+    Ok(Some(Request {
+        id,
+        character,
+        adapter,
+        facts: facts(world, entity),
+        turns: conversation.turns.clone(),
+        rng: conversation.rng.clone(),
+        priority: if speaking.ambient { Priority::Ambient } else { Priority::Player },
+        max_tokens: speaking.max_tokens,
+    }))
+}
+
+/// Character and voice, once the model is ready for them; `None` while something is still being loaded.
+fn who(world: &World, npc: &Npc) -> Result<Option<(Arc<Character>, Option<Adapter>)>, ReplyError> {
+    let Some(asset) = loaded::<CharacterAsset>(world, &npc.character)
+        .map_err(|(path, reason)| ReplyError::Character { path, reason })?
+    else {
+        return Ok(None);
+    };
+    match world.resource::<EngineStatus>() {
+        EngineStatus::Loading { .. } => return Ok(None),
+        EngineStatus::Failed { error } => return Err(error.clone().into()),
+        EngineStatus::Ready { .. } => {}
+    }
+    let worn = match &npc.voice {
+        Voice::OfCharacter => asset.adapter.as_ref().map(|adapter| (adapter, asset.character.adapter_scale)),
+        Voice::Base => None,
+        Voice::Adapter { adapter, scale } => Some((adapter, *scale)),
+    };
+    let Some((handle, scale)) = worn else { return Ok(Some((asset.character.clone(), None))) };
+    let adapter =
+        loaded::<AdapterAsset>(world, handle).map_err(|(path, reason)| ReplyError::Adapter { path, reason })?;
+    Ok(adapter.map(|adapter| (asset.character.clone(), Some(Adapter { lora: adapter.lora.clone(), scale }))))
+}
+
+/// The asset if there is one, also an old one whose reload failed; `None` while it is being loaded; path and reason if it
+/// never will be.
+fn loaded<'w, A: Asset>(world: &'w World, handle: &Handle<A>) -> Result<Option<&'w A>, (String, String)> {
+    if let Some(asset) = world.resource::<Assets<A>>().get(handle) {
+        return Ok(Some(asset));
+    }
+    let reason = match world.resource::<AssetServer>().load_state(handle) {
+        LoadState::Loading | LoadState::Loaded => return Ok(None),
+        LoadState::Failed(error) => error.to_string(),
+        LoadState::NotLoaded => "no such asset is loaded or being loaded (hint: the handle must come from \
+                                 `AssetServer::load` or `Assets::add`)"
+            .into(),
+    };
+    Err((asset_path(world, handle).unwrap_or_else(|| format!("{:?}", handle.id())), reason))
+}
+
+fn send_warm_ups(world: &mut World) {
+    let entities = std::mem::take(&mut world.resource_mut::<Requests>().warm_ups);
+    for entity in entities {
+        let Some(npc) = world.get::<Npc>(entity) else { continue };
+        match who(world, npc) {
+            Ok(Some((character, adapter))) => {
+                let facts = facts(world, entity);
+                let warm_up = elenchus_dialogue::WarmUp { character, adapter, facts };
+                world.resource::<EngineHandle>().engine.warm_up(warm_up);
+            }
+            Ok(None) => world.resource_mut::<Requests>().warm_ups.push(entity),
+            Err(error) => debug!("{entity} cannot be warmed up: {error}"),
+        }
+    }
+}
+
+fn facts(world: &World, entity: Entity) -> Vec<String> {
+    world.get::<GameFacts>(entity).map(|facts| facts.0.clone()).unwrap_or_default()
+}
+
+fn asset_path<A: Asset>(world: &World, handle: &Handle<A>) -> Option<String> {
+    let from_server = world.resource::<AssetServer>().get_path(handle).map(AssetPath::into_owned);
+    from_server.or_else(|| handle.path().cloned()).map(|path| path.to_string())
+}
