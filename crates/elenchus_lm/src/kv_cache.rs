@@ -181,6 +181,17 @@ impl KvCache {
         Ok((side(|pair| &pair.0)?, side(|pair| &pair.1)?))
     }
 
+    /// Whether pages are tensors on a device rather than plain memory.
+    pub(crate) fn is_on_device(&self) -> bool {
+        self.layout.device.is_some()
+    }
+
+    /// Whether this cache has the form an executor reads.
+    pub(crate) fn has_layout(&self, layout: &PageLayout) -> bool {
+        let PageLayout { layers, kv_dim, device } = &self.layout;
+        (*layers, *kv_dim) == (layout.layers, layout.kv_dim) && device.is_some() == layout.device.is_some()
+    }
+
     /// The pages, for kernels that walk them.
     pub(crate) fn pages(&self) -> &[Arc<KvPage>] {
         &self.pages

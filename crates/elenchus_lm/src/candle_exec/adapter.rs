@@ -1,0 +1,79 @@
+//! Adapters made ready for a base, kept while somebody holds the adapter they came from.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError, Weak},
+};
+
+use candle_core::{Device, Tensor};
+
+use super::ops::{LoraSegment, PreparedPair};
+use crate::{Adapter, AdapterId, Linear, LoraAdapter, LoraPair, ModelConfig, Result};
+
+/// An adapter's pairs by layer and linear.
+pub(super) struct PreparedAdapter {
+    pairs: HashMap<(usize, Linear), Arc<PreparedPair>>,
+}
+
+/// Neighbouring rows of a batch that wear the same adapter.
+pub(super) struct Span {
+    pub rows: std::ops::Range<usize>,
+    pub adapter: Arc<PreparedAdapter>,
+}
+
+/// The segments of one linear.
+pub(super) fn segments(spans: &[Span], layer: usize, linear: Linear) -> Vec<LoraSegment> {
+    let pair = |span: &Span| Some((span.rows.clone(), span.adapter.pairs.get(&(layer, linear))?.clone()));
+    spans.iter().filter_map(pair).map(|(rows, pair)| LoraSegment { rows, pair }).collect()
+}
+
+/// Prepared adapters by identity.
+#[derive(Default)]
+pub(super) struct AdapterStore {
+    entries: Mutex<HashMap<AdapterId, (Weak<LoraAdapter>, Arc<PreparedAdapter>)>>,
+}
+
+impl AdapterStore {
+    /// The adapter made ready; the first call checks that it fits and does the work.
+    pub fn get(&self, adapter: &Adapter, config: &ModelConfig, device: &Device) -> Result<Arc<PreparedAdapter>> {
+        let id = adapter.id();
+        // A panic elsewhere leaves the map whole: entries are inserted in one step.
+        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some((_, prepared)) = entries.get(&id) {
+            return Ok(prepared.clone());
+        }
+        adapter.lora.check_fits(config)?;
+        let prepared = Arc::new(prepare(adapter, config, device)?);
+        // Voices that were reloaded or dropped make room here.
+        entries.retain(|_, (lora, _)| lora.strong_count() > 0);
+        entries.insert(id, (Arc::downgrade(&adapter.lora), prepared.clone()));
+        Ok(prepared)
+    }
+}
+
+fn prepare(adapter: &Adapter, config: &ModelConfig, device: &Device) -> Result<PreparedAdapter> {
+    let mut pairs = HashMap::new();
+    for (&(layer, linear), pair) in adapter.lora.pairs() {
+        let LoraPair { a, b, rank, scaling } = pair;
+        let heads = match linear {
+            Linear::Q => Some(config.num_heads),
+            Linear::K => Some(config.num_kv_heads),
+            _ => None,
+        };
+        let scale = scaling * adapter.scale;
+        let row = |row: usize| b[row * rank..(row + 1) * rank].iter().map(|b| b * scale);
+        let b: Vec<f32> = match heads.and_then(|heads| config.rope_row_order(heads)) {
+            Some(order) => order.into_iter().flat_map(row).collect(),
+            None => (0..b.len() / rank).flat_map(row).collect(),
+        };
+        let on_device = if device.is_cpu() {
+            None
+        } else {
+            let tensor = |values: &[f32], shape| Tensor::from_slice(values, shape, device);
+            Some((tensor(a, (*rank, a.len() / rank))?, tensor(&b, (b.len() / rank, *rank))?))
+        };
+        let prepared = PreparedPair { a: a.clone(), b, rank: *rank, device: on_device };
+        pairs.insert((layer, linear), Arc::new(prepared));
+    }
+    Ok(PreparedAdapter { pairs })
+}

@@ -1,0 +1,75 @@
+//! A weight matrix: blocks as the file holds them, or dense f32.
+
+use std::borrow::Cow;
+
+use candle_core::{
+    Device, Result, Tensor,
+    quantized::{GgmlDType, QStorage, QTensor},
+};
+
+use super::Numerics;
+use crate::RawTensor;
+
+/// `(out_features, in_features)`.
+pub(super) enum Matrix {
+    Blocks(QTensor),
+    Dense(Tensor),
+}
+
+impl Matrix {
+    /// Copies a tensor out of the map. With [`Numerics::Quantised`] a dense one becomes Q8_0 where its width allows.
+    pub fn load(raw: &RawTensor<'_>, device: &Device, numerics: Numerics) -> Result<Self> {
+        let width = raw.shape[raw.shape.len() - 1];
+        match (numerics, is_dense(raw.dtype)) {
+            (Numerics::Quantised, false) => Ok(Self::Blocks(blocks(raw, device)?)),
+            (Numerics::Quantised, true) if width.is_multiple_of(GgmlDType::Q8_0.block_size()) => {
+                Ok(Self::Blocks(QTensor::quantize_onto(&dense(raw, &Device::Cpu)?, GgmlDType::Q8_0, device)?))
+            }
+            _ => Ok(Self::Dense(dense(raw, device)?)),
+        }
+    }
+
+    /// `x` (rows, in_features) to (rows, out_features).
+    pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Blocks(blocks) => x.apply_op1_no_bwd(blocks),
+            Self::Dense(dense) => x.matmul(&dense.t()?),
+        }
+    }
+
+    /// The rows of some ids, (ids, in_features).
+    pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Blocks(blocks) => blocks.embedding(ids),
+            Self::Dense(dense) => dense.index_select(ids, 0),
+        }
+    }
+
+    /// Bytes it takes.
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Blocks(blocks) => blocks.storage_size_in_bytes(),
+            Self::Dense(dense) => dense.elem_count() * size_of::<f32>(),
+        }
+    }
+}
+
+fn is_dense(dtype: GgmlDType) -> bool {
+    matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16)
+}
+
+fn blocks(raw: &RawTensor<'_>, device: &Device) -> Result<QTensor> {
+    QTensor::new(QStorage::from_data(Cow::Borrowed(raw.bytes), device, raw.dtype)?, raw.shape.clone())
+}
+
+/// A tensor as f32, dequantised where it holds blocks.
+pub(super) fn dense(raw: &RawTensor<'_>, device: &Device) -> Result<Tensor> {
+    // Dense bytes may lie unaligned in the map, so they are read number by number.
+    let values: Vec<f32> = match raw.dtype {
+        GgmlDType::F32 => raw.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+        GgmlDType::F16 => raw.bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+        GgmlDType::BF16 => raw.bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+        _ => return blocks(raw, &Device::Cpu)?.dequantize(&Device::Cpu)?.to_device(device),
+    };
+    Tensor::from_vec(values, raw.shape.clone(), device)
+}

@@ -1,0 +1,217 @@
+//! Attention of new tokens over a sequence's pages, with grouped heads and an optional sliding window.
+
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
+use pulp::Arch;
+use rayon::prelude::*;
+
+use super::{dot, exp, host};
+use crate::{
+    KvCache, ModelConfig,
+    kv_cache::{KvPage, PAGE_TOKENS},
+};
+
+/// One sequence's part of a batch: its memory (new keys and values already written) and its new rows.
+pub(crate) struct Sequence<'a> {
+    pub cache: &'a KvCache,
+    pub tokens: usize,
+}
+
+struct CachedAttention<'a> {
+    config: &'a ModelConfig,
+    layer: usize,
+    sequences: &'a [Sequence<'a>],
+}
+
+/// Attends with `q` (rows, num_heads * head_dim), rows sequence by sequence; each new token sees its own past and itself.
+/// Returns (rows, num_heads * head_dim).
+pub(crate) fn cached_attention(
+    q: &Tensor,
+    config: &ModelConfig,
+    layer: usize,
+    sequences: &[Sequence<'_>],
+) -> Result<Tensor> {
+    if q.device().is_cpu() && sequences.iter().all(|sequence| !sequence.cache.is_on_device()) {
+        q.apply_op1_no_bwd(&CachedAttention { config, layer, sequences })
+    } else {
+        composed(q, config, layer, sequences)
+    }
+}
+
+/// First position a token sees.
+fn window_start(config: &ModelConfig, position: usize) -> usize {
+    config.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
+fn composed(q: &Tensor, config: &ModelConfig, layer: usize, sequences: &[Sequence<'_>]) -> Result<Tensor> {
+    let ModelConfig { num_heads, num_kv_heads, head_dim, .. } = *config;
+    let mut outputs = Vec::new();
+    let mut row = 0;
+    for Sequence { cache, tokens } in sequences {
+        let (past, total) = (cache.len(), cache.len() + tokens);
+        let (k, v) = cache.read_device(layer, total)?;
+        // (num_heads, total, head_dim): each kv head serves a group of query heads.
+        let grouped = |x: Tensor| {
+            let x = x.reshape((total, num_kv_heads, 1, head_dim))?;
+            let x = x.broadcast_as((total, num_kv_heads, num_heads / num_kv_heads, head_dim))?;
+            x.reshape((total, num_heads, head_dim))?.transpose(0, 1)?.contiguous()
+        };
+        let (k, v) = (grouped(k)?, grouped(v)?);
+        let q = q.narrow(0, row, *tokens)?.reshape((*tokens, num_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
+        let scores = (q.matmul(&k.t()?.contiguous()?)? * (1.0 / (head_dim as f64).sqrt()))?; // (heads, tokens, total)
+        let seen = |token: usize, key: usize| key <= past + token && key >= window_start(config, past + token);
+        let mask = (0..*tokens)
+            .flat_map(|token| (0..total).map(move |key| if seen(token, key) { 0.0 } else { f32::NEG_INFINITY }));
+        let mask = Tensor::from_vec(mask.collect::<Vec<f32>>(), (1, *tokens, total), q.device())?;
+        let scores = scores.broadcast_add(&mask)?;
+        let weights = scores.broadcast_sub(&scores.max_keepdim(2)?)?.exp()?;
+        let weights = weights.broadcast_div(&weights.sum_keepdim(2)?)?;
+        outputs.push(weights.matmul(&v)?.transpose(0, 1)?.reshape((*tokens, num_heads * head_dim))?);
+        row += tokens;
+    }
+    Tensor::cat(&outputs, 0)
+}
+
+impl CustomOp1 for CachedAttention<'_> {
+    fn name(&self) -> &'static str {
+        "cached-attention"
+    }
+
+    fn cpu_fwd(&self, q: &CpuStorage, q_l: &Layout) -> Result<(CpuStorage, Shape)> {
+        let q = host(q, q_l)?;
+        let width = self.config.q_dim();
+        let mut y = vec![0f32; q.len()];
+        // One task for each token: its sequence and its position there.
+        let rows: Vec<(&KvCache, usize)> = self
+            .sequences
+            .iter()
+            .flat_map(|sequence| (0..sequence.tokens).map(|token| (sequence.cache, sequence.cache.len() + token)))
+            .collect();
+        let keys: usize = rows.iter().map(|(_, position)| position + 1).sum();
+        let attend = |((y, q), (cache, position)): ((&mut [f32], &[f32]), &(&KvCache, usize))| {
+            let mut scores = Vec::new();
+            Arch::new().dispatch(|| attend_token(self.config, self.layer, cache.pages(), *position, q, y, &mut scores));
+        };
+        // Below this, waking the pool costs more than the work.
+        if keys * width < 1 << 16 {
+            y.chunks_exact_mut(width).zip(q.chunks_exact(width)).zip(&rows).for_each(attend);
+        } else {
+            y.par_chunks_exact_mut(width).zip(q.par_chunks_exact(width)).zip(&rows).for_each(attend);
+        }
+        Ok((CpuStorage::F32(y), q_l.shape().clone()))
+    }
+}
+
+/// All heads of one token at `position`, over the pages of one layer.
+#[inline(always)]
+fn attend_token(
+    config: &ModelConfig,
+    layer: usize,
+    pages: &[std::sync::Arc<KvPage>],
+    position: usize,
+    q: &[f32],
+    y: &mut [f32],
+    scores: &mut Vec<f32>,
+) {
+    let (head_dim, kv_dim) = (config.head_dim, config.kv_dim());
+    let group = config.num_heads / config.num_kv_heads;
+    let scale = 1.0 / (head_dim as f32).sqrt();
+    let first = window_start(config, position);
+    for (head, (q, y)) in q.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)).enumerate() {
+        let column = head / group * head_dim;
+        let mut largest = f32::NEG_INFINITY;
+        scores.clear();
+        for_each_page(pages, first, position, |page, slots| {
+            let (k, _) = page.host_layer(layer, kv_dim);
+            for slot in slots {
+                let score = dot(q, &k[slot * kv_dim + column..slot * kv_dim + column + head_dim]) * scale;
+                largest = largest.max(score);
+                scores.push(score);
+            }
+        });
+        let mut total = 0f32;
+        for score in scores.iter_mut() {
+            *score = exp(*score - largest);
+        }
+        for score in scores.iter() {
+            total += score;
+        }
+        y.fill(0.0);
+        let mut weights = scores.iter();
+        for_each_page(pages, first, position, |page, slots| {
+            let (_, v) = page.host_layer(layer, kv_dim);
+            for (slot, weight) in slots.zip(&mut weights) {
+                let v = &v[slot * kv_dim + column..slot * kv_dim + column + head_dim];
+                for (y, v) in y.iter_mut().zip(v) {
+                    *y += weight * v;
+                }
+            }
+        });
+        let normalise = 1.0 / total;
+        y.iter_mut().for_each(|y| *y *= normalise);
+    }
+}
+
+/// Walks the slots of positions `first..=last`, page by page.
+#[inline(always)]
+fn for_each_page(
+    pages: &[std::sync::Arc<KvPage>],
+    first: usize,
+    last: usize,
+    mut visit: impl FnMut(&KvPage, std::ops::Range<usize>),
+) {
+    for (number, page) in pages.iter().enumerate().take(last / PAGE_TOKENS + 1).skip(first / PAGE_TOKENS) {
+        let start = first.saturating_sub(number * PAGE_TOKENS);
+        let end = (last + 1 - number * PAGE_TOKENS).min(PAGE_TOKENS);
+        visit(page, start..end);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{tests::*, with_host},
+        *,
+    };
+    use crate::{config::tests::tiny, kv_cache::PageLayout};
+
+    /// A host and a device cache that remember the same `past` tokens and hold `tokens` new ones behind them.
+    fn caches(config: &ModelConfig, seed: u64, past: usize, tokens: usize) -> (KvCache, KvCache) {
+        let layout = |device| PageLayout { layers: 2, kv_dim: config.kv_dim(), device };
+        let mut host = KvCache::new(layout(None));
+        let mut device = KvCache::new(layout(Some(candle_core::Device::Cpu)));
+        for (step, count) in [(0, past), (1, tokens)] {
+            let (k, v) =
+                (random(seed + step, &[count, config.kv_dim()]), random(seed + step + 7, &[count, config.kv_dim()]));
+            for cache in [&mut host, &mut device] {
+                cache.reserve(count).unwrap();
+            }
+            if count > 0 {
+                with_host(&k, |k| with_host(&v, |v| host.write_host(1, k, v))).unwrap().unwrap();
+                device.write_device(1, &k, &v).unwrap();
+            }
+            if step == 0 {
+                host.advance(count);
+                device.advance(count);
+            }
+        }
+        (host, device)
+    }
+
+    #[test]
+    fn fused_equals_composed_over_ragged_lengths() {
+        for sliding_window in [None, Some(5), Some(40)] {
+            let config = ModelConfig { sliding_window, ..tiny() };
+            let lengths = [(0, 1), (0, 3), (31, 1), (31, 2), (32, 33), (70, 1), (5, 40)];
+            let (host, device): (Vec<_>, Vec<_>) =
+                lengths.iter().zip(20..).map(|(&(past, tokens), seed)| caches(&config, seed, past, tokens)).unzip();
+            let rows: usize = lengths.iter().map(|(_, tokens)| tokens).sum();
+            let q = random(5, &[rows, config.q_dim()]);
+            let sequences = |caches: &'static [KvCache]| -> Vec<Sequence<'static>> {
+                caches.iter().zip(lengths).map(|(cache, (_, tokens))| Sequence { cache, tokens }).collect()
+            };
+            let fused = cached_attention(&q, &config, 1, &sequences(host.leak())).unwrap();
+            let expected = cached_attention(&q, &config, 1, &sequences(device.leak())).unwrap();
+            assert!(distance(&fused, &expected) < 2e-6, "window {sliding_window:?}");
+        }
+    }
+}

@@ -1,0 +1,141 @@
+//! The fused steps of a block, as custom ops on the CPU and composed of tensor operations on other devices.
+//!
+//! Each CPU kernel sums in an order that depends on nothing but the row itself, so a row's numbers are the same alone and
+//! in any batch. They are compiled for every instruction set and picked at run time (`pulp`), without unsafe code here.
+
+mod attention;
+mod lora;
+mod rms_norm;
+mod rope;
+mod swiglu;
+
+pub(crate) use attention::{Sequence, cached_attention};
+pub(crate) use lora::{LoraSegment, PreparedPair, add_lora};
+pub(crate) use rms_norm::rms_norm;
+pub(crate) use rope::{Rotation, rope};
+pub(crate) use swiglu::swiglu;
+
+use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+
+/// A contiguous f32 storage as a slice.
+fn host<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
+    match layout.contiguous_offsets() {
+        Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
+        None => bail!("a fused op needs a contiguous tensor, got {layout:?}"),
+    }
+}
+
+/// Lends a contiguous CPU tensor's numbers.
+pub(crate) fn with_host<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
+    let (storage, layout) = tensor.storage_and_layout();
+    match &*storage {
+        Storage::Cpu(storage) => Ok(read(host(storage, layout)?)),
+        _ => bail!("a host op was given a tensor on {:?}", tensor.device()),
+    }
+}
+
+/// Sum of products in sixteen lanes and a tree, whatever the instruction set: the same bits everywhere.
+#[inline(always)]
+fn dot(x: &[f32], y: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (x_chunks, x_tail) = x.as_chunks::<16>();
+    let (y_chunks, y_tail) = y.as_chunks::<16>();
+    for (x, y) in x_chunks.iter().zip(y_chunks) {
+        for lane in 0..16 {
+            lanes[lane] += x[lane] * y[lane];
+        }
+    }
+    for (lane, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
+        lanes[lane] += x * y;
+    }
+    sum_lanes(lanes)
+}
+
+#[inline(always)]
+fn sum_lanes(mut lanes: [f32; 16]) -> f32 {
+    for width in [8, 4, 2, 1] {
+        for lane in 0..width {
+            lanes[lane] += lanes[lane + width];
+        }
+    }
+    lanes[0]
+}
+
+/// `e^x` within 2 units in the last place, in straight-line code that vectorises; 0 below -87.3, infinity above 88.7.
+///
+/// Cephes' `expf`: reduce by multiples of ln 2 in two parts, then a polynomial of degree five.
+#[inline(always)]
+fn exp(x: f32) -> f32 {
+    const LN_2_HIGH: f32 = 0.693_359_4;
+    const LN_2_LOW: f32 = -2.121_944_4e-4;
+    // Adding and subtracting 1.5 * 2^23 rounds to the nearest integer without a function call.
+    const ROUND: f32 = 12_582_912.0;
+    let clamped = x.clamp(-87.3, 88.7);
+    let n = (clamped * std::f32::consts::LOG2_E + ROUND) - ROUND;
+    let r = clamped - n * LN_2_HIGH - n * LN_2_LOW;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 1.666_666_5e-1;
+    p = p * r + 5e-1;
+    // 2^n in two factors, since n = 128 has no exponent of its own.
+    let half = (n as i32) >> 1;
+    let power = |n: i32| f32::from_bits(((n + 127) as u32) << 23);
+    let y = (p * r * r + r + 1.0) * power(half) * power(n as i32 - half);
+    // Selects, so that NaN stays NaN and the ends are exact.
+    if x < -87.3 {
+        0.0
+    } else if x > 88.7 {
+        f32::INFINITY
+    } else if x.is_nan() {
+        x
+    } else {
+        y
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn exp_is_within_two_units_in_the_last_place() {
+        let mut worst = 0.0f64;
+        for step in -8_700_000..=8_800_000i32 {
+            let x = step as f32 * 1e-5;
+            let exact = f64::from(x).exp();
+            let unit = f64::from((exact as f32).next_up() - exact as f32);
+            worst = worst.max((f64::from(exp(x)) - exact).abs() / unit);
+        }
+        assert!(worst <= 2.0, "{worst} units");
+        assert_eq!((exp(-200.0), exp(f32::NEG_INFINITY), exp(200.0)), (0.0, 0.0, f32::INFINITY));
+        assert!(exp(f32::NAN).is_nan());
+        assert_eq!(exp(0.0), 1.0);
+    }
+
+    proptest! {
+        #[test]
+        fn dot_is_the_sum_of_products(pairs in prop::collection::vec((-2f32..2.0, -2f32..2.0), 0..200)) {
+            let (x, y): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
+            let exact: f64 = x.iter().zip(&y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
+            prop_assert!((f64::from(dot(&x, &y)) - exact).abs() < 1e-4);
+        }
+    }
+
+    /// Random numbers for the tests of ops, in shape.
+    pub(super) fn random(seed: u64, shape: &[usize]) -> Tensor {
+        use rand::{Rng, SeedableRng};
+        let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(seed);
+        let values: Vec<f32> = (0..shape.iter().product()).map(|_| rng.random_range(-1.5f32..1.5)).collect();
+        Tensor::from_vec(values, shape, &candle_core::Device::Cpu).unwrap()
+    }
+
+    /// Largest absolute difference.
+    pub(super) fn distance(x: &Tensor, y: &Tensor) -> f32 {
+        let difference = (x - y).unwrap().abs().unwrap().flatten_all().unwrap();
+        difference.max(0).unwrap().to_scalar::<f32>().unwrap()
+    }
+}

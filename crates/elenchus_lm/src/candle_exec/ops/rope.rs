@@ -1,0 +1,137 @@
+//! Rotary position embedding, in the layout the model's rows are in.
+
+use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
+use pulp::Arch;
+
+use super::host;
+use crate::{ModelConfig, RopeLayout};
+
+/// Cosines and sines of the positions in a batch, (rows, head_dim / 2) each; every layer uses the same.
+pub(crate) struct Rotation {
+    cos: Tensor,
+    sin: Tensor,
+    layout: RopeLayout,
+    head_dim: usize,
+}
+
+impl Rotation {
+    /// Angles are computed in f32 as transformers does (`position * theta^(-2i / head_dim)`), so that both agree.
+    pub fn new(config: &ModelConfig, positions: &[usize], device: &Device) -> Result<Self> {
+        let half = config.head_dim / 2;
+        let frequency = |i: usize| 1.0 / config.rope_theta.powf((2 * i) as f32 / config.head_dim as f32);
+        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        let angles = positions.iter().flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f));
+        let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
+        let tensor = |values| Tensor::from_vec(values, (positions.len(), half), device);
+        Ok(Self { cos: tensor(cos)?, sin: tensor(sin)?, layout: config.rope_layout, head_dim: config.head_dim })
+    }
+}
+
+struct Rope {
+    layout: RopeLayout,
+    head_dim: usize,
+}
+
+/// Rotates every head of `x` (rows, heads * head_dim) by its row's position.
+pub(crate) fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
+    if x.device().is_cpu() {
+        let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim };
+        x.apply_op3(&rotation.cos, &rotation.sin, op)
+    } else {
+        composed(x, rotation)
+    }
+}
+
+fn composed(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let (heads, half) = (width / rotation.head_dim, rotation.head_dim / 2);
+    let (cos, sin) = (rotation.cos.unsqueeze(1)?, rotation.sin.unsqueeze(1)?);
+    // The two sides of each pair, (rows, heads, half).
+    let (pairs, side) = match rotation.layout {
+        RopeLayout::Halves => ((rows, heads, 2, half), 2),
+        RopeLayout::Interleaved => ((rows, heads, half, 2), 3),
+    };
+    let x = x.reshape(pairs)?;
+    let (a, b) = (x.narrow(side, 0, 1)?.squeeze(side)?, x.narrow(side, 1, 1)?.squeeze(side)?);
+    let new_a = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let new_b = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
+    Tensor::stack(&[new_a, new_b], side)?.reshape((rows, width))
+}
+
+impl CustomOp3 for Rope {
+    fn name(&self) -> &'static str {
+        "rope"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_l: &Layout,
+        cos: &CpuStorage,
+        cos_l: &Layout,
+        sin: &CpuStorage,
+        sin_l: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let mut y = host(x, x_l)?.to_vec();
+        let (cos, sin) = (host(cos, cos_l)?, host(sin, sin_l)?);
+        let half = self.head_dim / 2;
+        let width = x_l.dims()[1];
+        let rows = y.chunks_exact_mut(width).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half));
+        for ((row, cos), sin) in rows {
+            for head in row.chunks_exact_mut(self.head_dim) {
+                match self.layout {
+                    RopeLayout::Halves => Arch::new().dispatch(|| rotate_halves(head, cos, sin)),
+                    RopeLayout::Interleaved => Arch::new().dispatch(|| rotate_interleaved(head, cos, sin)),
+                }
+            }
+        }
+        Ok((CpuStorage::F32(y), x_l.shape().clone()))
+    }
+}
+
+#[inline(always)]
+fn rotate_halves(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    let (a, b) = head.split_at_mut(cos.len());
+    for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+        (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
+    }
+}
+
+#[inline(always)]
+fn rotate_interleaved(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+    for ((pair, cos), sin) in head.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+        *pair = [pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos];
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::tests::*, *};
+    use crate::config::tests::tiny;
+
+    #[test]
+    fn fused_equals_composed_in_both_layouts() {
+        for rope_layout in [RopeLayout::Halves, RopeLayout::Interleaved] {
+            let config = ModelConfig { rope_layout, ..tiny() };
+            let rotation = Rotation::new(&config, &[0, 1, 7, 100], &Device::Cpu).unwrap();
+            let x = random(3, &[4, 3 * config.head_dim]);
+            let difference = distance(&rope(&x, &rotation).unwrap(), &composed(&x, &rotation).unwrap());
+            assert!(difference < 1e-6, "{rope_layout:?}: {difference}");
+        }
+    }
+
+    #[test]
+    fn the_two_layouts_are_one_rotation_of_reordered_rows() {
+        let interleaved = tiny();
+        let halves = ModelConfig { rope_layout: RopeLayout::Halves, ..tiny() };
+        let x = random(4, &[3, 2 * interleaved.head_dim]);
+        let order: Vec<u32> = interleaved.rope_row_order(2).unwrap().iter().map(|&row| row as u32).collect();
+        let order = Tensor::new(order, &Device::Cpu).unwrap();
+        let rotate = |config: &ModelConfig, x: &Tensor| {
+            rope(x, &Rotation::new(config, &[5, 6, 90], &Device::Cpu).unwrap()).unwrap()
+        };
+        let reordered = rotate(&interleaved, &x.index_select(&order, 1).unwrap());
+        let expected = rotate(&halves, &x).index_select(&order, 1).unwrap();
+        assert!(distance(&reordered, &expected) < 1e-6);
+    }
+}
