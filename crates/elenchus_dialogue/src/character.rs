@@ -1,9 +1,11 @@
 //! `character.toml`: who a character is, how it draws words and when it stops.
 
+use std::ops::RangeInclusive;
+
 use elenchus_lm::SamplerSettings;
 use serde::{Deserialize, Serialize};
 
-use crate::Result;
+use crate::{Error, Result};
 
 /// A character as its file describes it. Unknown keys are tolerated (and warned about), so that newer files still load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -86,10 +88,200 @@ pub struct BaseRef {
     pub sha256: String,
 }
 
+/// The version of the format that this crate writes, and the newest it reads.
+const VERSION: u32 = 1;
+
 impl Character {
     /// Reads the text of a `character.toml`; `file` is what errors call it.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
-        let _ = (text, file);
-        todo!()
+        let refuse = |reason: String| Error::Character { file: file.to_owned(), reason };
+        let table: toml::Table = text.parse().map_err(|error: toml::de::Error| refuse(error.to_string()))?;
+        // The version comes first: a newer file may differ in everything else.
+        match table.get("version").map(toml::Value::as_integer) {
+            Some(Some(version)) if version == i64::from(VERSION) => {}
+            Some(Some(version)) if version > i64::from(VERSION) => {
+                return Err(refuse(format!(
+                    "`version` is {version}, but this program reads versions up to {VERSION} (hint: update the program)"
+                )));
+            }
+            _ => return Err(refuse(format!("`version` is missing or no version (hint: write `version = {VERSION}`)"))),
+        }
+        let character: Self = toml::from_str(text).map_err(|error| refuse(error.to_string()))?;
+        character.check().map_err(refuse)?;
+        let known = toml::Table::try_from(&character).map_err(|error| refuse(error.to_string()))?;
+        for key in unknown_keys(&table, &known) {
+            tracing::warn!("{file}: unknown key `{key}` is ignored (hint: a typing error, or a newer program's file)");
+        }
+        Ok(character)
+    }
+
+    fn check(&self) -> Result<(), String> {
+        check_words("name", &self.name, "the name spoken to and shown")?;
+        if self.name.contains(['\n', '\r', ':']) {
+            return Err(format!("`name` is {:?}, which holds a colon or a line break (hint: remove it)", self.name));
+        }
+        check_words("persona", &self.persona, "who this is: \"You are Socrates...\"")?;
+        if self.fallbacks.is_empty() {
+            return Err("`fallbacks` is empty (hint: write at least one line to say when a reply fails)".to_owned());
+        }
+        for (field, lines) in [("greetings", &self.greetings), ("fallbacks", &self.fallbacks)] {
+            for (index, line) in lines.iter().enumerate() {
+                check_words(&format!("{field}[{index}]"), line, "a line to say, or remove it")?;
+            }
+        }
+        if let Some(traits) = &self.big_five {
+            for (name, value) in traits.named() {
+                check_range(&format!("big_five.{name}"), value, 0.0..=1.0, "0 (low) to 1 (high)")?;
+            }
+        }
+        let sampler = &self.sampler;
+        check_range(
+            "sampler.temperature",
+            sampler.temperature,
+            0.0..=10.0,
+            "0 (the likeliest token) to 10; 0.7 is usual",
+        )?;
+        check_range("sampler.top_p", sampler.top_p, f32::MIN_POSITIVE..=1.0, "above 0, up to 1 (keeps all)")?;
+        check_range("sampler.min_p", sampler.min_p, 0.0..=1.0, "0 (keeps all) to 1")?;
+        let penalty = sampler.repetition_penalty;
+        check_range("sampler.repetition_penalty", penalty, 0.1..=10.0, "0.1 to 10; 1 changes nothing")?;
+        if let Some(index) = self.stop.strings.iter().position(String::is_empty) {
+            return Err(format!("`stop.strings[{index}]` is empty and would end every reply (hint: remove it)"));
+        }
+        if self.stop.max_tokens == 0 {
+            return Err("`stop.max_tokens` is 0, which leaves nothing to say (hint: 1 or more)".to_owned());
+        }
+        check_range("stop.max_seconds", self.stop.max_seconds, f32::MIN_POSITIVE..=86_400.0, "above 0, up to 86400")?;
+        check_range("adapter_scale", self.adapter_scale, -10.0..=10.0, "-10 to 10; 1 is as trained")?;
+        if let Some(base) = &self.base
+            && (base.sha256.len() != 64 || !base.sha256.bytes().all(|byte| byte.is_ascii_hexdigit()))
+        {
+            return Err(format!(
+                "`base.sha256` is {:?} (hint: 64 hex digits, as `sha256sum FILE` prints)",
+                base.sha256
+            ));
+        }
+        Ok(())
+    }
+}
+
+impl BigFive {
+    /// The traits by the names they have in the file.
+    pub(crate) fn named(&self) -> [(&'static str, f32); 5] {
+        [
+            ("openness", self.openness),
+            ("conscientiousness", self.conscientiousness),
+            ("extraversion", self.extraversion),
+            ("agreeableness", self.agreeableness),
+            ("neuroticism", self.neuroticism),
+        ]
+    }
+}
+
+fn check_words(field: &str, text: &str, fix: &str) -> Result<(), String> {
+    if text.trim().is_empty() { Err(format!("`{field}` is empty (hint: write {fix})")) } else { Ok(()) }
+}
+
+fn check_range(field: &str, value: f32, range: RangeInclusive<f32>, fix: &str) -> Result<(), String> {
+    if range.contains(&value) { Ok(()) } else { Err(format!("`{field}` is {value} (hint: {fix})")) }
+}
+
+/// Keys of a file that its parsed form does not hold, as dotted paths.
+fn unknown_keys(file: &toml::Table, known: &toml::Table) -> Vec<String> {
+    let mut unknown = Vec::new();
+    for (key, value) in file {
+        match (value, known.get(key)) {
+            (_, None) => unknown.push(key.clone()),
+            (toml::Value::Table(file), Some(toml::Value::Table(known))) => {
+                unknown.extend(unknown_keys(file, known).into_iter().map(|inner| format!("{key}.{inner}")));
+            }
+            _ => {}
+        }
+    }
+    unknown
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SMALL: &str = "version = 1\nname = \"Socrates\"\npersona = \"You are Socrates.\"\nfallbacks = [\"Hm.\"]\n";
+
+    fn parse(more: &str) -> Result<Character> {
+        Character::parse(&format!("{SMALL}{more}"), "socrates/character.toml")
+    }
+
+    #[test]
+    fn a_small_file_has_the_defaults_and_survives_writing() {
+        let character = parse("").unwrap();
+        assert_eq!(character.stop, StopRules::default());
+        assert_eq!(character.adapter_scale, 1.0);
+        let full = parse(
+            "greetings = [\"Hail.\"]\n[big_five]\nopenness = 0.9\nconscientiousness = 0.5\nextraversion = 1\n\
+             agreeableness = 0\nneuroticism = 0.1\n[stop]\nstrings = [\"\\n\"]\nmax_sentences = 0\n",
+        )
+        .unwrap();
+        assert_eq!(full.stop.strings, ["\n"]);
+        for character in [character, full] {
+            let written = toml::to_string(&character).unwrap();
+            assert_eq!(Character::parse(&written, "again").unwrap(), character);
+        }
+    }
+
+    #[test]
+    fn unknown_keys_are_found_and_tolerated() {
+        let more = "mood = 1\n[stop]\nmax_token = 3\n[lore]\nfile = \"x\"\n";
+        let character = parse(more).unwrap();
+        let file: toml::Table = format!("{SMALL}{more}").parse().unwrap();
+        let known = toml::Table::try_from(&character).unwrap();
+        let mut unknown = unknown_keys(&file, &known);
+        unknown.sort();
+        assert_eq!(unknown, ["lore", "mood", "stop.max_token"]);
+    }
+
+    #[test]
+    fn what_cannot_be_used_is_refused_by_file_field_and_value() {
+        fn check(text: &str, expected: &str) {
+            let message = Character::parse(text, "socrates/character.toml").unwrap_err().to_string();
+            assert!(message.starts_with("socrates/character.toml: "), "{message}");
+            assert!(message.contains(expected), "{message:?} lacks {expected:?}");
+        }
+        let with = |more: &str| format!("{SMALL}{more}");
+        let without = |key: &str| SMALL.lines().filter(|line| !line.starts_with(key)).collect::<Vec<_>>().join("\n");
+        let instead = |line: &str| {
+            let key = line.split(' ').next().unwrap();
+            format!("{}\n{line}", without(key))
+        };
+        check("version = ", "line 1");
+        check("", "`version` is missing");
+        check(&instead("version = 2"), "`version` is 2, but this program reads versions up to 1");
+        check(&instead("version = 0"), "write `version = 1`");
+        check(&instead("version = \"1\""), "write `version = 1`");
+        check(&without("name"), "missing field `name`");
+        check(&instead("name = \"  \""), "`name` is empty");
+        check(&instead("name = \"a:b\""), "`name` is \"a:b\"");
+        check(&instead("persona = \"\""), "`persona` is empty");
+        check(&without("fallbacks"), "missing field `fallbacks`");
+        check(&instead("fallbacks = []"), "`fallbacks` is empty");
+        check(&instead("fallbacks = [\"a\", \" \"]"), "`fallbacks[1]` is empty");
+        check(&with("greetings = [\"\"]"), "`greetings[0]` is empty");
+        check(&with("greetings = 3"), "expected a sequence");
+        check(&with("adapter_scale = nan"), "`adapter_scale` is NaN");
+        check(
+            &with(
+                "[big_five]\nopenness = 1.5\nconscientiousness = 0\nextraversion = 0\nagreeableness = 0\nneuroticism = 0",
+            ),
+            "`big_five.openness` is 1.5",
+        );
+        check(&with("[sampler]\ntemperature = -1"), "`sampler.temperature` is -1");
+        check(&with("[sampler]\ntemperature = inf"), "`sampler.temperature` is inf");
+        check(&with("[sampler]\ntop_k = -1"), "top_k");
+        check(&with("[sampler]\ntop_p = 0"), "`sampler.top_p` is 0");
+        check(&with("[sampler]\nmin_p = 2"), "`sampler.min_p` is 2");
+        check(&with("[sampler]\nrepetition_penalty = 0"), "`sampler.repetition_penalty` is 0");
+        check(&with("[stop]\nstrings = [\"a\", \"\"]"), "`stop.strings[1]` is empty");
+        check(&with("[stop]\nmax_tokens = 0"), "`stop.max_tokens` is 0");
+        check(&with("[stop]\nmax_seconds = 0"), "`stop.max_seconds` is 0");
+        check(&with("[base]\nname = \"x\"\nsha256 = \"12\""), "`base.sha256` is \"12\"");
     }
 }

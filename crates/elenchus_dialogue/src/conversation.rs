@@ -32,3 +32,20 @@ impl Conversation {
         self.turns.push(Turn { speaker: speaker.into(), text: text.into() });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_save_game_holds_all_of_it() {
+        let mut conversation = Conversation::from_seed(7);
+        conversation.push("player", "Χαῖρε! 🏺 \"what\"\nis virtue?");
+        conversation.push("Socrates", "I do not know.");
+        let json = serde_json::to_string(&conversation).unwrap();
+        assert_eq!(serde_json::from_str::<Conversation>(&json).unwrap(), conversation);
+        let toml = toml::to_string(&conversation);
+        // 128-bit generator states must be written in a form that every format can hold.
+        assert_eq!(toml::from_str::<Conversation>(&toml.unwrap()).unwrap(), conversation);
+    }
+}

@@ -1,11 +1,28 @@
 //! The worker: one thread that owns the model and turns requests into events.
 
-use std::{path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+    thread::JoinHandle,
+    time::{Duration, Instant},
+};
 
-use crossbeam_channel::Receiver;
-use elenchus_lm::{Adapter, AdapterId, ChatTemplate, Executor, Numerics, Rng, Tokenizer};
+use candle_core::Device;
+use crossbeam_channel::{Receiver, Sender};
+use elenchus_lm::{
+    Adapter, AdapterId, CandleExecutor, ChatTemplate, Executor, Numerics, Rng, Tokenizer, Weights, base_model,
+};
 
-use crate::{Character, Error, Result, StopReason, Turn};
+use crate::{
+    Character, Error, Result, StopReason, Turn,
+    counters::Counters,
+    outbox::Outbox,
+    scheduler::Pending,
+    worker::{self, Command},
+};
 
 /// Chosen by the caller; comes back with every event of the reply.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -139,9 +156,9 @@ pub struct EngineSettings {
     pub max_sequences: usize,
     /// Prompt tokens read in one step, so that others go on speaking meanwhile.
     pub prefill_chunk: usize,
-    /// Bytes for all KV memory, remembered prompts included.
+    /// Bytes for all KV memory, remembered prompts included. A single reply is spoken even where it alone needs more.
     pub kv_budget: usize,
-    /// Requests that may wait in the channel.
+    /// Requests that may wait for a place.
     pub request_capacity: usize,
     /// Events that may wait in the channel; the engine keeps what does not fit, deltas joined.
     pub event_capacity: usize,
@@ -184,47 +201,86 @@ pub struct EngineStats {
     pub tokens_per_second: f32,
 }
 
-/// Handle to the engine's thread; dropping it stops and joins the thread.
+/// Handle to the engine's thread; dropping it stops and joins the thread, within one step of the model (or, while a model
+/// is being loaded, once the loader returns).
 pub struct Engine {
     events: Receiver<EngineEvent>,
+    /// Unbounded, because one channel keeps a request and its cancellation in order and control must never wait or be lost.
+    /// What is bounded is how many requests may be in it: `counters.queued`.
+    commands: Option<Sender<Command>>,
+    counters: Arc<Counters>,
+    request_capacity: usize,
+    thread: Option<JoinHandle<()>>,
 }
 
 /// The loader for [`EngineSettings::base`]: candle on the CPU.
 pub fn load_model(settings: &EngineSettings) -> ModelLoader {
-    let _ = settings;
-    todo!()
+    let (base, numerics) = (settings.base.clone(), settings.numerics);
+    Arc::new(move |progress| {
+        let path = base.clone().or_else(base_model::find_default).ok_or_else(|| {
+            Error::NoModel(format!(
+                "{} is neither beside the program nor in the user's cache (hint: run `elenchus model fetch`, or name a \
+                 model with `--base FILE` or `EngineSettings::base`)",
+                base_model::DEFAULT_FILE
+            ))
+        })?;
+        let weights = Arc::new(Weights::open(&path, progress)?);
+        Ok(LoadedModel {
+            executor: Box::new(CandleExecutor::new(&weights, &Device::Cpu, numerics)?),
+            tokenizer: weights.tokenizer()?,
+            template: weights.chat_template()?,
+            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            sha256: weights.hash().iter().map(|byte| format!("{byte:02x}")).collect(),
+        })
+    })
 }
 
 impl Engine {
     /// Starts the thread; loading begins at once and is told in events.
     pub fn start(settings: EngineSettings, loader: ModelLoader) -> Self {
-        let _ = (settings, loader);
-        todo!()
+        let (event_sender, events) = crossbeam_channel::bounded(settings.event_capacity.max(1));
+        let (commands, receiver) = crossbeam_channel::unbounded();
+        let counters = Arc::new(Counters::default());
+        let request_capacity = settings.request_capacity.max(1);
+        let outbox = Outbox::new(event_sender.clone(), settings.event_capacity.max(1));
+        let for_thread = counters.clone();
+        let thread = std::thread::Builder::new()
+            .name("elenchus-engine".to_owned())
+            .spawn(move || worker::run(settings, loader, receiver, outbox, for_thread));
+        let thread = thread.map_err(|error| {
+            let reason = format!("the system gave no thread for the engine: {error} (hint: too many threads?)");
+            // The channel is new and holds at least one event.
+            let _ = event_sender.try_send(EngineEvent::LoadFailed(Error::NoModel(reason)));
+        });
+        Self { events, commands: Some(commands), counters, request_capacity, thread: thread.ok() }
     }
 
     /// Hands a request over without waiting; gives it back if the channel is full. A stopped engine takes it and answers
     /// nothing: see [`Self::is_running`].
     pub fn try_send(&self, request: Request) -> std::result::Result<(), Request> {
-        let _ = request;
-        todo!()
+        if !take_permit(&self.counters.queued, self.request_capacity) {
+            return Err(request);
+        }
+        self.command(Command::Say(Box::new(Pending { request, received: Instant::now() })));
+        Ok(())
     }
 
     /// Ends a reply at the next token: it finishes as [`StopReason::Cancelled`] with the text so far. Never waits and is
     /// never lost, also for a request still waiting in the channel; ids unknown to the engine are ignored.
     pub fn cancel(&self, id: RequestId) {
-        let _ = id;
-        todo!()
+        self.command(Command::Cancel(id));
     }
 
     /// Reads a persona ahead; dropped in silence when the channel is full.
     pub fn warm_up(&self, warm_up: WarmUp) {
-        let _ = warm_up;
-        todo!()
+        if take_permit(&self.counters.warm_ups, self.request_capacity) {
+            self.command(Command::WarmUp(Box::new(warm_up)));
+        }
     }
 
-    /// Tries to load the model again after a failure.
+    /// Tries to load the model again after a failure; with a model loaded or being loaded it changes nothing.
     pub fn reload(&self) {
-        todo!()
+        self.command(Command::Reload);
     }
 
     /// What happened since the last look; `try_iter` never waits.
@@ -234,11 +290,33 @@ impl Engine {
 
     /// Counters.
     pub fn stats(&self) -> EngineStats {
-        todo!()
+        self.counters.snapshot()
     }
 
     /// Whether the thread still answers.
     pub fn is_running(&self) -> bool {
-        todo!()
+        self.thread.as_ref().is_some_and(|thread| !thread.is_finished())
     }
+
+    fn command(&self, command: Command) {
+        if let Some(commands) = &self.commands {
+            // A thread that has ended hears nothing; `is_running` says so.
+            let _ = commands.send(command);
+        }
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        self.commands = None;
+        if let Some(thread) = self.thread.take()
+            && thread.join().is_err()
+        {
+            tracing::error!("the engine's thread had panicked");
+        }
+    }
+}
+
+fn take_permit(count: &AtomicUsize, capacity: usize) -> bool {
+    count.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |count| (count < capacity).then_some(count + 1)).is_ok()
 }

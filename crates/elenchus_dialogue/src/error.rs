@@ -22,10 +22,10 @@ pub enum Error {
     Adapter(String),
     /// The prompt leaves no room for a reply, however much history is cut.
     #[error(
-        "the prompt needs {tokens} tokens, but the context holds {context} (hint: shorten the persona, the facts or the player's line)"
+        "persona, facts and newest line need {tokens} tokens with room for a reply, but the context holds {context} (hint: shorten one of them)"
     )]
     PromptTooLong {
-        /// Tokens of persona and newest line.
+        /// Tokens of persona, facts and newest line, and those kept free for the reply.
         tokens: usize,
         /// Tokens the context holds.
         context: usize,

@@ -6,12 +6,18 @@
 
 mod character;
 mod conversation;
+mod counters;
 mod engine;
 mod error;
+mod names;
+mod outbox;
 mod prefix_cache;
 mod prompt;
 mod reply;
 mod scheduler;
+mod sentences;
+mod speech;
+mod worker;
 
 pub use character::{BaseRef, BigFive, Character, StopRules};
 pub use conversation::{Conversation, Turn};

@@ -1,13 +1,229 @@
 //! From a character, facts and turns to the messages of a prompt. Training uses this same function.
+//!
+//! The system message is short on purpose: the default model has 135 million parameters, and every word of it is read
+//! before a character's first reply. What changes seldom stands first, so that the memory of a prompt's beginning stays
+//! useful for long: persona, then facts, then turns.
 
-use elenchus_lm::Message;
+use elenchus_lm::{ChatTemplate, Markup, Message, Role, Tokenizer};
 
-use crate::{Character, Turn};
+use crate::{BigFive, Character, Error, Result, Turn, names};
 
 /// The messages a character reads before it speaks: persona and facts as the system message, then the turns. Its own
 /// turns are the assistant's; neighbouring turns of others are one user message, each line led by its speaker's name
 /// once more than one other person has spoken.
+///
+/// Own turns before anyone else's (greetings) are left out, because models are trained to hear the user first. So are
+/// turns without words.
 pub fn messages(character: &Character, facts: &[String], turns: &[Turn]) -> Vec<Message> {
-    let _ = (character, facts, turns);
-    todo!()
+    let own = |turn: &Turn| names::same(&turn.speaker, &character.name);
+    let spoken = turns.iter().filter(|turn| !turn.text.trim().is_empty()).skip_while(|turn| own(turn));
+    let mut others = spoken.clone().filter(|turn| !own(turn)).map(|turn| names::fold(&turn.speaker));
+    let first = others.next();
+    let named = others.any(|other| Some(other) != first);
+
+    let mut messages = vec![system(character, facts)];
+    for turn in spoken {
+        let (role, text) = (if own(turn) { Role::Assistant } else { Role::User }, turn.text.trim());
+        let line = match role {
+            Role::User if named => format!("{}: {text}", turn.speaker.trim()),
+            _ => text.to_owned(),
+        };
+        match messages.last_mut().filter(|last| last.role == role) {
+            Some(last) => last.content = format!("{}\n{line}", last.content),
+            None => messages.push(Message { role, content: line }),
+        }
+    }
+    messages
+}
+
+fn system(character: &Character, facts: &[String]) -> Message {
+    let mut content = character.persona.trim().to_owned();
+    if let Some(temperament) = character.big_five.as_ref().and_then(temperament) {
+        content = format!("{content}\n{temperament}");
+    }
+    let mut facts = facts.iter().map(|fact| fact.trim()).filter(|fact| !fact.is_empty()).peekable();
+    if facts.peek().is_some() {
+        content.push_str("\nYou know:");
+        facts.for_each(|fact| content.push_str(&format!("\n- {fact}")));
+    }
+    Message { role: Role::System, content }
+}
+
+/// The traits that stand out, in plain words; middling ones say nothing.
+fn temperament(traits: &BigFive) -> Option<String> {
+    let words = traits.named().into_iter().filter_map(|(name, value)| {
+        let (low, high) = match name {
+            "openness" => ("conventional", "curious"),
+            "conscientiousness" => ("careless", "disciplined"),
+            "extraversion" => ("reserved", "talkative"),
+            "agreeableness" => ("quarrelsome", "kind"),
+            _ => ("calm", "nervous"),
+        };
+        if value >= 0.7 {
+            Some(high)
+        } else if value <= 0.3 {
+            Some(low)
+        } else {
+            None
+        }
+    });
+    let words: Vec<_> = words.collect();
+    let (last, rest) = words.split_last()?;
+    Some(if rest.is_empty() { format!("You are {last}.") } else { format!("You are {} and {last}.", rest.join(", ")) })
+}
+
+/// A prompt that fits the context with room for a reply. Old turns are cut in steps of half the room there is for turns:
+/// between two cuts the prompt only grows at its end, so that its memory stays useful for half a context. Where it is cut
+/// follows from persona, facts, turns and context alone, so that a conversation loaded from a save game is cut alike.
+pub(crate) fn fit(
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    character: &Character,
+    facts: &[String],
+    turns: &[Turn],
+    context: usize,
+) -> Result<Vec<u32>> {
+    let newest = turns.last().filter(|turn| !names::same(&turn.speaker, &character.name));
+    if newest.is_none_or(|turn| turn.text.trim().is_empty()) {
+        return Err(Error::EmptyLine);
+    }
+    let encode =
+        |turns: &[Turn]| Ok::<_, Error>(template.encode(tokenizer, &messages(character, facts, turns), true)?);
+    let reply = reply_room(character, context);
+    let room = context.saturating_sub(reply + encode(&[])?.len());
+    // What each turn costs is known only nearly, for markup and labels depend on its neighbours; the loop below counts
+    // exactly and corrects.
+    let tokens = |text: &str| Ok::<_, Error>(tokenizer.encode(text, Markup::AsText)?.len());
+    let costs = turns.iter().map(|turn| Ok(tokens(&turn.speaker)? + tokens(&turn.text)? + MESSAGE_TOKENS));
+    let costs = costs.collect::<Result<Vec<usize>>>()?;
+    let mut steps = costs.iter().sum::<usize>().saturating_sub(room).div_ceil(step(room));
+    loop {
+        let start = cut(&costs, room, steps);
+        let ids = encode(&turns[start..])?;
+        if ids.len() + reply <= context {
+            return Ok(ids);
+        }
+        if start + 1 == turns.len() {
+            return Err(Error::PromptTooLong { tokens: ids.len() + reply, context });
+        }
+        steps += 1;
+    }
+}
+
+/// What a message's markup costs in ChatML, about.
+const MESSAGE_TOKENS: usize = 6;
+
+/// Half of the room there is for turns.
+fn step(room: usize) -> usize {
+    (room / 2).max(1)
+}
+
+/// The first turn kept after so many steps; the newest is always kept.
+fn cut(costs: &[usize], room: usize, steps: usize) -> usize {
+    let dropped = step(room) * steps;
+    let mut sum = 0;
+    let start = costs.iter().position(|cost| {
+        let reached = sum >= dropped;
+        sum += cost;
+        reached
+    });
+    start.unwrap_or(costs.len()).min(costs.len() - 1)
+}
+
+/// Tokens kept free for the reply: what the character may say, but no more than a quarter of the context.
+fn reply_room(character: &Character, context: usize) -> usize {
+    character.stop.max_tokens.clamp(1, (context / 4).max(1)).min(context)
+}
+
+/// The part of a prompt that any conversation of this character begins with.
+pub(crate) fn persona_prefix(
+    template: &ChatTemplate,
+    tokenizer: &Tokenizer,
+    character: &Character,
+    facts: &[String],
+) -> Result<Vec<u32>> {
+    let prompt = |text: &str| {
+        let line = Message { role: Role::User, content: text.to_owned() };
+        Ok::<_, Error>(template.encode(tokenizer, &[system(character, facts), line], true)?)
+    };
+    // Two lines that share no first letter part exactly where a user's words begin.
+    let (mut ids, other) = (prompt("x")?, prompt("7")?);
+    ids.truncate(common_prefix(&ids, &other));
+    Ok(ids)
+}
+
+/// How many tokens two sequences share at their beginning.
+pub(crate) fn common_prefix(a: &[u32], b: &[u32]) -> usize {
+    a.iter().zip(b).take_while(|(a, b)| a == b).count()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn socrates() -> Character {
+        Character::parse(
+            "version = 1\nname = \"Socrates\"\npersona = \" You are Socrates.\\n\"\nfallbacks = [\"Hm.\"]",
+            "socrates",
+        )
+        .unwrap()
+    }
+
+    fn turns(lines: &[(&str, &str)]) -> Vec<Turn> {
+        lines.iter().map(|(speaker, text)| Turn { speaker: (*speaker).into(), text: (*text).into() }).collect()
+    }
+
+    #[test]
+    fn turns_become_messages() {
+        fn check(lines: &[(&str, &str)], expected: &[(Role, &str)]) {
+            let messages = messages(&socrates(), &[], &turns(lines));
+            assert_eq!(messages[0], Message { role: Role::System, content: "You are Socrates.".into() });
+            let rest: Vec<_> = messages[1..].iter().map(|message| (message.role, message.content.as_str())).collect();
+            assert_eq!(rest, expected);
+        }
+        use Role::{Assistant, User};
+        check(&[], &[]);
+        check(&[("player", " Hail. ")], &[(User, "Hail.")]);
+        check(&[("Socrates", "Hail!"), ("player", "Hi.")], &[(User, "Hi.")]);
+        check(
+            &[("player", "Hail."), ("SOCRATES ", "Ah."), ("Socrates", "You."), ("player", "Me.")],
+            &[(User, "Hail."), (Assistant, "Ah.\nYou."), (User, "Me.")],
+        );
+        check(&[("player", "a"), ("player", " "), ("Player", "b")], &[(User, "a\nb")]);
+        check(
+            &[("player", "a"), ("Socrates", "b"), ("Hippias", "c"), ("player", "d")],
+            &[(User, "player: a"), (Assistant, "b"), (User, "Hippias: c\nplayer: d")],
+        );
+        check(&[("player", "<|im_end|>")], &[(User, "<|im_end|>")]);
+    }
+
+    #[test]
+    fn the_system_message_tells_what_stands_out() {
+        let mut character = socrates();
+        let text = |character: &Character, facts: &[&str]| {
+            let facts: Vec<_> = facts.iter().map(|fact| (*fact).to_owned()).collect();
+            system(character, &facts).content
+        };
+        let middling =
+            BigFive { openness: 0.5, conscientiousness: 0.5, extraversion: 0.5, agreeableness: 0.5, neuroticism: 0.5 };
+        character.big_five = Some(middling);
+        assert_eq!(text(&character, &[" ", ""]), "You are Socrates.");
+        character.big_five = Some(BigFive { openness: 0.9, ..middling });
+        assert_eq!(text(&character, &[]), "You are Socrates.\nYou are curious.");
+        character.big_five = Some(BigFive { openness: 0.9, extraversion: 0.1, neuroticism: 0.2, ..middling });
+        assert_eq!(
+            text(&character, &["The player stole the olives.", "It rains."]),
+            "You are Socrates.\nYou are curious, reserved and calm.\nYou know:\n- The player stole the olives.\n- It rains."
+        );
+    }
+
+    #[test]
+    fn cuts_step_by_half_a_room_and_stay_between() {
+        // Turns of 10 tokens in a room of 40: two turns go with each step.
+        let starts: Vec<_> = (1..=4).map(|steps| cut(&[10; 7], 40, steps)).collect();
+        assert_eq!(starts, [2, 4, 6, 6]);
+        assert_eq!(cut(&[10; 30], 40, 1), 2, "what is added behind does not move a cut");
+        assert_eq!(cut(&[100], 40, 1), 0, "the newest is always kept");
+        assert_eq!(cut(&[1, 1, 100], 0, 3), 2);
+    }
 }

@@ -1,6 +1,13 @@
 //! Tokens to text that can be shown: whole graphemes, held back while a stop rule may still match.
+//!
+//! Every rule looks at one character after the other, never at tokens, so that a reply is the same however it was split.
+
+use std::collections::HashSet;
 
 use serde::{Deserialize, Serialize};
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::{StopRules, names, sentences::Sentences};
 
 /// Why a reply ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -21,4 +28,356 @@ pub enum StopReason {
     ContextFull,
     /// Cancelled by the game; the text is what was said so far.
     Cancelled,
+}
+
+/// A label longer than this, in bytes, is prose.
+const LABEL_BYTES: usize = 64;
+
+/// Assembles one reply. White space around it is left out, and so is the speaker's own label in front of it.
+#[derive(Debug, Clone)]
+pub(crate) struct Assembler {
+    stop_strings: Vec<String>,
+    other_speaker: bool,
+    own_name: String,
+    other_names: HashSet<String>,
+    sentences: Sentences,
+    /// Bytes of a character that is not complete yet.
+    partial: Vec<u8>,
+    /// What was said, that which is held back included.
+    text: String,
+    /// Up to here `text` was shown; a grapheme begins here.
+    shown: usize,
+    /// Where the last line of `text` begins.
+    line: usize,
+    /// Emphasis marks opened before the own label, to be left out behind it as well.
+    own_label_marks: bool,
+    stopped: Option<StopReason>,
+}
+
+impl Assembler {
+    /// For a reply of `own_name` in a conversation with `others`.
+    pub fn new<'a>(rules: &StopRules, own_name: &str, others: impl IntoIterator<Item = &'a str>) -> Self {
+        let own_name = names::fold(own_name);
+        let mut other_names: HashSet<_> = others.into_iter().map(names::fold).collect();
+        other_names.retain(|name| !name.is_empty() && *name != own_name);
+        Self {
+            // An empty string would end every reply before it began.
+            stop_strings: rules.strings.iter().filter(|string| !string.is_empty()).cloned().collect(),
+            other_speaker: rules.other_speaker,
+            own_name,
+            other_names,
+            sentences: Sentences::new(rules.max_sentences),
+            partial: Vec::new(),
+            text: String::new(),
+            shown: 0,
+            line: 0,
+            own_label_marks: false,
+            stopped: None,
+        }
+    }
+
+    /// Hears a token's bytes; returns the rule that ended the reply, and from then on hears no more.
+    pub fn push(&mut self, bytes: &[u8]) -> Option<StopReason> {
+        for &byte in bytes {
+            if self.stopped.is_some() {
+                break;
+            }
+            self.partial.push(byte);
+            self.take_characters();
+        }
+        self.stopped
+    }
+
+    /// The text that can be shown now and was not before.
+    pub fn delta(&mut self) -> Option<String> {
+        let end = if self.stopped.is_some() { self.text.len() } else { self.held_from() };
+        let from = self.shown;
+        let mut graphemes: Vec<_> = self.text[from..].grapheme_indices(true).collect();
+        if self.stopped.is_none() {
+            // What comes next may still belong to the last cluster.
+            graphemes.pop();
+        }
+        // White space is shown once something follows it.
+        let shown =
+            graphemes.iter().rfind(|(at, grapheme)| from + at + grapheme.len() <= end && !grapheme.trim().is_empty());
+        self.shown = shown.map_or(from, |(at, grapheme)| from + at + grapheme.len());
+        (self.shown > from).then(|| self.text[from..self.shown].to_owned())
+    }
+
+    /// Ends the reply for a reason that lies outside its text: what was held back can be shown. Half a character cannot.
+    pub fn finish(&mut self, reason: StopReason) {
+        self.stopped.get_or_insert(reason);
+    }
+
+    /// All text shown so far: the deltas joined.
+    pub fn shown(&self) -> &str {
+        &self.text[..self.shown]
+    }
+
+    fn take_characters(&mut self) {
+        while !self.partial.is_empty() && self.stopped.is_none() {
+            let (c, bytes) = match std::str::from_utf8(&self.partial) {
+                Ok(text) => (text.chars().next().unwrap_or_default(), self.partial.len()),
+                Err(error) => match error.error_len() {
+                    None => return,
+                    Some(bytes) => (char::REPLACEMENT_CHARACTER, bytes),
+                },
+            };
+            self.partial.drain(..bytes);
+            self.take_character(c);
+        }
+    }
+
+    fn take_character(&mut self, c: char) {
+        if self.text.is_empty() && (c.is_whitespace() || (self.own_label_marks && is_emphasis(c))) {
+            self.own_label_marks &= !c.is_whitespace();
+            return;
+        }
+        self.text.push(c);
+        if let Some(stop) = self.stop_strings.iter().filter(|stop| self.text.ends_with(*stop)).max_by_key(|s| s.len()) {
+            let end = self.text.len() - stop.len();
+            return self.stop(end, StopReason::StopString);
+        }
+        if c == ':' {
+            let line = &self.text[self.line..self.text.len() - 1];
+            if self.line == 0 && line.len() <= LABEL_BYTES && names::same(label(line), &self.own_name) {
+                self.own_label_marks = line.starts_with(is_emphasis);
+                self.sentences.restart();
+                self.text.clear();
+                return;
+            }
+            if self.other_speaker && self.is_speaker(line) {
+                return self.stop(self.line, StopReason::OtherSpeaker);
+            }
+        }
+        if let Some(end) = self.sentences.push(&self.text, c) {
+            return self.stop(end, StopReason::MaxSentences);
+        }
+        if c == '\n' {
+            self.line = self.text.len();
+        }
+    }
+
+    fn stop(&mut self, end: usize, reason: StopReason) {
+        // `held_from` keeps everything a rule may take back; were it ever wrong, what was shown stays said.
+        debug_assert!(end >= self.shown, "{:?} was shown, {reason:?} cuts at {end}", self.shown());
+        self.text.truncate(end.max(self.shown));
+        self.stopped = Some(reason);
+    }
+
+    /// Whether a line's text before its colon is a label. The own one counts: behind it a new speech begins.
+    fn is_speaker(&self, line: &str) -> bool {
+        let name = label(line);
+        let folded = names::fold(name);
+        let in_capitals = may_be_capitals(name) && name.chars().filter(|c| c.is_uppercase()).count() >= 2;
+        line.len() <= LABEL_BYTES
+            && (in_capitals || self.other_names.contains(&folded) || (!folded.is_empty() && folded == self.own_name))
+    }
+
+    /// Whether a line could become a label as it grows.
+    fn may_be_label(&self, line: &str) -> bool {
+        let name = label(line);
+        let folded = names::fold(name);
+        let begins = |whole: &String| whole.starts_with(&folded);
+        line.len() <= LABEL_BYTES
+            && (begins(&self.own_name)
+                || (self.other_speaker && (may_be_capitals(name) || self.other_names.iter().any(begins))))
+    }
+
+    /// Up to here the text is certain, whatever follows.
+    fn held_from(&self) -> usize {
+        let stop_begins = self.stop_strings.iter().filter_map(|stop| {
+            let starts = stop.char_indices().map(|(at, _)| at).skip(1);
+            starts.filter(|&at| self.text.ends_with(&stop[..at])).max().map(|bytes| self.text.len() - bytes)
+        });
+        let label_begins = self.may_be_label(&self.text[self.line..]).then_some(self.line);
+        stop_begins.chain(label_begins).min().unwrap_or(self.text.len())
+    }
+}
+
+/// The name in a line that may be a label, without emphasis marks: `**PLATO:**`.
+fn label(line: &str) -> &str {
+    line.trim_matches(|c: char| c.is_whitespace() || is_emphasis(c))
+}
+
+fn is_emphasis(c: char) -> bool {
+    matches!(c, '*' | '_')
+}
+
+/// Whether a text has only what names in capitals have: `SECOND SOPHIST`, `ΣΩΚΡΑΤΗΣ`, `O'NEIL JR.`
+fn may_be_capitals(name: &str) -> bool {
+    name.chars().all(|c| c.is_uppercase() || c.is_numeric() || matches!(c, ' ' | '.' | '-' | '\'' | '’'))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn rules() -> StopRules {
+        StopRules { max_sentences: 0, ..StopRules::default() }
+    }
+
+    /// The deltas of a reply, and why it ended.
+    fn stream<'a>(rules: &StopRules, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, StopReason) {
+        let mut assembler = Assembler::new(rules, "Socrates", ["player", "Plato", "Socrates", "Σωσίας"]);
+        let mut deltas = Vec::new();
+        for piece in pieces {
+            let stop = assembler.push(piece);
+            deltas.extend(assembler.delta());
+            if stop.is_some() {
+                break;
+            }
+        }
+        assembler.finish(StopReason::EndToken);
+        deltas.extend(assembler.delta());
+        assert_eq!(deltas.concat(), assembler.shown());
+        assert_eq!(assembler.delta(), None);
+        (deltas, assembler.stopped.unwrap())
+    }
+
+    #[test]
+    fn text_is_cut_by_the_rules() {
+        fn check(rules: &StopRules, text: &str, expected: &str, reason: StopReason) {
+            for size in [1, 3, 1000] {
+                let (deltas, stop) = stream(rules, text.as_bytes().chunks(size));
+                assert_eq!((deltas.concat().as_str(), stop), (expected, reason), "{text:?} by {size}");
+            }
+        }
+        use StopReason::{EndToken, MaxSentences, OtherSpeaker, StopString};
+        let stops = |strings: &[&str]| StopRules {
+            strings: strings.iter().map(|string| (*string).to_owned()).collect(),
+            ..rules()
+        };
+        check(&rules(), "", "", EndToken);
+        check(&rules(), " \n", "", EndToken);
+        check(&rules(), "\n Hail.  \n", "Hail.", EndToken);
+        check(&rules(), "a\u{301} 👩‍👩‍👧 🇬🇷", "a\u{301} 👩‍👩‍👧 🇬🇷", EndToken);
+
+        check(&stops(&["END"]), "The END of it", "The", StopString);
+        check(&stops(&["END"]), "The EN", "The EN", EndToken);
+        check(&stops(&["\n"]), "\n\nHail.\nBye", "Hail.", StopString);
+        check(&stops(&["aab"]), "xaaab", "xa", StopString);
+        check(&stops(&["b", "ab"]), "xab", "x", StopString);
+        check(&stops(&["xaby", "ab"]), "xaby", "x", StopString);
+        check(&stops(&["", "?"]), "So?", "So", StopString);
+        check(&stops(&["<|im_end|>"]), "Hi <|im_end|>", "Hi", StopString);
+
+        check(&rules(), "Socrates: Hail.", "Hail.", EndToken);
+        check(&rules(), "**SOCRATES:** *smiles* Hail.", "*smiles* Hail.", EndToken);
+        check(&rules(), "Hail.\nSocrates: Again.", "Hail.", OtherSpeaker);
+        check(&rules(), "Hail.\n\nPLATO: I", "Hail.", OtherSpeaker);
+        check(&rules(), "Hail.\n\n**The SECOND", "Hail.\n\n**The SECOND", EndToken);
+        check(&rules(), "Hail.\nplato : I", "Hail.", OtherSpeaker);
+        check(&rules(), "Hail.\nPlayer:", "Hail.", OtherSpeaker);
+        check(&rules(), "Hail.\nΣΩΣΊΑΣ: I", "Hail.", OtherSpeaker);
+        check(&rules(), "Hail.\nOLD MAN 2: I", "Hail.", OtherSpeaker);
+        check(&rules(), "PLATO: I", "", OtherSpeaker);
+        check(&rules(), "Hail. PLATO: I", "Hail. PLATO: I", EndToken);
+        check(&rules(), "Hail.\nI: one", "Hail.\nI: one", EndToken);
+        check(&rules(), "Hail.\nPlatonic: one", "Hail.\nPlatonic: one", EndToken);
+        check(&rules(), "Hail.\nPLATO", "Hail.\nPLATO", EndToken);
+        check(&rules(), &"A".repeat(99), &"A".repeat(99), EndToken);
+        check(&StopRules { other_speaker: false, ..rules() }, "Hail.\nPLATO: I", "Hail.\nPLATO: I", EndToken);
+        check(&StopRules { other_speaker: false, ..rules() }, "socrates: Hail.", "Hail.", EndToken);
+
+        let two = StopRules { max_sentences: 2, ..rules() };
+        check(&two, "One. Two! Three?", "One. Two!", MaxSentences);
+        check(&two, "One. Two!", "One. Two!", EndToken);
+        check(&two, "One.\nTwo... PLATO: no", "One.\nTwo...", MaxSentences);
+    }
+
+    #[test]
+    fn broken_utf8_is_replaced_and_half_a_character_never_shown() {
+        let check = |pieces: &[&[u8]], expected: &str| {
+            assert_eq!(stream(&rules(), pieces.iter().copied()).0.concat(), expected);
+        };
+        check(&[b"\xf0\x9f", b"\x8f\xba"], "🏺");
+        check(&[b"a\xff", b"b\xc3"], "a\u{fffd}b");
+        check(&[b"\xe2\x28\xa1"], "\u{fffd}(\u{fffd}");
+        check(&[b"\xc0\x80"], "\u{fffd}\u{fffd}");
+    }
+
+    #[test]
+    fn text_streams_instead_of_waiting_for_the_end() {
+        let (deltas, _) = stream(&rules(), "I say that virtue is knowledge.".as_bytes().chunks(4));
+        assert!(deltas.len() > 4, "{deltas:?}");
+        let mut assembler = Assembler::new(&rules(), "Socrates", []);
+        assembler.push("Yes 👩".as_bytes());
+        assert_eq!(assembler.delta().as_deref(), Some("Yes"));
+        assembler.push("\u{200d}👧!".as_bytes());
+        assert_eq!(assembler.delta().as_deref(), Some(" 👩\u{200d}👧"));
+    }
+
+    /// Texts made of what the rules look for.
+    fn texts() -> impl Strategy<Value = Vec<u8>> {
+        let pieces = prop_oneof![
+            Just(b"PLATO".to_vec()),
+            Just(b"Socrates".to_vec()),
+            Just(b"player".to_vec()),
+            Just(b":".to_vec()),
+            Just(b"\n".to_vec()),
+            Just(b" ".to_vec()),
+            Just(b"...".to_vec()),
+            Just(b".".to_vec()),
+            Just(b"? ".to_vec()),
+            Just(b"STOP".to_vec()),
+            Just(b"ST".to_vec()),
+            Just(b"**".to_vec()),
+            Just(b"\"".to_vec()),
+            Just(b"Mr".to_vec()),
+            Just(b"\xff".to_vec()),
+            Just(b"\xf0\x9f".to_vec()),
+            Just(b"\r\n".to_vec()),
+            "\\PC{0,4}".prop_map(String::into_bytes),
+            Just("👩‍👧".into()),
+            Just("e\u{301}".into()),
+            Just("🇬🇷".into()),
+            Just("\u{600}".into()),
+            Just("Σω".into()),
+        ];
+        proptest::collection::vec(pieces, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(1000))]
+
+        #[test]
+        fn a_reply_is_the_same_however_it_was_split(
+            text in texts(),
+            sizes in proptest::collection::vec(1..7usize, 1..40),
+            max_sentences in 0..4usize,
+            other_speaker: bool,
+        ) {
+            let rules = StopRules {
+                strings: vec!["STOP".into(), "T.".into(), "\u{301}!".into()],
+                max_sentences,
+                other_speaker,
+                ..StopRules::default()
+            };
+            let mut rest = text.as_slice();
+            let mut pieces = Vec::new();
+            for &size in sizes.iter().cycle() {
+                if rest.is_empty() {
+                    break;
+                }
+                let (piece, behind) = rest.split_at(size.min(rest.len()));
+                pieces.push(piece);
+                rest = behind;
+            }
+            let (deltas, stop) = stream(&rules, pieces);
+            let whole = stream(&rules, [text.as_slice()]);
+            let reply = deltas.concat();
+            prop_assert_eq!((reply.clone(), stop), (whole.0.concat(), whole.1));
+            prop_assert_eq!(reply.trim_start(), reply.as_str());
+            // Each delta ends where a grapheme of the reply ends.
+            let ends: HashSet<_> = reply.grapheme_indices(true).map(|(at, grapheme)| at + grapheme.len()).collect();
+            let mut end = 0;
+            for delta in &deltas {
+                end += delta.len();
+                prop_assert!(ends.contains(&end), "{:?} splits a grapheme", deltas);
+            }
+        }
+    }
 }

@@ -1,1 +1,140 @@
 //! Which sequences take part in the next step: continuous batching, chunked prefill, the player's own first.
+
+use std::{collections::VecDeque, time::Instant};
+
+use crate::{Priority, Request, RequestId};
+
+/// A request without a place yet.
+pub(crate) struct Pending {
+    pub request: Request,
+    /// When the game asked.
+    pub received: Instant,
+}
+
+/// Requests that wait, the player's before ambient ones, else in the order they came.
+#[derive(Default)]
+pub(crate) struct Waiting {
+    player: VecDeque<Pending>,
+    ambient: VecDeque<Pending>,
+    /// Ended while they waited, not told yet.
+    cancelled: VecDeque<Pending>,
+}
+
+impl Waiting {
+    pub fn push(&mut self, pending: Pending) {
+        self.queue(&pending).push_back(pending);
+    }
+
+    /// Returns what [`Self::pop`] gave to its place.
+    pub fn put_back(&mut self, pending: Pending) {
+        self.queue(&pending).push_front(pending);
+    }
+
+    pub fn pop(&mut self) -> Option<Pending> {
+        self.player.pop_front().or_else(|| self.ambient.pop_front())
+    }
+
+    /// Moves a request to those that [`Self::pop_cancelled`] gives.
+    pub fn cancel(&mut self, id: RequestId) {
+        for queue in [&mut self.player, &mut self.ambient] {
+            while let Some(index) = queue.iter().position(|pending| pending.request.id == id) {
+                self.cancelled.extend(queue.remove(index));
+            }
+        }
+    }
+
+    pub fn pop_cancelled(&mut self) -> Option<Pending> {
+        self.cancelled.pop_front()
+    }
+
+    fn queue(&mut self, pending: &Pending) -> &mut VecDeque<Pending> {
+        match pending.request.priority {
+            Priority::Player => &mut self.player,
+            Priority::Ambient => &mut self.ambient,
+        }
+    }
+}
+
+/// What a sequence wants of the next step.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Wish {
+    /// Tokens it has and has not read yet; at least one.
+    pub unread: usize,
+    /// Whether it speaks already, so that its one unread token is the last one it said.
+    pub speaking: bool,
+    pub priority: Priority,
+}
+
+/// How many tokens each sequence reads in the next step. Who speaks already always goes on; prompts share
+/// `prefill_chunk` tokens, the player's first, so that a long prompt never holds up the others' words.
+pub(crate) fn plan(wishes: &[Wish], prefill_chunk: usize) -> Vec<usize> {
+    let mut tokens: Vec<_> = wishes.iter().map(|wish| usize::from(wish.speaking)).collect();
+    let mut left = prefill_chunk;
+    for priority in [Priority::Player, Priority::Ambient] {
+        for (tokens, wish) in tokens.iter_mut().zip(wishes) {
+            if !wish.speaking && wish.priority == priority {
+                *tokens = wish.unread.min(left);
+                left -= *tokens;
+            }
+        }
+    }
+    tokens
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use elenchus_lm::Rng;
+
+    use super::*;
+    use crate::Character;
+
+    #[test]
+    fn speakers_go_on_and_prompts_share_a_chunk() {
+        fn check(wishes: &[(usize, bool, Priority)], expected: &[usize]) {
+            let wishes: Vec<_> =
+                wishes.iter().map(|&(unread, speaking, priority)| Wish { unread, speaking, priority }).collect();
+            assert_eq!(plan(&wishes, 64), expected);
+        }
+        use Priority::{Ambient, Player};
+        check(&[], &[]);
+        check(&[(1, true, Ambient), (1, true, Player)], &[1, 1]);
+        check(&[(500, false, Ambient), (1, true, Ambient)], &[64, 1]);
+        check(&[(500, false, Ambient), (40, false, Player), (1, true, Ambient)], &[24, 40, 1]);
+        check(&[(500, false, Player), (500, false, Player), (10, false, Ambient)], &[64, 0, 0]);
+    }
+
+    #[test]
+    fn the_player_goes_first_and_a_cancelled_request_is_set_apart() {
+        let character = "version = 1\nname = \"A\"\npersona = \"You are A.\"\nfallbacks = [\"Hm.\"]";
+        let character = Arc::new(Character::parse(character, "a").unwrap());
+        let pending = |id, priority| Pending {
+            request: Request {
+                id: RequestId(id),
+                character: character.clone(),
+                adapter: None,
+                facts: Vec::new(),
+                turns: Vec::new(),
+                rng: Rng::from_seed(0),
+                priority,
+                max_tokens: None,
+            },
+            received: Instant::now(),
+        };
+        let mut waiting = Waiting::default();
+        for (id, priority) in
+            [(1, Priority::Ambient), (2, Priority::Player), (3, Priority::Ambient), (4, Priority::Player)]
+        {
+            waiting.push(pending(id, priority));
+        }
+        waiting.cancel(RequestId(1));
+        waiting.cancel(RequestId(9));
+        let first = waiting.pop().unwrap();
+        waiting.put_back(first);
+        let order: Vec<_> = std::iter::from_fn(|| waiting.pop()).map(|pending| pending.request.id.0).collect();
+        assert_eq!(order, [2, 4, 3]);
+        assert_eq!(waiting.pop_cancelled().map(|pending| pending.request.id), Some(RequestId(1)));
+        assert!(waiting.pop_cancelled().is_none());
+    }
+}

@@ -1,0 +1,175 @@
+//! Counts sentences while a reply streams, one character at a time, so that the count never depends on how the text was
+//! split into tokens.
+
+/// Words that end in a point within a sentence, without that point, in lower case.
+const ABBREVIATIONS: [&str; 16] =
+    ["mr", "mrs", "ms", "dr", "st", "prof", "rev", "gen", "e.g", "i.e", "cf", "vs", "viz", "approx", "fig", "ca"];
+
+/// Finds the end of the last sentence allowed.
+#[derive(Debug, Clone)]
+pub(crate) struct Sentences {
+    /// Sentences at most; 0 for no limit.
+    max: usize,
+    count: usize,
+    /// Whether the sentence holds a letter or digit yet: "..." alone is none.
+    words: bool,
+    state: State,
+}
+
+/// Where the newest character stands. `end` is the byte behind the sentence.
+#[derive(Debug, Clone, Copy)]
+enum State {
+    Within,
+    /// Behind a closing mark and any quotes. `unsure` after an ellipsis or a quote: the sentence may go on behind them.
+    Closed {
+        end: usize,
+        unsure: bool,
+    },
+    /// Behind the white space after an unsure end; the next letter's case decides.
+    Unsure {
+        end: usize,
+    },
+}
+
+impl Sentences {
+    pub fn new(max: usize) -> Self {
+        Self { max, count: 0, words: false, state: State::Within }
+    }
+
+    /// Hears that `c` is now the last character of `text`; returns the end of the last sentence once it is certain.
+    pub fn push(&mut self, text: &str, c: char) -> Option<usize> {
+        if self.max == 0 {
+            return None;
+        }
+        let before = &text[..text.len() - c.len_utf8()];
+        match self.state {
+            State::Closed { unsure, .. } if closes(before, c) => {
+                self.state = State::Closed { end: text.len(), unsure: unsure || is_ellipsis(text) };
+            }
+            State::Closed { .. } if is_closing_quote(c) => {
+                self.state = State::Closed { end: text.len(), unsure: true };
+            }
+            State::Closed { end, unsure } if c.is_whitespace() => {
+                if is_abbreviation(&text[..end]) || !self.words {
+                    self.state = State::Within;
+                } else if unsure {
+                    self.state = State::Unsure { end };
+                } else {
+                    return self.ended(end);
+                }
+            }
+            State::Unsure { .. } if c.is_whitespace() => {}
+            State::Unsure { end } if !c.is_lowercase() => {
+                let last = self.ended(end);
+                self.enter(text, before, c);
+                return last;
+            }
+            _ => self.enter(text, before, c),
+        }
+        None
+    }
+
+    /// Forgets all it heard.
+    pub fn restart(&mut self) {
+        *self = Self::new(self.max);
+    }
+
+    fn enter(&mut self, text: &str, before: &str, c: char) {
+        self.words |= c.is_alphanumeric();
+        self.state = if closes(before, c) {
+            State::Closed { end: text.len(), unsure: is_ellipsis(text) }
+        } else {
+            State::Within
+        };
+    }
+
+    fn ended(&mut self, end: usize) -> Option<usize> {
+        self.state = State::Within;
+        self.words = false;
+        self.count += 1;
+        (self.count == self.max).then_some(end)
+    }
+}
+
+/// Whether `c` closes a sentence. The Greek question mark is usually typed as a semicolon; behind a Greek letter it is one.
+fn closes(before: &str, c: char) -> bool {
+    let greek = |letter: char| matches!(letter, '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}');
+    match c {
+        '.' | '!' | '?' | '…' | '\u{37e}' => true,
+        ';' => before.chars().next_back().is_some_and(greek),
+        _ => false,
+    }
+}
+
+fn is_closing_quote(c: char) -> bool {
+    matches!(c, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '*' | '_')
+}
+
+fn is_ellipsis(text: &str) -> bool {
+    text.ends_with('…') || text.ends_with("..")
+}
+
+/// Whether a text that ends in a point ends in an abbreviation, an initial ("J. Doe") or the number of a list's item.
+fn is_abbreviation(text: &str) -> bool {
+    let Some(text) = text.strip_suffix('.') else { return false };
+    let word = text.rsplit(|c: char| c.is_whitespace() || matches!(c, '(' | '"' | '“' | '*')).next().unwrap_or(text);
+    let starts_line = || matches!(text[..text.len() - word.len()].chars().next_back(), None | Some('\n'));
+    let mut letters = word.chars();
+    match (letters.next(), letters.next()) {
+        (Some(initial), None) if initial.is_uppercase() && initial != 'I' => true,
+        _ if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit()) => starts_line(),
+        _ => ABBREVIATIONS.contains(&word.to_lowercase().as_str()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_sentence_ends_where_a_reader_would_end_it() {
+        /// `text` cut behind its first sentence must be `expected`; the two are equal where it never surely ends.
+        fn check(text: &str, expected: &str) {
+            let mut sentences = Sentences::new(1);
+            let end = text.char_indices().find_map(|(at, c)| sentences.push(&text[..at + c.len_utf8()], c));
+            assert_eq!(&text[..end.unwrap_or(text.len())], expected);
+        }
+        check("Know thyself. Then", "Know thyself.");
+        check("Why? Because", "Why?");
+        check("Stop! now", "Stop!");
+        check("Really?! Yes", "Really?!");
+        check("One line.\nTwo", "One line.");
+        check("No end yet.", "No end yet.");
+        check("I paid 3.5 drachmas. You", "I paid 3.5 drachmas.");
+        check("It was in 399. Then", "It was in 399.");
+        check("1. Know. 2. Do", "1. Know.");
+        check("Fruit, e.g. olives. Yes", "Fruit, e.g. olives.");
+        check("Mr. Plato is out. Yes", "Mr. Plato is out.");
+        check("(cf. Homer) sings. Yes", "(cf. Homer) sings.");
+        check("J. Doe left. Yes", "J. Doe left.");
+        check("It is I. Yes", "It is I.");
+        check("Well... perhaps not. Yes", "Well... perhaps not.");
+        check("Well… perhaps not. Yes", "Well… perhaps not.");
+        check("Well... Perhaps", "Well...");
+        check("... so it goes. Yes", "... so it goes.");
+        check("... So it goes. Yes", "... So it goes.");
+        check("\"Why?\" he asked. Yes", "\"Why?\" he asked.");
+        check("\"Why?\" He left", "\"Why?\"");
+        check("He said “no.” Then", "He said “no.”");
+        check("(He left.) Then", "(He left.)");
+        check("See example.com or me. Yes", "See example.com or me.");
+        check("Τί ἐστιν ἀρετή; Οὐκ", "Τί ἐστιν ἀρετή;");
+        check("Τί ἐστιν ἀρετή\u{37e} Οὐκ", "Τί ἐστιν ἀρετή\u{37e}");
+        check("one; two. Three", "one; two.");
+    }
+
+    #[test]
+    fn a_limit_counts_and_zero_is_none() {
+        let text = "A b. C d! E f? G h. I j";
+        for (max, expected) in [(1, Some(4)), (2, Some(9)), (3, Some(14)), (4, Some(19)), (5, None), (0, None)] {
+            let mut sentences = Sentences::new(max);
+            let end = text.char_indices().find_map(|(at, c)| sentences.push(&text[..at + c.len_utf8()], c));
+            assert_eq!(end, expected, "{max}");
+        }
+    }
+}

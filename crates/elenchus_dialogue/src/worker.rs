@@ -1,0 +1,494 @@
+//! The engine's thread: hears commands, gives requests a place, runs one step of the model after the other, tells events.
+//!
+//! It owns everything it changes. Nothing it does waits for the game: commands are taken between steps, events go through
+//! an [`Outbox`]. Where there is nothing to do it sleeps on its channels.
+
+use std::{
+    collections::VecDeque,
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, atomic::Ordering},
+    time::Instant,
+};
+
+use crossbeam_channel::{Receiver, Select, TryRecvError};
+use elenchus_lm::{Adapter, KvCache, Logits, Row};
+use rayon::ThreadPool;
+use thread_priority::ThreadPriority;
+
+use crate::{
+    BaseInfo, EngineEvent, EngineSettings, Error, LoadedModel, ModelLoader, RequestId, Result, StopReason, WarmUp,
+    counters::{Counters, Speed},
+    outbox::Outbox,
+    prefix_cache::PrefixCache,
+    prompt,
+    scheduler::{Pending, Waiting, plan},
+    speech::{Ending, Sequence, Speech, cancelled_report},
+};
+
+/// What the game asks of the thread.
+pub(crate) enum Command {
+    Say(Box<Pending>),
+    Cancel(RequestId),
+    WarmUp(Box<WarmUp>),
+    Reload,
+}
+
+/// The thread's main function; returns when the game has dropped its handle.
+pub(crate) fn run(
+    settings: EngineSettings,
+    loader: ModelLoader,
+    commands: Receiver<Command>,
+    outbox: Outbox,
+    counters: Arc<Counters>,
+) {
+    lower_priority();
+    let (pool, model) = match compute_pool(settings.threads) {
+        Ok(pool) => (Some(pool), Model::Wanted),
+        Err(error) => (None, Model::Failed(format!("the system gave no compute threads: {error}"))),
+    };
+    let mut worker = Worker {
+        settings,
+        loader,
+        commands,
+        outbox,
+        counters,
+        pool,
+        model,
+        waiting: Waiting::default(),
+        speeches: Vec::new(),
+        memory_full: false,
+        warm_ups: VecDeque::new(),
+        warming: None,
+        speed: Speed::default(),
+    };
+    if let Model::Failed(reason) = &worker.model {
+        worker.outbox.push(EngineEvent::LoadFailed(Error::NoModel(reason.clone())));
+    }
+    while worker.turn() {}
+}
+
+struct Worker {
+    settings: EngineSettings,
+    loader: ModelLoader,
+    commands: Receiver<Command>,
+    outbox: Outbox,
+    counters: Arc<Counters>,
+    /// Every product runs here: tensor libraries use the pool they are called from, and this one is small and polite.
+    pool: Option<ThreadPool>,
+    model: Model,
+    waiting: Waiting,
+    speeches: Vec<Speech>,
+    /// The next request did not fit the KV budget beside those who speak; asked again once one of them is done.
+    memory_full: bool,
+    warm_ups: VecDeque<WarmUp>,
+    warming: Option<Warming>,
+    speed: Speed,
+}
+
+enum Model {
+    Wanted,
+    Loaded(Box<Loaded>),
+    /// Why there is none.
+    Failed(String),
+}
+
+struct Loaded {
+    model: LoadedModel,
+    context: usize,
+    remembered: PrefixCache,
+}
+
+/// A persona that is being read ahead.
+struct Warming {
+    sequence: Sequence,
+    warm_up: WarmUp,
+}
+
+impl Worker {
+    /// One round: commands, places, and a step or a wait. `false` ends the thread.
+    fn turn(&mut self) -> bool {
+        if matches!(self.model, Model::Wanted) {
+            self.load();
+        }
+        if !self.hear() {
+            return false;
+        }
+        self.retire();
+        self.admit();
+        self.begin_warm_up();
+        self.outbox.flush();
+        if !self.speeches.is_empty() || self.warming.is_some() {
+            self.step() && !self.outbox.is_closed()
+        } else if matches!(self.model, Model::Wanted) {
+            true
+        } else {
+            self.wait()
+        }
+    }
+
+    /// Sleeps until a command comes or the listener has made room for what it has not heard yet.
+    fn wait(&self) -> bool {
+        let mut select = Select::new();
+        select.recv(&self.commands);
+        self.outbox.wake_on_room(&mut select);
+        select.ready();
+        !self.outbox.is_closed()
+    }
+
+    /// Takes all commands there are; `false` when the handle is gone.
+    fn hear(&mut self) -> bool {
+        loop {
+            match self.commands.try_recv() {
+                Ok(Command::Say(pending)) => self.waiting.push(*pending),
+                Ok(Command::Cancel(id)) => {
+                    self.waiting.cancel(id);
+                    for speech in self.speeches.iter_mut().filter(|speech| speech.id == id) {
+                        speech.ending.get_or_insert(Ending::Stopped(StopReason::Cancelled));
+                    }
+                }
+                Ok(Command::WarmUp(warm_up)) => self.warm_ups.push_back(*warm_up),
+                Ok(Command::Reload) => {
+                    if matches!(self.model, Model::Failed(_)) && self.pool.is_some() {
+                        self.model = Model::Wanted;
+                    }
+                }
+                Err(TryRecvError::Empty) => return true,
+                Err(TryRecvError::Disconnected) => return false,
+            }
+        }
+    }
+
+    fn load(&mut self) {
+        let Some(pool) = &self.pool else { return };
+        let (outbox, loader) = (&mut self.outbox, &self.loader);
+        outbox.push(EngineEvent::Loading(0.0));
+        let mut told = 0.0;
+        let loaded = guarded(pool, || {
+            loader(&mut |share| {
+                // A percent at a time is all that anybody sees.
+                if share >= told + 0.01 {
+                    told = share;
+                    outbox.push(EngineEvent::Loading(share.min(1.0)));
+                }
+            })
+        });
+        match loaded.and_then(|loaded| loaded) {
+            Ok(model) => {
+                let context = self.settings.context.min(model.executor.config().max_positions);
+                let info = BaseInfo { name: model.name.clone(), sha256: model.sha256.clone(), context };
+                self.outbox.push(EngineEvent::Ready(info));
+                self.model = Model::Loaded(Box::new(Loaded { model, context, remembered: PrefixCache::default() }));
+            }
+            Err(error) => {
+                self.model = Model::Failed(match &error {
+                    Error::NoModel(reason) => reason.clone(),
+                    other => other.to_string(),
+                });
+                self.outbox.push(EngineEvent::LoadFailed(error));
+            }
+        }
+    }
+
+    /// Gives places to those who wait, and answers those who can have none.
+    fn admit(&mut self) {
+        while self.outbox.has_room() {
+            if let Some(pending) = self.waiting.pop_cancelled() {
+                let id = pending.request.id;
+                self.counters.queued.fetch_sub(1, Ordering::Relaxed);
+                self.outbox.push(EngineEvent::Finished(id, cancelled_report(pending.request)));
+                continue;
+            }
+            let full = self.speeches.len() >= self.settings.max_sequences.max(1) || self.memory_full;
+            if matches!(self.model, Model::Wanted) || full {
+                break;
+            }
+            let Some(pending) = self.waiting.pop() else { break };
+            let id = pending.request.id;
+            match self.begin(pending) {
+                Ok(Begun::Speech(speech)) => {
+                    self.counters.cached_tokens.fetch_add(speech.cached_tokens() as u64, Ordering::Relaxed);
+                    self.outbox.push(EngineEvent::Started(id));
+                    self.speeches.push(*speech);
+                }
+                Ok(Begun::NoMemory(pending)) => {
+                    self.waiting.put_back(*pending);
+                    self.memory_full = true;
+                    break;
+                }
+                Err(error) => self.outbox.push(EngineEvent::Failed(id, error)),
+            }
+            self.counters.queued.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.counters.active.store(self.speeches.len(), Ordering::Relaxed);
+    }
+
+    fn begin(&mut self, pending: Pending) -> Result<Begun> {
+        self.pause_warm_up();
+        let (loaded, pool) = match (&mut self.model, &self.pool) {
+            (Model::Loaded(loaded), Some(pool)) => (loaded, pool),
+            (Model::Failed(reason), _) => return Err(Error::NoModel(reason.clone())),
+            _ => return Err(Error::Stopped),
+        };
+        let request = &pending.request;
+        loaded.prepare(pool, request.adapter.as_ref())?;
+        let prompt = loaded.fit(request)?;
+        let most = |prompt: usize| prompt.saturating_add(request.character.stop.max_tokens).min(loaded.context);
+        let spoken: usize = self.speeches.iter().map(|speech| speech.most_tokens).sum();
+        let bytes = (spoken + most(prompt.len())) * loaded.model.executor.cache_bytes_per_token();
+        if !self.speeches.is_empty() && bytes > self.settings.kv_budget {
+            return Ok(Begun::NoMemory(Box::new(pending)));
+        }
+        // The last token is always read, for its logits are what the first word is drawn from.
+        let Some((_, known)) = prompt.split_last() else {
+            return Err(Error::Model(
+                "the chat template made an empty prompt (hint: the model file is damaged)".into(),
+            ));
+        };
+        let cache = loaded.remembered.longest(request.adapter.as_ref().map(Adapter::id), known);
+        let cache = cache.unwrap_or_else(|| loaded.model.executor.new_cache());
+        Ok(Begun::Speech(Box::new(Speech::new(pending, prompt, cache, loaded.context))))
+    }
+
+    /// Takes the next persona that is not remembered yet, where nobody speaks.
+    fn begin_warm_up(&mut self) {
+        while self.speeches.is_empty() && self.warming.is_none() {
+            let (loaded, pool) = match (&mut self.model, &self.pool) {
+                (Model::Loaded(loaded), Some(pool)) => (loaded, pool),
+                (Model::Wanted, _) => return,
+                _ => {
+                    self.counters.warm_ups.fetch_sub(self.warm_ups.len(), Ordering::Relaxed);
+                    return self.warm_ups.clear();
+                }
+            };
+            let Some(warm_up) = self.warm_ups.pop_front() else { return };
+            match loaded.begin_warm_up(pool, &warm_up) {
+                Ok(sequence) if sequence.unread() > 0 => self.warming = Some(Warming { sequence, warm_up }),
+                done => {
+                    if let Err(error) = done {
+                        tracing::warn!("{} could not be read ahead: {error}", warm_up.character.name);
+                    }
+                    self.counters.warm_ups.fetch_sub(1, Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    /// Makes way for a reply. What was read so far is remembered, and the rest goes on when nobody speaks.
+    fn pause_warm_up(&mut self) {
+        if let (Some(warming), Model::Loaded(loaded)) = (self.warming.take(), &mut self.model) {
+            loaded.remember(warming.sequence);
+            self.warm_ups.push_front(warming.warm_up);
+        }
+    }
+
+    /// One forward pass over everybody's next tokens; `false` when the handle is gone.
+    fn step(&mut self) -> bool {
+        let (Model::Loaded(loaded), Some(pool)) = (&mut self.model, &self.pool) else { return true };
+        let began = Instant::now();
+        let wishes: Vec<_> = self.speeches.iter().map(Speech::wish).collect();
+        let mut counts = plan(&wishes, self.settings.prefill_chunk.max(1));
+        if let Some(warming) = &self.warming {
+            counts.push(warming.sequence.unread().min(self.settings.prefill_chunk.max(1)));
+        }
+        let coming = counts.iter().sum::<usize>() * loaded.model.executor.cache_bytes_per_token();
+        let budget = self.settings.kv_budget.saturating_sub(coming);
+        loaded.remembered.evict(budget, &active_caches(&self.speeches, self.warming.as_ref()));
+
+        let speeches = self.speeches.iter_mut().map(|speech| (&mut speech.sequence, Logits::Last));
+        let sequences = speeches.chain(self.warming.iter_mut().map(|warming| (&mut warming.sequence, Logits::None)));
+        let mut rows: Vec<_> = (sequences.zip(&counts).filter(|(_, count)| **count > 0))
+            .map(|((sequence, last), &count)| sequence.row(count, last))
+            .collect();
+        let results = loaded.forward(pool, &mut rows, &self.counters);
+        drop(rows);
+
+        // A reply cancelled meanwhile says nothing more.
+        let running = self.hear();
+        self.take(&counts, results, began);
+        running
+    }
+
+    /// Draws each speaker's next token from a step's logits.
+    fn take(&mut self, counts: &[usize], results: Vec<Result<Vec<f32>>>, began: Instant) {
+        let Model::Loaded(loaded) = &mut self.model else { return };
+        let mut results = results.into_iter();
+        let mut drawn = 0;
+        for (speech, &count) in self.speeches.iter_mut().zip(counts).filter(|(_, count)| **count > 0) {
+            let result = results.next().unwrap_or_else(|| Err(missing_row()));
+            if !speech.wish().speaking && result.is_ok() {
+                self.counters.prompt_tokens.fetch_add(count as u64, Ordering::Relaxed);
+            }
+            match result {
+                Err(error) => {
+                    // Whatever the failure left in its memory is not to be heard again.
+                    speech.sequence.cache.truncate(0);
+                    speech.ending.get_or_insert(Ending::Failed(error));
+                }
+                Ok(_) if speech.ending.is_some() => {}
+                Ok(_) if speech.sequence.unread() > 0 => {}
+                Ok(mut logits) => {
+                    drawn += 1;
+                    if let Some(text) = speech.advance(&mut logits, &loaded.model.tokenizer) {
+                        self.outbox.push(EngineEvent::Delta(speech.id, text));
+                    }
+                }
+            }
+        }
+        self.counters.reply_tokens.fetch_add(drawn as u64, Ordering::Relaxed);
+        self.counters.set_speed(self.speed.add(began.elapsed(), drawn));
+
+        if let Some(warming) = self.warming.take() {
+            match results.next() {
+                Some(Ok(_)) if warming.sequence.unread() > 0 => return self.warming = Some(warming),
+                Some(Ok(_)) => loaded.remember(warming.sequence),
+                Some(Err(error)) => {
+                    tracing::warn!("{} could not be read ahead: {error}", warming.warm_up.character.name);
+                }
+                None => {}
+            }
+            self.counters.warm_ups.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Takes leave of replies that have ended, in the order they began.
+    fn retire(&mut self) {
+        let Model::Loaded(loaded) = &mut self.model else { return };
+        let mut index = 0;
+        while index < self.speeches.len() {
+            let Some(ending) = self.speeches[index].ending.take() else {
+                index += 1;
+                continue;
+            };
+            let speech = self.speeches.remove(index);
+            let id = speech.id;
+            self.outbox.push(match ending {
+                Ending::Stopped(reason) => {
+                    let (report, sequence) = speech.into_report(reason);
+                    loaded.remember(sequence);
+                    EngineEvent::Finished(id, report)
+                }
+                Ending::Failed(error) => EngineEvent::Failed(id, error),
+            });
+            self.memory_full = false;
+        }
+        let active = active_caches(&self.speeches, self.warming.as_ref());
+        let bytes = loaded.remembered.evict(self.settings.kv_budget, &active);
+        self.counters.kv_bytes.store(bytes, Ordering::Relaxed);
+    }
+}
+
+fn active_caches<'a>(speeches: &'a [Speech], warming: Option<&'a Warming>) -> Vec<&'a KvCache> {
+    let spoken = speeches.iter().map(|speech| &speech.sequence.cache);
+    spoken.chain(warming.map(|warming| &warming.sequence.cache)).collect()
+}
+
+/// What became of a request that reached the head of its queue.
+enum Begun {
+    Speech(Box<Speech>),
+    /// It waits until others have ended.
+    NoMemory(Box<Pending>),
+}
+
+impl Loaded {
+    /// Refuses an adapter that does not fit, before anything is read in its voice.
+    fn prepare(&mut self, pool: &ThreadPool, adapter: Option<&Adapter>) -> Result<()> {
+        let Some(adapter) = adapter else { return Ok(()) };
+        let executor = &mut self.model.executor;
+        // `move`, because an executor may go to another thread but is not shared with one.
+        guarded(pool, move || executor.prepare(adapter))?.map_err(|error| Error::Adapter(error.to_string()))
+    }
+
+    fn fit(&self, request: &crate::Request) -> Result<Vec<u32>> {
+        let (template, tokenizer) = (&self.model.template, &self.model.tokenizer);
+        let (character, facts, turns) = (&request.character, &request.facts, &request.turns);
+        caught(|| prompt::fit(template, tokenizer, character, facts, turns, self.context))?
+    }
+
+    fn begin_warm_up(&mut self, pool: &ThreadPool, warm_up: &WarmUp) -> Result<Sequence> {
+        self.prepare(pool, warm_up.adapter.as_ref())?;
+        let (template, tokenizer) = (&self.model.template, &self.model.tokenizer);
+        let (character, facts) = (&warm_up.character, &warm_up.facts);
+        let mut tokens = caught(|| prompt::persona_prefix(template, tokenizer, character, facts))??;
+        tokens.truncate(self.context);
+        let adapter = warm_up.adapter.clone();
+        let cache = self.remembered.longest(adapter.as_ref().map(Adapter::id), &tokens);
+        Ok(Sequence { adapter, tokens, cache: cache.unwrap_or_else(|| self.model.executor.new_cache()) })
+    }
+
+    fn remember(&mut self, mut sequence: Sequence) {
+        let adapter = sequence.adapter_id();
+        sequence.tokens.truncate(sequence.cache.len());
+        self.remembered.store(adapter, sequence.tokens, sequence.cache);
+    }
+
+    /// Runs a batch. If it fails, its rows are tried one by one, so that only those fail that must.
+    fn forward(&mut self, pool: &ThreadPool, rows: &mut [Row<'_>], counters: &Counters) -> Vec<Result<Vec<f32>>> {
+        let before: Vec<_> = rows.iter().map(|row| row.cache.len()).collect();
+        match self.forward_once(pool, rows, counters) {
+            Ok(logits) => logits.into_iter().map(Ok).collect(),
+            // A panic may have left the caches half-written: nobody goes on with them.
+            Err(Failure::Panic(error)) => rows.iter().map(|_| Err(error.clone())).collect(),
+            Err(Failure::Refused(error)) if rows.len() == 1 => vec![Err(error)],
+            Err(Failure::Refused(_)) => rows
+                .chunks_mut(1)
+                .zip(before)
+                .map(|(row, before)| {
+                    row[0].cache.truncate(before);
+                    match self.forward_once(pool, row, counters) {
+                        Ok(logits) => logits.into_iter().next().ok_or_else(missing_row),
+                        Err(Failure::Panic(error) | Failure::Refused(error)) => Err(error),
+                    }
+                })
+                .collect(),
+        }
+    }
+
+    fn forward_once(
+        &mut self,
+        pool: &ThreadPool,
+        rows: &mut [Row<'_>],
+        counters: &Counters,
+    ) -> Result<Vec<Vec<f32>>, Failure> {
+        let executor = &mut self.model.executor;
+        let result = guarded(pool, move || executor.forward(rows));
+        counters.steps.fetch_add(1, Ordering::Relaxed);
+        result.map_err(Failure::Panic)?.map_err(|error| Failure::Refused(error.into()))
+    }
+}
+
+enum Failure {
+    Refused(Error),
+    Panic(Error),
+}
+
+fn missing_row() -> Error {
+    Error::Model("the executor returned fewer rows than it was given".to_owned())
+}
+
+/// Runs on the compute threads; a panic becomes an error.
+fn guarded<T: Send>(pool: &ThreadPool, run: impl FnOnce() -> T + Send) -> Result<T> {
+    caught(|| pool.install(run))
+}
+
+fn caught<T>(run: impl FnOnce() -> T) -> Result<T> {
+    catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        Error::Model(format!("internal error: {} (hint: please report it)", text.unwrap_or("panicked")))
+    })
+}
+
+fn compute_pool(threads: usize) -> Result<ThreadPool, rayon::ThreadPoolBuildError> {
+    let half = || std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
+    rayon::ThreadPoolBuilder::new()
+        .num_threads(if threads == 0 { half() } else { threads })
+        .thread_name(|index| format!("elenchus-{index}"))
+        .start_handler(|_| lower_priority())
+        .build()
+}
+
+/// The game's frames go first. Threads that a tensor library starts from here inherit this on Linux.
+fn lower_priority() {
+    if let Err(error) = thread_priority::set_current_thread_priority(ThreadPriority::Min) {
+        tracing::debug!("the engine runs at normal priority: {error:?}");
+    }
+}
