@@ -47,7 +47,7 @@ impl Default for SamplerSettings {
 
 impl SamplerSettings {
     /// Refuses numbers from which no distribution follows, naming the field and what it may hold.
-    pub fn check(&self) -> Result<()> {
+    fn check(&self) -> Result<()> {
         let share = |value: f32| (0.0..=1.0).contains(&value);
         let fields = [
             ("temperature", self.temperature, self.temperature.is_finite() && self.temperature >= 0.0, "0 or more"),
