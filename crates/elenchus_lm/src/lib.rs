@@ -19,8 +19,9 @@ pub mod gguf;
 mod kv_cache;
 mod lora;
 mod mapped_file;
+mod safetensors;
 mod sampler;
-#[cfg(feature = "testing")]
+#[cfg(any(test, feature = "testing"))]
 pub mod testing;
 mod tokenizer;
 mod weights;

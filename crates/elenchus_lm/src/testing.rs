@@ -1,6 +1,44 @@
 //! A tiny random model with a byte-level vocabulary, as a GGUF file: what tests load where no download may be needed.
+//!
+//! The id of a byte's token is the byte, so a test can read ids. Letters that can be printed win most draws; a reply of
+//! the tiny model is gibberish, but one that depends on every token before it.
 
-use std::path::Path;
+use std::{collections::HashMap, fs, path::Path};
+
+use candle_core::{
+    Device, Tensor,
+    quantized::{GgmlDType, QTensor},
+};
+use rand::{Rng as _, SeedableRng as _};
+use rand_pcg::Pcg64Mcg;
+use safetensors::{Dtype, tensor::TensorView};
+use serde_json::json;
+
+use crate::{
+    Architecture, Linear, ModelConfig, RopeLayout, TensorName,
+    gguf::{GgufWriter, Value},
+    tokenizer::byte_to_char,
+};
+
+/// The token behind the last of the 256 bytes.
+pub const END_OF_TEXT: u32 = 256;
+/// `<|im_start|>`.
+pub const IM_START: u32 = 257;
+/// `<|im_end|>`, which ends a turn.
+pub const IM_END: u32 = 258;
+
+/// SmolLM2's markup; like its template, it brings a system text of its own unless one is given.
+pub const CHAT_TEMPLATE: &str = "\
+{%- for message in messages -%}
+{%- if loop.first and message['role'] != 'system' -%}
+{{ '<|im_start|>system\nYou are a voice in a test.<|im_end|>\n' }}
+{%- endif -%}
+{{ '<|im_start|>' + message['role'] + '\n' + message['content'] + '<|im_end|>\n' }}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{ '<|im_start|>assistant\n' }}{%- endif -%}";
+
+const HEAD_DIM: usize = 16;
+const ADAPTER_RANK: usize = 4;
 
 /// Shape of a tiny model.
 #[derive(Debug, Clone, Copy)]
@@ -21,14 +59,203 @@ impl Default for TinyModel {
 
 impl TinyModel {
     /// Writes the model: Llama architecture, 256 bytes plus control tokens, SmolLM2's chat markup, Q8_0 weights.
+    ///
+    /// Panics where the file cannot be written.
     pub fn write_gguf(&self, path: &Path) {
-        let _ = path;
-        todo!()
+        self.gguf().write(path).expect("the tiny model could be written");
+    }
+
+    /// The model as a writer, for tests that spoil something before it is written.
+    pub fn gguf(&self) -> GgufWriter {
+        let config = self.config();
+        let mut writer = GgufWriter::new();
+        writer
+            .set("general.architecture", "llama")
+            .set("general.name", "tiny")
+            .set("llama.block_count", config.num_layers as i64)
+            .set("llama.context_length", config.max_positions as i64)
+            .set("llama.embedding_length", config.hidden_size as i64)
+            .set("llama.feed_forward_length", config.intermediate_size as i64)
+            .set("llama.attention.head_count", config.num_heads as i64)
+            .set("llama.attention.head_count_kv", config.num_kv_heads as i64)
+            .set("llama.attention.layer_norm_rms_epsilon", config.rms_norm_eps)
+            .set("llama.rope.freq_base", config.rope_theta)
+            .set("llama.rope.dimension_count", config.head_dim as i64)
+            .set("llama.vocab_size", config.vocab_size as i64);
+
+        let mut tokens: Vec<Value> = (0..=255).map(|byte| byte_to_char(byte).to_string().as_str().into()).collect();
+        tokens.extend(["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(Value::from));
+        let types: Vec<i64> = (0..tokens.len()).map(|id| if id < 256 { 1 } else { 3 }).collect();
+        writer
+            .set("tokenizer.ggml.model", "gpt2")
+            .set("tokenizer.ggml.pre", "smollm")
+            .set("tokenizer.ggml.tokens", Value::Array(tokens))
+            .set("tokenizer.ggml.token_type", types)
+            .set("tokenizer.ggml.merges", Vec::<&str>::new())
+            .set("tokenizer.ggml.bos_token_id", i64::from(IM_START))
+            .set("tokenizer.ggml.eos_token_id", i64::from(IM_END))
+            .set("tokenizer.ggml.padding_token_id", i64::from(IM_END))
+            .set("tokenizer.ggml.add_bos_token", false)
+            .set("tokenizer.chat_template", CHAT_TEMPLATE);
+
+        let mut rng = Pcg64Mcg::seed_from_u64(self.seed);
+        for name in TensorName::all(&config) {
+            let shape = name.shape(&config);
+            let (values, dtype) = random_weights(&mut rng, name, &shape);
+            let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).expect("shape and length agree");
+            let blocks = QTensor::quantize(&tensor, dtype).expect("the width is a multiple of the block size");
+            let bytes = blocks.data().expect("a CPU tensor").into_owned();
+            writer.tensor(name.gguf_name(), &shape, dtype, bytes);
+        }
+        writer
     }
 
     /// Writes a PEFT adapter of rank 4 on q and v that fits the model; another seed is another voice.
+    ///
+    /// Panics where the folder cannot be written.
     pub fn write_adapter(&self, folder: &Path, seed: u64) {
-        let _ = (folder, seed);
-        todo!()
+        let config = self.config();
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let mut tensors: HashMap<String, (Vec<usize>, Vec<u8>)> = HashMap::new();
+        for layer in 0..config.num_layers {
+            for linear in [Linear::Q, Linear::V] {
+                let (rows, columns) = linear.shape(&config);
+                // Strong enough that every voice is another one: the update outweighs the weights it is added to.
+                let a = uniform(&mut rng, ADAPTER_RANK * columns, 1.0 / (columns as f32).sqrt());
+                let b = uniform(&mut rng, rows * ADAPTER_RANK, 1.0);
+                let module =
+                    format!("base_model.model.model.layers.{layer}.{}.{}", linear.hf_module(), linear.hf_name());
+                tensors.insert(format!("{module}.lora_A.weight"), (vec![ADAPTER_RANK, columns], le_bytes(&a)));
+                tensors.insert(format!("{module}.lora_B.weight"), (vec![rows, ADAPTER_RANK], le_bytes(&b)));
+            }
+        }
+        let views = tensors.iter().map(|(name, (shape, bytes))| {
+            (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and length agree"))
+        });
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        let weights = safetensors::serialize(views, Some(metadata)).expect("a small file");
+        let settings = json!({
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "tiny", "inference_mode": true,
+            "r": ADAPTER_RANK, "lora_alpha": 2 * ADAPTER_RANK, "lora_dropout": 0.0, "use_rslora": false,
+            "use_dora": false, "bias": "none", "fan_in_fan_out": false, "modules_to_save": null,
+            "rank_pattern": {}, "alpha_pattern": {}, "target_modules": ["q_proj", "v_proj"],
+        });
+        fs::create_dir_all(folder).expect("the adapter's folder could be made");
+        fs::write(folder.join("adapter_config.json"), settings.to_string()).expect("its settings could be written");
+        fs::write(folder.join("adapter_model.safetensors"), weights).expect("its weights could be written");
+    }
+
+    /// What the written file says of itself.
+    pub fn config(&self) -> ModelConfig {
+        assert!(self.hidden > 0 && self.hidden.is_multiple_of(64), "the width must be a multiple of 64");
+        let num_heads = self.hidden / HEAD_DIM;
+        ModelConfig {
+            architecture: Architecture::Llama,
+            vocab_size: 256 + 3,
+            hidden_size: self.hidden,
+            intermediate_size: 2 * self.hidden,
+            num_layers: self.layers,
+            num_heads,
+            num_kv_heads: num_heads / 2,
+            head_dim: HEAD_DIM,
+            rms_norm_eps: 1e-5,
+            rope_theta: 10_000.0,
+            rope_layout: RopeLayout::Interleaved,
+            max_positions: 4096,
+            sliding_window: None,
+        }
+    }
+}
+
+/// Weights scaled so that attention looks somewhere, each block changes the stream, and logits differ by several units.
+fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize]) -> (Vec<f32>, GgmlDType) {
+    let count = shape.iter().product();
+    let columns = shape[shape.len() - 1];
+    let fan_in = 1.0 / (columns as f32).sqrt();
+    match name {
+        TensorName::OutputNorm | TensorName::AttentionNorm(_) | TensorName::FfnNorm(_) => {
+            (uniform(rng, count, 0.1).into_iter().map(|value| 1.0 + value).collect(), GgmlDType::F32)
+        }
+        TensorName::TokenEmbedding => (uniform(rng, count, 1.0), GgmlDType::Q8_0),
+        TensorName::Linear(_, Linear::Q | Linear::K) => (uniform(rng, count, 2.0 * fan_in), GgmlDType::Q8_0),
+        TensorName::Linear(..) => (uniform(rng, count, 1.5 * fan_in), GgmlDType::Q8_0),
+        TensorName::Output => {
+            let mut values = uniform(rng, count, 3.0 * fan_in);
+            for (id, row) in values.chunks_exact_mut(columns).enumerate() {
+                let share = match id as u32 {
+                    0x20..=0x7e => 1.0,
+                    IM_END => 0.6,
+                    END_OF_TEXT | IM_START => 0.0,
+                    _ => 0.2,
+                };
+                row.iter_mut().for_each(|value| *value *= share);
+            }
+            (values, GgmlDType::Q8_0)
+        }
+    }
+}
+
+/// Values of mean 0 and this standard deviation.
+fn uniform(rng: &mut Pcg64Mcg, count: usize, deviation: f32) -> Vec<f32> {
+    let width = 2.0 * 3f32.sqrt() * deviation;
+    (0..count).map(|_| (rng.random::<f32>() - 0.5) * width).collect()
+}
+
+fn le_bytes(values: &[f32]) -> Vec<u8> {
+    values.iter().flat_map(|value| value.to_le_bytes()).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use candle_core::quantized::gguf_file::Content;
+    use candle_transformers::models::quantized_llama::ModelWeights;
+
+    use super::*;
+    use crate::{Weights, gguf::Gguf};
+
+    /// Candle's own reader and model: that they run the file shows that others understand it too.
+    fn greedy(path: &Path, prompt: &str) -> Vec<u32> {
+        let mut file = fs::File::open(path).unwrap();
+        let content = Content::read(&mut file).unwrap();
+        let mut model = ModelWeights::from_gguf(content, &mut file, &Device::Cpu).unwrap();
+        let mut ids: Vec<u32> = prompt.bytes().map(u32::from).collect();
+        let mut read = 0;
+        for _ in 0..64 {
+            let input = Tensor::new(&ids[read..], &Device::Cpu).unwrap().unsqueeze(0).unwrap();
+            let logits = model.forward(&input, read).unwrap().squeeze(0).unwrap().to_vec1::<f32>().unwrap();
+            read = ids.len();
+            ids.push((0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32);
+        }
+        ids.split_off(prompt.len())
+    }
+
+    #[test]
+    fn greedy_output_is_varied_and_depends_on_prompt_and_seed() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        let mut replies = HashSet::new();
+        for seed in 0..4 {
+            TinyModel { seed, ..TinyModel::default() }.write_gguf(&path);
+            for prompt in ["What is virtue?", "What is courage?"] {
+                let reply = greedy(&path, prompt);
+                let distinct = reply.iter().collect::<HashSet<_>>().len();
+                assert!(distinct >= 12, "seed {seed}, {prompt}: only {distinct} different tokens in {reply:?}");
+                assert!(replies.insert(reply));
+            }
+        }
+    }
+
+    #[test]
+    fn the_file_is_the_same_each_time_and_opens_as_configured() {
+        let folder = tempfile::tempdir().unwrap();
+        let model = TinyModel { seed: 7, layers: 3, hidden: 128 };
+        let (first, second) = (folder.path().join("first.gguf"), folder.path().join("second.gguf"));
+        model.write_gguf(&first);
+        model.write_gguf(&second);
+        assert!(fs::read(&first).unwrap() == fs::read(&second).unwrap());
+        assert_eq!(Weights::open(&first, &mut |_| {}).unwrap().config(), &model.config());
+        assert_eq!(Gguf::open(&first).unwrap().str("tokenizer.chat_template").unwrap(), CHAT_TEMPLATE);
     }
 }

@@ -66,3 +66,14 @@ impl Tokenizer {
         todo!()
     }
 }
+
+/// GPT-2's letter for a byte: printable Latin-1 stands for itself, the rest moves up to U+0100.
+/// Source: `bytes_to_unicode` in OpenAI's `encoder.py`.
+pub(crate) fn byte_to_char(byte: u8) -> char {
+    let printable = |byte: u8| matches!(byte, b'!'..=b'~' | 0xa1..=0xac | 0xae..=0xff);
+    if printable(byte) {
+        return char::from(byte);
+    }
+    let before = (0..byte).filter(|&other| !printable(other)).count() as u32;
+    char::from_u32(0x100 + before).expect("0x100 to 0x143 are letters")
+}

@@ -1,10 +1,23 @@
 //! Immutable weights as the file holds them, shared behind `Arc`; each executor packs its own copy from here.
+//!
+//! Whatever could make a model compute something else than it was trained for (an unknown tensor, a rotary scaling, a
+//! bias) is refused by name when the file is opened: a wrong answer is worse than none.
 
-use std::path::{Path, PathBuf};
+use std::{
+    collections::HashSet,
+    path::{Path, PathBuf},
+};
 
 use candle_core::quantized::GgmlDType;
+use sha2::{Digest, Sha256};
 
-use crate::{ChatTemplate, Linear, ModelConfig, Result, Tokenizer};
+use crate::{ChatTemplate, Error, Linear, ModelConfig, Result, Tokenizer, gguf::Gguf, safetensors::SafetensorsFolder};
+
+mod gguf_config;
+mod hf_config;
+
+/// Bytes hashed between two reports of progress.
+const HASH_CHUNK: usize = 4 << 20;
 
 /// Names a tensor whatever file format it lies in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -30,23 +43,40 @@ pub struct RawTensor<'a> {
     pub shape: Vec<usize>,
     /// Block type; dense types included.
     pub dtype: GgmlDType,
-    /// The blocks, row by row.
+    /// The blocks, row by row, little-endian. Their address may have any alignment.
     pub bytes: &'a [u8],
 }
 
 /// A mapped GGUF file or Hugging Face folder.
 pub struct Weights {
     config: ModelConfig,
+    tied: bool,
+    source: Source,
     hash: [u8; 32],
     path: PathBuf,
+}
+
+enum Source {
+    Gguf(Gguf),
+    Folder(SafetensorsFolder),
 }
 
 impl Weights {
     /// Opens a `.gguf` file or a folder with `config.json` and `*.safetensors`. Reads every byte once to hash it;
     /// `progress` hears the share read, 0 to 1.
     pub fn open(path: &Path, progress: &mut dyn FnMut(f32)) -> Result<Self> {
-        let _ = (path, progress);
-        todo!()
+        let (config, tied, source) = if path.is_dir() {
+            let (config, tied) = hf_config::read(path)?;
+            (config, tied, Source::Folder(SafetensorsFolder::open(path)?))
+        } else {
+            let gguf = Gguf::open(path)?;
+            let tied = gguf.tensor(&TensorName::Output.gguf_name()).is_none();
+            (gguf_config::read(&gguf)?, tied, Source::Gguf(gguf))
+        };
+        let mut weights = Self { config, tied, source, hash: [0; 32], path: path.to_owned() };
+        weights.check_tensors()?;
+        weights.hash = weights.source.hash(progress);
+        Ok(weights)
     }
 
     /// The architecture.
@@ -66,17 +96,198 @@ impl Weights {
 
     /// The tokenizer the file or folder holds.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
-        todo!()
+        let tokenizer = match &self.source {
+            Source::Gguf(gguf) => Tokenizer::from_gguf(gguf)?,
+            Source::Folder(_) => Tokenizer::from_folder(&self.path)?,
+        };
+        let (ids, rows) = (tokenizer.vocab_size(), self.config.vocab_size);
+        if ids > rows {
+            let reason = format!("its vocabulary has {ids} tokens, but the embedding table only {rows} rows");
+            return Err(Error::model_file(&self.path, reason));
+        }
+        Ok(tokenizer)
     }
 
     /// The chat template the file or folder holds.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
-        todo!()
+        match &self.source {
+            Source::Gguf(gguf) => ChatTemplate::from_gguf(gguf),
+            Source::Folder(_) => ChatTemplate::from_folder(&self.path),
+        }
     }
 
     /// A tensor, its shape checked against the configuration.
     pub fn tensor(&self, name: TensorName) -> Result<RawTensor<'_>> {
-        let _ = name;
-        todo!()
+        let name = if self.tied && name == TensorName::Output { TensorName::TokenEmbedding } else { name };
+        let own_name = self.source.own_name(name);
+        let tensor = self.source.tensor(&own_name)?.ok_or_else(|| {
+            Error::model_file(&self.path, format!("tensor `{own_name}` is missing (hint: an incomplete file?)"))
+        })?;
+        let expected = name.shape(&self.config);
+        if tensor.shape != expected {
+            let reason =
+                format!("tensor `{own_name}` is {:?}, but the configuration asks for {expected:?}", tensor.shape);
+            return Err(Error::model_file(&self.path, reason));
+        }
+        Ok(tensor)
+    }
+
+    /// Every tensor that must be there is, and none is there that this crate would leave out of the computation.
+    fn check_tensors(&self) -> Result<()> {
+        let names = TensorName::all(&self.config);
+        for &name in &names {
+            self.tensor(name)?;
+        }
+        let known: HashSet<String> = names.iter().map(|&name| self.source.own_name(name)).collect();
+        for name in self.source.names() {
+            // Older checkpoints store the rotary frequencies, which follow from the configuration.
+            if !known.contains(name) && !name.ends_with(".rotary_emb.inv_freq") {
+                return Err(Error::Unsupported {
+                    what: format!("{}: tensor `{name}`", self.path.display()),
+                    hint: "models of the plain Llama and Mistral architectures, without biases, experts or rotary \
+                           scaling, can be run"
+                        .into(),
+                });
+            }
+        }
+        Ok(())
     }
 }
+
+impl Source {
+    fn own_name(&self, name: TensorName) -> String {
+        match self {
+            Self::Gguf(_) => name.gguf_name(),
+            Self::Folder(_) => name.hf_name(),
+        }
+    }
+
+    fn tensor(&self, own_name: &str) -> Result<Option<RawTensor<'_>>> {
+        match self {
+            Self::Gguf(gguf) => Ok(gguf.tensor(own_name).map(|(info, bytes)| RawTensor {
+                shape: info.shape.clone(),
+                dtype: info.dtype,
+                bytes,
+            })),
+            Self::Folder(folder) => folder.tensor(own_name),
+        }
+    }
+
+    fn names(&self) -> Box<dyn Iterator<Item = &str> + '_> {
+        match self {
+            Self::Gguf(gguf) => Box::new(gguf.tensors().iter().map(|(name, _)| name.as_str())),
+            Self::Folder(folder) => Box::new(folder.names()),
+        }
+    }
+
+    fn hash(&self, progress: &mut dyn FnMut(f32)) -> [u8; 32] {
+        match self {
+            Self::Gguf(gguf) => hash_bytes(gguf.file_bytes(), &mut 0, gguf.file_bytes().len(), progress),
+            Self::Folder(folder) => {
+                let total = folder.files().iter().map(|file| file.len()).sum();
+                let mut done = 0;
+                let mut all = Sha256::new();
+                for file in folder.files() {
+                    all.update(hash_bytes(file, &mut done, total, progress));
+                }
+                all.finalize().into()
+            }
+        }
+    }
+}
+
+fn hash_bytes(bytes: &[u8], done: &mut usize, total: usize, progress: &mut dyn FnMut(f32)) -> [u8; 32] {
+    let mut hasher = Sha256::new();
+    for chunk in bytes.chunks(HASH_CHUNK) {
+        hasher.update(chunk);
+        *done += chunk.len();
+        progress((*done as f64 / total as f64) as f32);
+    }
+    hasher.finalize().into()
+}
+
+impl TensorName {
+    /// Every tensor of a model.
+    pub(crate) fn all(config: &ModelConfig) -> Vec<Self> {
+        let mut names = vec![Self::TokenEmbedding, Self::OutputNorm, Self::Output];
+        for layer in 0..config.num_layers {
+            names.extend([Self::AttentionNorm(layer), Self::FfnNorm(layer)]);
+            names.extend(Linear::ALL.map(|linear| Self::Linear(layer, linear)));
+        }
+        names
+    }
+
+    /// The shape in a model of this configuration, rows first.
+    pub(crate) fn shape(self, config: &ModelConfig) -> Vec<usize> {
+        match self {
+            Self::TokenEmbedding | Self::Output => vec![config.vocab_size, config.hidden_size],
+            Self::OutputNorm | Self::AttentionNorm(_) | Self::FfnNorm(_) => vec![config.hidden_size],
+            Self::Linear(_, linear) => {
+                let (rows, columns) = linear.shape(config);
+                vec![rows, columns]
+            }
+        }
+    }
+
+    /// The name in GGUF files.
+    pub(crate) fn gguf_name(self) -> String {
+        match self {
+            Self::TokenEmbedding => "token_embd.weight".into(),
+            Self::OutputNorm => "output_norm.weight".into(),
+            Self::Output => "output.weight".into(),
+            Self::AttentionNorm(layer) => format!("blk.{layer}.attn_norm.weight"),
+            Self::FfnNorm(layer) => format!("blk.{layer}.ffn_norm.weight"),
+            Self::Linear(layer, linear) => format!("blk.{layer}.{}.weight", linear.gguf_name()),
+        }
+    }
+
+    /// The name in Hugging Face checkpoints.
+    pub(crate) fn hf_name(self) -> String {
+        match self {
+            Self::TokenEmbedding => "model.embed_tokens.weight".into(),
+            Self::OutputNorm => "model.norm.weight".into(),
+            Self::Output => "lm_head.weight".into(),
+            Self::AttentionNorm(layer) => format!("model.layers.{layer}.input_layernorm.weight"),
+            Self::FfnNorm(layer) => format!("model.layers.{layer}.post_attention_layernorm.weight"),
+            Self::Linear(layer, linear) => {
+                format!("model.layers.{layer}.{}.{}.weight", linear.hf_module(), linear.hf_name())
+            }
+        }
+    }
+}
+
+/// What no sane model has, whatever its file says. The bounds leave an order of magnitude above the largest Llama, and
+/// keep every later product of two sizes far from overflow.
+fn check_config(config: &ModelConfig) -> Result<(), String> {
+    for (name, size, most) in [
+        ("vocabulary size", config.vocab_size, 1 << 22),
+        ("hidden size", config.hidden_size, 1 << 18),
+        ("intermediate size", config.intermediate_size, 1 << 20),
+        ("number of layers", config.num_layers, 1 << 10),
+        ("number of heads", config.num_heads, 1 << 12),
+        ("number of key/value heads", config.num_kv_heads, 1 << 12),
+        ("head dimension", config.head_dim, 1 << 12),
+        ("context length", config.max_positions, 1 << 26),
+        ("sliding window", config.sliding_window.unwrap_or(1), 1 << 26),
+    ] {
+        if size == 0 || size > most {
+            return Err(format!("the {name} is {size}; 1 to {most} is possible"));
+        }
+    }
+    if !config.num_heads.is_multiple_of(config.num_kv_heads) {
+        let (heads, kv_heads) = (config.num_heads, config.num_kv_heads);
+        return Err(format!("{heads} heads cannot share {kv_heads} key/value heads evenly"));
+    }
+    if !config.head_dim.is_multiple_of(2) {
+        return Err(format!("the head dimension {} is odd, but rotary embedding pairs dimensions", config.head_dim));
+    }
+    for (name, number) in [("RMSNorm epsilon", config.rms_norm_eps), ("rotary base", config.rope_theta)] {
+        if !(number.is_finite() && number > 0.0) {
+            return Err(format!("the {name} is {number}, but must be a positive number"));
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -32,6 +32,19 @@ impl GgufWriter {
         self
     }
 
+    /// Takes a tensor out again.
+    #[cfg(test)]
+    pub(crate) fn remove_tensor(&mut self, name: &str) {
+        self.tensors.retain(|(other, ..)| other != name);
+    }
+
+    /// Sets a metadata value in place of the one that may be there.
+    #[cfg(test)]
+    pub(crate) fn replace(&mut self, key: &str, value: impl Into<Value>) -> &mut Self {
+        self.metadata.retain(|(other, _)| other != key);
+        self.set(key, value)
+    }
+
     /// Writes the file under a temporary name and renames it. Fails on a tensor whose bytes do not match its shape, and
     /// on arrays of mixed types.
     pub fn write(&self, path: &Path) -> Result<()> {
