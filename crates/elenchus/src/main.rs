@@ -1,1 +1,85 @@
-fn main() {}
+//! `elenchus`: talk to characters, fetch and inspect models and adapters.
+//!
+//! Thin on purpose: arguments in, library calls, messages out. What a game needs is in the libraries.
+
+mod adapter;
+mod characters;
+mod model;
+mod talk;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Characters that speak from one small language model, each with a voice of its own.
+#[derive(Debug, Parser)]
+#[command(name = "elenchus", version, about, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Talk to a character in the terminal, or say lines from the command line
+    Talk(talk::TalkArgs),
+    /// Fetch, list, inspect and run base models
+    #[command(subcommand)]
+    Model(model::ModelCommand),
+    /// Inspect LoRA adapters
+    #[command(subcommand)]
+    Adapter(adapter::AdapterCommand),
+}
+
+fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(message) => {
+            // Help and version arrive here too, and are no failure.
+            let code = if message.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
+            return message.print().map_or(ExitCode::FAILURE, |()| code);
+        }
+    };
+    let result = match cli.command {
+        Command::Talk(args) => talk::run(args),
+        Command::Model(command) => model::run(command),
+        Command::Adapter(command) => adapter::run(command),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_well_formed() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_are_read_as_documented() {
+        let check = |line: &str, fits: bool| {
+            let result = Cli::try_parse_from(line.split(' '));
+            assert_eq!(result.is_ok(), fits, "{line}: {result:?}");
+        };
+        check("elenchus talk", true);
+        check("elenchus talk --character hippias --say a --say b --seed 1 --max-tokens 9 --adapter none --json", true);
+        check("elenchus talk --json", false);
+        check("elenchus talk --max-tokens 0 --say a", false);
+        check("elenchus model fetch", true);
+        check("elenchus model tokenize --texts-file a.json --special --out b.json", true);
+        check("elenchus model logits --ids-file a --numerics exact --executor candle --out b", true);
+        check("elenchus model logits --ids-file a --numerics rough --executor candle --out b", false);
+        check("elenchus adapter inspect folder --base model.gguf", true);
+        check("elenchus", false);
+    }
+}

@@ -1,0 +1,352 @@
+//! `elenchus model`: base models, and how they are held against other engines.
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::Device;
+use clap::{Subcommand, ValueEnum};
+use elenchus_lm::{
+    Adapter, CandleExecutor, Executor, Linear, Logits, LoraAdapter, Markup, Message, Numerics, Role, Row, TensorName,
+    Weights,
+    base_model::{self, FetchProgress},
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use safetensors::{Dtype, tensor::TensorView};
+
+#[derive(Debug, Subcommand)]
+pub enum ModelCommand {
+    /// Fetch the default model into the user's cache, or check the one that is there
+    Fetch,
+    /// List the GGUF files where the default model is looked for
+    List,
+    /// Show a model's architecture, sizes, block types, tokenizer and chat template
+    Inspect {
+        /// GGUF file or Hugging Face folder; the default model if left out
+        #[arg(long, value_name = "FILE")]
+        base: Option<PathBuf>,
+    },
+    /// Turn texts into token ids: a JSON list of strings to a list of lists
+    Tokenize {
+        /// GGUF file or Hugging Face folder; the default model if left out
+        #[arg(long, value_name = "FILE")]
+        base: Option<PathBuf>,
+        /// JSON list of strings
+        #[arg(long, value_name = "TEXTS.json")]
+        texts_file: PathBuf,
+        /// Read markup such as <|im_end|> as control tokens, not as text
+        #[arg(long)]
+        special: bool,
+        /// Where the ids go
+        #[arg(long, value_name = "IDS.json")]
+        out: PathBuf,
+    },
+    /// Write the logits after each list of ids: f32 tensors last_0, last_1, ... of shape (vocab)
+    Logits {
+        /// GGUF file or Hugging Face folder; the default model if left out
+        #[arg(long, value_name = "FILE")]
+        base: Option<PathBuf>,
+        /// PEFT folder to wear
+        #[arg(long, value_name = "DIR")]
+        adapter: Option<PathBuf>,
+        /// JSON list of lists of token ids
+        #[arg(long, value_name = "IDS.json")]
+        ids_file: PathBuf,
+        /// How base weights take part in products
+        #[arg(long)]
+        numerics: NumericsArg,
+        /// What runs the model
+        #[arg(long, value_name = "NAME")]
+        executor: String,
+        /// Where the logits go
+        #[arg(long, value_name = "F.safetensors")]
+        out: PathBuf,
+    },
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum NumericsArg {
+    /// Dequantised to f32: the reference
+    Exact,
+    /// Blocks as they are: fast
+    Quantised,
+}
+
+impl From<NumericsArg> for Numerics {
+    fn from(arg: NumericsArg) -> Self {
+        match arg {
+            NumericsArg::Exact => Self::Exact,
+            NumericsArg::Quantised => Self::Quantised,
+        }
+    }
+}
+
+/// Executors by the name a person calls them.
+const EXECUTORS: &[(&str, BuildExecutor)] =
+    &[("candle", |weights, numerics| Ok(Box::new(CandleExecutor::new(weights, &Device::Cpu, numerics)?)))];
+
+type BuildExecutor = fn(&Arc<Weights>, Numerics) -> elenchus_lm::Result<Box<dyn Executor>>;
+
+pub fn run(command: ModelCommand) -> Result<()> {
+    match command {
+        ModelCommand::Fetch => fetch(),
+        ModelCommand::List => {
+            list();
+            Ok(())
+        }
+        ModelCommand::Inspect { base } => inspect(&base_or_default(base)?),
+        ModelCommand::Tokenize { base, texts_file, special, out } => {
+            let markup = if special { Markup::AsControl } else { Markup::AsText };
+            tokenize(&base_or_default(base)?, &texts_file, markup, &out)
+        }
+        ModelCommand::Logits { base, adapter, ids_file, numerics, executor, out } => {
+            let build = executor_named(&executor)?;
+            logits(&base_or_default(base)?, adapter.as_deref(), &ids_file, build, numerics.into(), &out)
+        }
+    }
+}
+
+/// The model a person named, or the default one: fetched at first use, with a bar if somebody watches.
+pub fn base_or_default(base: Option<PathBuf>) -> Result<PathBuf> {
+    match base {
+        Some(path) => {
+            ensure!(
+                path.exists(),
+                "{} does not exist (hint: --base takes a GGUF file or a model folder)",
+                path.display()
+            );
+            Ok(path)
+        }
+        None => fetch_with_bar(),
+    }
+}
+
+/// Opens a model file or folder.
+pub fn open(path: &Path) -> Result<Arc<Weights>> {
+    Ok(Arc::new(Weights::open(path, &mut |_| ())?))
+}
+
+/// Bytes as a person reads them.
+pub fn size(bytes: usize) -> String {
+    match bytes {
+        0..1024 => format!("{bytes} B"),
+        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
+        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+    }
+}
+
+/// Bytes as hexadecimal digits.
+pub fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn fetch_with_bar() -> Result<PathBuf> {
+    let mut bar: Option<ProgressBar> = None;
+    let result = base_model::fetch_default(&mut |progress| {
+        let bar = bar.get_or_insert_with(|| {
+            let bar = ProgressBar::no_length();
+            bar.set_style(style("{msg} {bar:30} {bytes} of {total_bytes}, {eta} left"));
+            bar.set_message("Fetching the model, once:");
+            if bar.is_hidden() {
+                eprintln!("Fetching the model, once: {}", base_model::DEFAULT_FILE);
+            }
+            bar
+        });
+        match progress {
+            FetchProgress::Downloading(bytes, total) => {
+                bar.set_length(total);
+                bar.set_position(bytes);
+            }
+            FetchProgress::Verifying => {
+                bar.set_style(style("{msg}"));
+                bar.set_message("Unpacking the model and checking its hash ...");
+                bar.tick();
+            }
+        }
+    });
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    Ok(result?)
+}
+
+fn style(template: &str) -> ProgressStyle {
+    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
+}
+
+fn fetch() -> Result<()> {
+    let path = fetch_with_bar()?;
+    base_model::verify_default(&path)?;
+    println!("{}", path.display());
+    Ok(())
+}
+
+fn list() {
+    let default = base_model::find_default();
+    for folder in base_model::folders() {
+        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
+        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_gguf(path)).collect();
+        files.sort();
+        println!("{}{}", folder.display(), if files.is_empty() { ": none" } else { ":" });
+        for file in files {
+            let bytes = fs::metadata(&file).map_or(0, |metadata| metadata.len() as usize);
+            let name = file.file_name().unwrap_or_default().to_string_lossy();
+            let mark = if Some(&file) == default.as_ref() { "  (default)" } else { "" };
+            println!("  {name}  {}{mark}", size(bytes));
+        }
+    }
+    if default.is_none() {
+        println!("The default model is not there yet: `elenchus model fetch` gets it.");
+    }
+}
+
+fn is_gguf(path: &Path) -> bool {
+    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+}
+
+fn inspect(path: &Path) -> Result<()> {
+    let weights = open(path)?;
+    let (config, tokenizer) = (weights.config(), weights.tokenizer()?);
+    let line = |name: &str, value: String| println!("{name:<14}{value}");
+    line("file", path.display().to_string());
+    line("sha256", hex(&weights.hash()));
+    line("architecture", format!("{:?}", config.architecture));
+    line("layers", config.num_layers.to_string());
+    line("hidden", format!("{} (feed-forward {})", config.hidden_size, config.intermediate_size));
+    line("heads", format!("{} (keys and values {}), {} wide", config.num_heads, config.num_kv_heads, config.head_dim));
+    line("rotary", format!("base {}, {:?}", config.rope_theta, config.rope_layout));
+    let window = config.sliding_window.map_or(String::new(), |window| format!(", each sees {window}"));
+    line("context", format!("{} tokens{window}", config.max_positions));
+    line("vocabulary", format!("{} tokens, begin {:?}", tokenizer.vocab_size(), tokenizer.bos()));
+
+    let (mut total, mut kinds) = (0, BTreeMap::<String, (usize, usize, usize)>::new());
+    for name in tensor_names(config.num_layers) {
+        let tensor = weights.tensor(name)?;
+        if name == TensorName::Output && std::ptr::eq(tensor.bytes, weights.tensor(TensorName::TokenEmbedding)?.bytes) {
+            line("head", "tied to the embedding".to_owned());
+            continue;
+        }
+        let kind = kinds.entry(format!("{:?}", tensor.dtype)).or_default();
+        total += tensor.bytes.len();
+        kind.0 += 1;
+        kind.1 += tensor.shape.iter().product::<usize>();
+        kind.2 += tensor.bytes.len();
+    }
+    for (kind, (tensors, numbers, bytes)) in kinds {
+        line("blocks", format!("{kind}: {tensors} tensors, {:.1} M numbers, {}", numbers as f64 / 1e6, size(bytes)));
+    }
+    let per_token = config.num_layers * 2 * config.kv_dim() * size_of::<f32>();
+    line("memory", format!("weights {}, each token of a conversation {}", size(total), size(per_token)));
+
+    let message = |role, content: &str| Message { role, content: content.to_owned() };
+    let messages = [message(Role::System, "PERSONA"), message(Role::User, "LINE")];
+    let ids = weights.chat_template()?.encode(&tokenizer, &messages, true)?;
+    let shown: String = ids.iter().map(|&id| shown(&tokenizer, id)).collect();
+    line("chat template", format!("{shown:?}"));
+    Ok(())
+}
+
+/// A token's text; a control token's number.
+fn shown(tokenizer: &elenchus_lm::Tokenizer, id: u32) -> String {
+    match tokenizer.token_bytes(id) {
+        [] => format!("<{id}>"),
+        bytes => String::from_utf8_lossy(bytes).into_owned(),
+    }
+}
+
+fn tensor_names(layers: usize) -> impl Iterator<Item = TensorName> {
+    let blocks = (0..layers).flat_map(|layer| {
+        let linears = Linear::ALL.into_iter().map(move |linear| TensorName::Linear(layer, linear));
+        [TensorName::AttentionNorm(layer), TensorName::FfnNorm(layer)].into_iter().chain(linears)
+    });
+    [TensorName::TokenEmbedding, TensorName::OutputNorm, TensorName::Output].into_iter().chain(blocks)
+}
+
+fn tokenize(base: &Path, texts_file: &Path, markup: Markup, out: &Path) -> Result<()> {
+    let texts: Vec<String> = read_json(texts_file, "a JSON list of strings")?;
+    let tokenizer = open(base)?.tokenizer()?;
+    let ids = texts.iter().map(|text| tokenizer.encode(text, markup)).collect::<elenchus_lm::Result<Vec<_>>>()?;
+    fs::write(out, serde_json::to_string(&ids)?).with_context(|| out.display().to_string())
+}
+
+fn executor_named(name: &str) -> Result<BuildExecutor> {
+    match EXECUTORS.iter().find(|(known, _)| *known == name) {
+        Some((_, build)) => Ok(*build),
+        None => {
+            let known: Vec<&str> = EXECUTORS.iter().map(|(known, _)| *known).collect();
+            bail!("there is no executor `{name}` (hint: there is {})", known.join(", "))
+        }
+    }
+}
+
+fn logits(
+    base: &Path,
+    adapter: Option<&Path>,
+    ids_file: &Path,
+    build: BuildExecutor,
+    numerics: Numerics,
+    out: &Path,
+) -> Result<()> {
+    let lists: Vec<Vec<u32>> = read_json(ids_file, "a JSON list of lists of token ids")?;
+    if let Some(index) = lists.iter().position(Vec::is_empty) {
+        bail!("{}: list {index} is empty, so there is nothing to read logits after", ids_file.display());
+    }
+    let weights = open(base)?;
+    let adapter = match adapter {
+        Some(folder) => Some(Adapter::new(Arc::new(LoraAdapter::open(folder)?))),
+        None => None,
+    };
+    let executor = build(&weights, numerics)?;
+    if let Some(adapter) = &adapter {
+        executor.prepare(adapter)?;
+    }
+    let mut tensors = Vec::with_capacity(lists.len());
+    for (index, tokens) in lists.iter().enumerate() {
+        let mut cache = executor.new_cache();
+        let row = Row { tokens, adapter: adapter.as_ref(), cache: &mut cache, logits: Logits::Last };
+        let logits =
+            executor.forward(&mut [row]).with_context(|| format!("{}: list {index}", ids_file.display()))?.concat();
+        tensors.push((format!("last_{index}"), logits.len(), logits.into_iter().flat_map(f32::to_le_bytes).collect()));
+    }
+    let views = tensors.iter().map(|(name, length, bytes): &(String, usize, Vec<u8>)| {
+        Ok((name.as_str(), TensorView::new(Dtype::F32, vec![*length], bytes)?))
+    });
+    let views: Vec<_> = views.collect::<Result<_, safetensors::SafeTensorError>>()?;
+    safetensors::serialize_to_file(views, None, out).with_context(|| out.display().to_string())
+}
+
+fn read_json<T: serde::de::DeserializeOwned>(path: &Path, what: &str) -> Result<T> {
+    let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
+    serde_json::from_str(&text).with_context(|| format!("{} is not {what}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_unknown_executor_lists_what_there_is() {
+        assert!(executor_named("candle").is_ok());
+        let error = executor_named("vulkan").unwrap_err().to_string();
+        assert!(error.contains("`vulkan`") && error.contains("candle"), "{error}");
+    }
+
+    #[test]
+    fn sizes_read_well() {
+        let check = |bytes, expected| assert_eq!(size(bytes), expected);
+        check(0, "0 B");
+        check(1023, "1023 B");
+        check(1024, "1.0 KiB");
+        check(98_362_432, "93.8 MiB");
+    }
+
+    #[test]
+    fn a_base_that_is_not_there_is_refused_before_anything_is_fetched() {
+        let error = base_or_default(Some("no/such/model.gguf".into())).unwrap_err().to_string();
+        assert!(error.contains("no/such/model.gguf does not exist") && error.contains("--base"), "{error}");
+    }
+}

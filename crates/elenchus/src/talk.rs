@@ -1,0 +1,126 @@
+//! `elenchus talk`: a conversation in the terminal.
+//!
+//! What speaks is the plugin in a headless Bevy app, 60 updates a second, not a second implementation: the terminal hears
+//! exactly what a game hears. Typed lines and lines from the command line arrive over the same channel.
+
+mod input;
+mod saved;
+mod screen;
+mod session;
+
+use std::{io, io::IsTerminal, path::PathBuf, sync::Arc, time::Duration};
+
+use anyhow::{Context, Result, anyhow};
+use bevy::{
+    app::ScheduleRunnerPlugin,
+    log::{Level, LogPlugin},
+    prelude::*,
+};
+use bevy_elenchus::{AdapterAsset, prelude::*};
+use clap::Args;
+use crossbeam_channel::{Receiver, bounded, unbounded};
+use elenchus_lm::LoraAdapter;
+
+use crate::{characters::Characters, model};
+use screen::Screen;
+use session::Session;
+
+/// Talks to a character. Without --say, the conversation is typed; /help shows what else can be typed.
+#[derive(Debug, Args)]
+pub struct TalkArgs {
+    /// Who to talk to: a folder of `adapters/`
+    #[arg(long, value_name = "NAME", default_value = "socrates")]
+    character: String,
+    /// A line to say; several are the turns of one conversation
+    #[arg(long, value_name = "TEXT")]
+    say: Vec<String>,
+    /// Makes the replies the same every time
+    #[arg(long, value_name = "N")]
+    seed: Option<u64>,
+    /// Tokens in a reply at most
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    max_tokens: Option<u32>,
+    /// GGUF file or Hugging Face folder; the default model, fetched at first use, if left out
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    /// PEFT folder to wear in place of the character's own adapter; `none` wears none
+    #[arg(long, value_name = "DIR|none")]
+    adapter: Option<PathBuf>,
+    /// Prints one JSON object a reply
+    #[arg(long, requires = "say")]
+    json: bool,
+}
+
+/// Runs the conversation to its end.
+pub fn run(args: TalkArgs) -> Result<()> {
+    let characters = Characters::find()?;
+    let first = characters.id(&args.character)?.to_owned();
+    let adapter = match args.adapter.as_deref() {
+        None => None,
+        Some(folder) if folder.as_os_str() == "none" => Some(None),
+        Some(folder) => Some(Some(LoraAdapter::open(folder)?)),
+    };
+    let engine = EngineSettings { base: Some(model::base_or_default(args.base)?), ..default() };
+
+    let typed = args.say.is_empty();
+    let screen = match (args.json, typed) {
+        (true, _) => Screen::json(),
+        (false, true) => Screen::typed(io::stdin().is_terminal()),
+        (false, false) => Screen::transcript(),
+    };
+    let mut app = headless_app(&characters, engine);
+    let voice = match adapter {
+        None => Voice::OfCharacter,
+        Some(None) => Voice::Base,
+        Some(Some(lora)) => {
+            let lora = Arc::new(lora);
+            let adapter = app.world_mut().resource_mut::<Assets<AdapterAsset>>().add(AdapterAsset { lora });
+            Voice::Adapter { adapter, scale: 1.0 }
+        }
+    };
+    let (failed, failure) = bounded(1);
+    app.add_plugins(session::session_plugin).insert_resource(Session {
+        inputs: if typed { input::from_stdin() } else { input::from_lines(args.say) },
+        interrupts: if typed { interrupts()? } else { crossbeam_channel::never() },
+        failed,
+        screen,
+        characters,
+        voice,
+        seed: args.seed,
+        max_tokens: args.max_tokens.map(|tokens| tokens as usize),
+        typed,
+        partner: first,
+        waiting: false,
+        last: None,
+    });
+    let exit = app.run();
+    match failure.try_recv() {
+        Ok(error) => Err(error),
+        Err(_) if exit.is_error() => Err(anyhow!("the app ended early")),
+        Err(_) => Ok(()),
+    }
+}
+
+/// What a game's server would be: no window, no renderer, the plugin.
+fn headless_app(characters: &Characters, engine: EngineSettings) -> App {
+    let mut app = App::new();
+    app.add_plugins((
+        AdaptersSourcePlugin { folder: characters.folder.display().to_string() },
+        MinimalPlugins.set(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0))),
+        AssetPlugin::default(),
+        LogPlugin { level: Level::WARN, ..default() },
+        ElenchusPlugin { engine, ..default() },
+    ));
+    app
+}
+
+/// Hears Ctrl-C.
+fn interrupts() -> Result<Receiver<()>> {
+    let (sender, receiver) = unbounded();
+    ctrlc::set_handler(move || {
+        // Nobody listens any more when the app is ending, which is what was asked for.
+        let _ = sender.send(());
+    })
+    .context("Ctrl-C cannot be heard")?;
+    Ok(receiver)
+}

@@ -1,0 +1,225 @@
+//! How a conversation looks: names in bold, words as they come, broken between words.
+
+use std::io::{self, Write};
+
+use console::{Style, Term};
+use serde::Serialize;
+
+/// What a finished reply is to a program that reads it.
+#[derive(Debug, Serialize)]
+pub struct JsonReply {
+    pub character: String,
+    pub adapter: Option<String>,
+    pub text: String,
+    pub stop: bevy_elenchus::StopReason,
+    pub prompt_tokens: usize,
+    pub reply_tokens: usize,
+    pub cached_tokens: usize,
+    pub first_token_ms: f64,
+    pub tokens_per_s: f32,
+}
+
+/// Where words go.
+#[derive(Debug)]
+pub enum Screen {
+    /// One JSON object a reply and nothing else.
+    Json,
+    /// For people.
+    Text(Page),
+}
+
+/// Text for people, wrapped at the terminal's width.
+#[derive(Debug)]
+pub struct Page {
+    /// Show a prompt and remarks: somebody types.
+    typed: bool,
+    wrap: Wrap,
+}
+
+impl Screen {
+    pub fn json() -> Self {
+        Self::Json
+    }
+
+    /// Somebody types, at a terminal or through a pipe.
+    pub fn typed(at_terminal: bool) -> Self {
+        Self::Text(Page { typed: at_terminal, wrap: Wrap::new(terminal_width()) })
+    }
+
+    /// The lines come from the command line; they are shown too.
+    pub fn transcript() -> Self {
+        Self::Text(Page { typed: false, wrap: Wrap::new(terminal_width()) })
+    }
+
+    /// Asks for a line.
+    pub fn prompt(&self) {
+        if let Self::Text(Page { typed: true, .. }) = self {
+            show(&format!("{} ", name("You >")));
+        }
+    }
+
+    /// What the person said, where no terminal has shown it already.
+    pub fn said(&mut self, text: &str) {
+        if let Self::Text(Page { typed: false, .. }) = self {
+            self.line("You", text);
+        }
+    }
+
+    /// A whole line somebody says.
+    pub fn line(&mut self, speaker: &str, text: &str) {
+        self.begin(speaker);
+        self.words(text);
+        self.end("");
+    }
+
+    /// Somebody begins to speak.
+    pub fn begin(&mut self, speaker: &str) {
+        if let Self::Text(page) = self {
+            let label = format!("{speaker} > ");
+            show(&format!("{} ", name(label.trim_end())));
+            page.wrap.begin(label.chars().count());
+        }
+    }
+
+    /// More of what is said.
+    pub fn words(&mut self, text: &str) {
+        if let Self::Text(page) = self {
+            show(&page.wrap.push(text));
+        }
+    }
+
+    /// Nothing more is said; `remark` says why, where that is not plain.
+    pub fn end(&mut self, remark: &str) {
+        if let Self::Text(page) = self {
+            let rest = page.wrap.finish();
+            let remark = if remark.is_empty() { String::new() } else { format!(" {}", dim(remark)) };
+            show(&format!("{rest}{remark}\n"));
+        }
+    }
+
+    /// A remark of the program's own.
+    pub fn note(&self, text: &str) {
+        if let Self::Text(_) = self {
+            show(&format!("{}\n", dim(text)));
+        }
+    }
+
+    /// An empty line, so that the shell's prompt stands alone after the terminal's `^C` or `^D`.
+    pub fn leave(&self) {
+        if let Self::Text(Page { typed: true, .. }) = self {
+            show("\n");
+        }
+    }
+}
+
+/// Prints one reply as JSON.
+pub fn show_json(reply: &JsonReply) -> serde_json::Result<()> {
+    show(&format!("{}\n", serde_json::to_string(reply)?));
+    Ok(())
+}
+
+fn show(text: &str) {
+    // Where nobody reads any more (a closed pipe) there is nobody to tell.
+    let mut out = io::stdout().lock();
+    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+}
+
+fn name(text: &str) -> String {
+    Style::new().bold().apply_to(text).to_string()
+}
+
+fn dim(text: &str) -> String {
+    Style::new().dim().apply_to(text).to_string()
+}
+
+fn terminal_width() -> Option<usize> {
+    let term = Term::stdout();
+    term.is_term().then(|| term.size().1.into()).filter(|width| *width >= 20)
+}
+
+/// Breaks streamed text between words: the word that is still growing is held back until it ends.
+#[derive(Debug)]
+struct Wrap {
+    /// `None` breaks nothing: the output is a file or a pipe.
+    width: Option<usize>,
+    column: usize,
+    word: String,
+}
+
+impl Wrap {
+    fn new(width: Option<usize>) -> Self {
+        Self { width, column: 0, word: String::new() }
+    }
+
+    fn begin(&mut self, column: usize) {
+        (self.column, self.word) = (column, String::new());
+    }
+
+    /// What can be shown now.
+    fn push(&mut self, text: &str) -> String {
+        let Some(width) = self.width else { return text.to_owned() };
+        let mut out = String::new();
+        for character in text.chars() {
+            match character {
+                '\n' => {
+                    self.end_word(width, &mut out);
+                    out.push('\n');
+                    self.column = 0;
+                }
+                ' ' => {
+                    self.end_word(width, &mut out);
+                    self.word.push(' ');
+                }
+                _ => self.word.push(character),
+            }
+        }
+        out
+    }
+
+    /// What is left.
+    fn finish(&mut self) -> String {
+        let mut out = String::new();
+        self.end_word(self.width.unwrap_or(usize::MAX), &mut out);
+        out
+    }
+
+    /// The word with the spaces before it, which a line break replaces.
+    fn end_word(&mut self, width: usize, out: &mut String) {
+        let length = self.word.chars().count();
+        if self.column + length > width && self.column > 0 && !self.word.trim().is_empty() {
+            out.push('\n');
+            out.push_str(self.word.trim_start());
+            self.column = self.word.trim_start().chars().count();
+        } else {
+            out.push_str(&self.word);
+            self.column += length;
+        }
+        self.word.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn text_breaks_between_words_however_it_is_cut() {
+        let check = |width: Option<usize>, text: &str, expected: &str| {
+            for piece in 1..=text.chars().count() {
+                let mut wrap = Wrap::new(width);
+                wrap.begin(4);
+                let characters: Vec<char> = text.chars().collect();
+                let mut shown: String =
+                    characters.chunks(piece).map(|piece| wrap.push(&piece.iter().collect::<String>())).collect();
+                shown.push_str(&wrap.finish());
+                assert_eq!(shown, expected, "in pieces of {piece}");
+            }
+        };
+        check(Some(12), "one two three", "one two\nthree");
+        check(Some(12), "one tworrrrrr", "one\ntworrrrrr");
+        check(Some(12), "seven\none two three", "seven\none two\nthree");
+        check(Some(12), "αβγ δεζ ηθι", "αβγ δεζ\nηθι");
+        check(Some(12), "averyverylongword so", "\naveryverylongword\nso");
+        check(None, "one two three four", "one two three four");
+    }
+}
