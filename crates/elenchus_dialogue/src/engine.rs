@@ -41,7 +41,7 @@ pub enum Priority {
 /// Asks for a character's next words. The newest turn is what it answers.
 #[derive(Debug, Clone)]
 pub struct Request {
-    /// Comes back with every event.
+    /// Comes back with every event; no other request that is not answered yet may have the same.
     pub id: RequestId,
     /// Who speaks.
     pub character: Arc<Character>,
@@ -71,7 +71,7 @@ pub struct WarmUp {
 }
 
 /// What the engine tells. For each accepted request: `Started`, any number of `Delta`, then exactly one of `Finished` and
-/// `Failed`; `Started` and `Delta` may be absent before a failure.
+/// `Failed`. `Started` is absent where a request failed or was cancelled before it got a place.
 #[derive(Debug, Clone)]
 pub enum EngineEvent {
     /// The model is being read; the share done, 0 to 1.
@@ -148,7 +148,8 @@ pub struct EngineSettings {
     pub base: Option<PathBuf>,
     /// How base weights take part in products.
     pub numerics: Numerics,
-    /// Compute threads; 0 takes half of the machine's cores, at least one.
+    /// Compute threads; 0 takes half of the machine's cores, at least one. What candle computes on a pool of its own
+    /// (see [`CandleExecutor`]) is not counted here.
     pub threads: usize,
     /// Longest context in tokens; the model's own limit caps it.
     pub context: usize,
@@ -224,7 +225,7 @@ pub fn load_model(settings: &EngineSettings) -> ModelLoader {
                 base_model::DEFAULT_FILE
             ))
         })?;
-        let weights = Arc::new(Weights::open(&path, progress)?);
+        let weights = Weights::open(&path, progress)?;
         Ok(LoadedModel {
             executor: Box::new(CandleExecutor::new(&weights, &Device::Cpu, numerics)?),
             tokenizer: weights.tokenizer()?,
@@ -242,7 +243,8 @@ impl Engine {
         let (commands, receiver) = crossbeam_channel::unbounded();
         let counters = Arc::new(Counters::default());
         let request_capacity = settings.request_capacity.max(1);
-        let outbox = Outbox::new(event_sender.clone(), settings.event_capacity.max(1));
+        // Every place's reply fits, whatever the channel holds.
+        let outbox = Outbox::new(event_sender.clone(), settings.event_capacity.max(3 * settings.max_sequences).max(3));
         let for_thread = counters.clone();
         let thread = std::thread::Builder::new()
             .name("elenchus-engine".to_owned())

@@ -90,7 +90,7 @@ pub(crate) fn fit(
     let encode =
         |turns: &[Turn]| Ok::<_, Error>(template.encode(tokenizer, &messages(character, facts, turns), true)?);
     let reply = reply_room(character, context);
-    let room = context.saturating_sub(reply + encode(&[])?.len());
+    let room = context.saturating_sub(reply + persona_prefix(template, tokenizer, character, facts)?.len());
     // What each turn costs is known only nearly, for markup and labels depend on its neighbours; the loop below counts
     // exactly and corrects.
     let tokens = |text: &str| Ok::<_, Error>(tokenizer.encode(text, Markup::AsText)?.len());
@@ -110,7 +110,7 @@ pub(crate) fn fit(
     }
 }
 
-/// What a message's markup costs in ChatML, about.
+/// What a message's markup costs, about.
 const MESSAGE_TOKENS: usize = 6;
 
 /// Half of the room there is for turns.

@@ -67,13 +67,13 @@ impl Speech {
     /// `prompt` was read as far as `cache` remembers it.
     pub fn new(pending: Pending, prompt: Vec<u32>, cache: KvCache, context: usize) -> Self {
         let Pending { request, received } = pending;
-        let Request { id, character, adapter, turns, rng, priority, max_tokens, .. } = request;
-        let max_tokens = max_tokens.unwrap_or(usize::MAX).min(character.stop.max_tokens).max(1);
+        let max_tokens = max_tokens(&request);
+        let Request { id, character, adapter, turns, rng, priority, .. } = request;
         let speakers = turns.iter().map(|turn| turn.speaker.as_str());
         Self {
             id,
             ending: None,
-            most_tokens: (prompt.len() + max_tokens).min(context),
+            most_tokens: prompt.len().saturating_add(max_tokens).min(context),
             priority,
             sampler: Sampler { settings: character.sampler.clone(), rng },
             assembler: Assembler::new(&character.stop, &character.name, speakers),
@@ -157,6 +157,11 @@ impl Speech {
         };
         (report, self.sequence)
     }
+}
+
+/// Tokens a reply may have: the character's limit, or less if the request asks for less.
+pub(crate) fn max_tokens(request: &Request) -> usize {
+    request.max_tokens.unwrap_or(usize::MAX).min(request.character.stop.max_tokens).max(1)
 }
 
 /// The report of a request that was cancelled before it got a place.

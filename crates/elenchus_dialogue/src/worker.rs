@@ -22,7 +22,7 @@ use crate::{
     prefix_cache::PrefixCache,
     prompt,
     scheduler::{Pending, Waiting, plan},
-    speech::{Ending, Sequence, Speech, cancelled_report},
+    speech::{Ending, Sequence, Speech, cancelled_report, max_tokens},
 };
 
 /// What the game asks of the thread.
@@ -232,9 +232,9 @@ impl Worker {
         let request = &pending.request;
         loaded.prepare(pool, request.adapter.as_ref())?;
         let prompt = loaded.fit(request)?;
-        let most = |prompt: usize| prompt.saturating_add(request.character.stop.max_tokens).min(loaded.context);
+        let most = prompt.len().saturating_add(max_tokens(request)).min(loaded.context);
         let spoken: usize = self.speeches.iter().map(|speech| speech.most_tokens).sum();
-        let bytes = (spoken + most(prompt.len())) * loaded.model.executor.cache_bytes_per_token();
+        let bytes = (spoken + most) * loaded.model.executor.cache_bytes_per_token();
         if !self.speeches.is_empty() && bytes > self.settings.kv_budget {
             return Ok(Begun::NoMemory(Box::new(pending)));
         }
