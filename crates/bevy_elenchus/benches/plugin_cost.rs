@@ -81,6 +81,7 @@ fn keep_talking(world: &mut World) {
     world.resource_mut::<Meter>().start();
     for entity in &silent {
         world.trigger(Say::new(*entity, "Plato", "And what, my friend, would you say that courage is?"));
+        world.flush();
     }
     let mut meter = world.resource_mut::<Meter>();
     meter.stop();

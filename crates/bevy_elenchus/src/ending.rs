@@ -93,12 +93,7 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
             if let Some(mut conversation) = conversation {
                 remember(&mut conversation, name, base, &report);
             }
-            world.trigger(ReplyFinished {
-                entity,
-                text: report.text.clone(),
-                stop: report.stop,
-                report: Some(*report),
-            });
+            tell(world, ReplyFinished { entity, text: report.text.clone(), stop: report.stop, report: Some(*report) });
         }
         Ending::Failed(error) => {
             debug!("{entity} has no reply: {error}");
@@ -106,7 +101,7 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
                 conversation.awaiting_reply = false;
             }
             let fallback = fallback_line(world, entity);
-            world.trigger(ReplyFailed { entity, error, fallback });
+            tell(world, ReplyFailed { entity, error, fallback });
         }
     }
     next_in_queue(world, entity);
@@ -151,7 +146,7 @@ fn cancelled(world: &mut World, entity: Entity, id: RequestId, text: Option<Stri
         conversation.awaiting_reply = false;
     }
     let text = text.unwrap_or_default();
-    world.trigger(ReplyFinished { entity, text, stop: StopReason::Cancelled, report: None });
+    tell(world, ReplyFinished { entity, text, stop: StopReason::Cancelled, report: None });
 }
 
 /// Lines nobody heard end as cancelled, one by one.
@@ -161,7 +156,7 @@ fn cancel_queue(world: &mut World, entity: Entity) {
         if world.get::<Npc>(entity).is_none() {
             return;
         }
-        world.trigger(ReplyFinished { entity, text: String::new(), stop: StopReason::Cancelled, report: None });
+        tell(world, ReplyFinished { entity, text: String::new(), stop: StopReason::Cancelled, report: None });
     }
 }
 
@@ -173,6 +168,12 @@ fn next_in_queue(world: &mut World, entity: Entity) {
     if let Some(say) = next {
         say::answer(world, say);
     }
+}
+
+/// Triggers an event and lets its observers' commands take effect before anything else happens.
+pub(crate) fn tell<'a, E: Event<Trigger<'a>: Default>>(world: &mut World, event: E) {
+    world.trigger(event);
+    world.flush();
 }
 
 /// One of the character's fallback lines, another one each time; the game's own where there is no character.

@@ -42,7 +42,7 @@ pub(crate) fn receive(
         }
     }
     if !frame.is_empty() {
-        commands.queue(move |world: &mut World| frame.into_iter().for_each(|news| tell(world, news)));
+        commands.queue(move |world: &mut World| frame.into_iter().for_each(|news| happen(world, news)));
     }
     let stopped = !running && handle.engine.events().is_empty();
     if stopped && !matches!(*status, EngineStatus::Failed { .. }) {
@@ -62,12 +62,12 @@ fn news(frame: &mut Vec<News>, id: RequestId) -> &mut News {
 }
 
 /// Each step may run observers of the game, which may cancel or despawn: who speaks is asked anew each time.
-fn tell(world: &mut World, news: News) {
+fn happen(world: &mut World, news: News) {
     let speaker = |world: &World| world.resource::<Requests>().speaker(news.id);
     if news.started
         && let Some(entity) = speaker(world)
     {
-        world.trigger(ReplyStarted { entity });
+        ending::tell(world, ReplyStarted { entity });
     }
     if !news.delta.is_empty()
         && let Some(entity) = speaker(world)
@@ -75,7 +75,7 @@ fn tell(world: &mut World, news: News) {
         if let Some(mut speaking) = world.get_mut::<Speaking>(entity) {
             speaking.text.push_str(&news.delta);
         }
-        world.trigger(ReplyDelta { entity, text: news.delta });
+        ending::tell(world, ReplyDelta { entity, text: news.delta });
     }
     match news.ending {
         Some(Ok(report)) => ending::end(world, news.id, Ending::Finished(report)),

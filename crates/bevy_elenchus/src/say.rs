@@ -3,7 +3,7 @@
 //! Observers and systems only queue; every change of an NPC's state happens in a plain function with the whole world at
 //! hand, so that no two of them can meet half-way.
 
-use std::{cmp::Reverse, collections::BTreeSet, ops::Bound, sync::Arc};
+use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use bevy::{
     asset::{AssetPath, LoadState},
@@ -28,6 +28,8 @@ pub(crate) struct Requests {
     speakers: HashMap<RequestId, Entity>,
     /// The player's first, then the oldest first.
     unsent: BTreeSet<(Reverse<Priority>, RequestId)>,
+    /// Lines that nobody heard; their failure is told with the next frame's.
+    refused: Vec<(Entity, ReplyError)>,
     warm_ups: Vec<Entity>,
 }
 
@@ -74,6 +76,9 @@ pub(crate) fn on_warm_up(warm_up: On<WarmUp>, mut requests: ResMut<Requests>) {
 
 /// Each frame: lines that had to wait.
 pub(crate) fn send_waiting(requests: Res<Requests>, mut commands: Commands) {
+    if !requests.refused.is_empty() {
+        commands.queue(tell_refused);
+    }
     if !requests.unsent.is_empty() {
         commands.queue(send_unsent);
     }
@@ -82,7 +87,7 @@ pub(crate) fn send_waiting(requests: Res<Requests>, mut commands: Commands) {
     }
 }
 
-/// A line reaches an NPC: it is answered, waits its turn, or fails.
+/// A line reaches an NPC: it is answered, waits its turn, or is refused.
 fn hear(world: &mut World, say: Say) {
     if world.get::<Npc>(say.entity).is_none() {
         warn!("`Say` to {}, which has no `Npc` component: nobody will answer", say.entity);
@@ -91,17 +96,31 @@ fn hear(world: &mut World, say: Say) {
     if say.text.trim().is_empty() {
         return refuse(world, say.entity, Error::EmptyLine.into());
     }
-    let waiting = world.get::<LineQueue>(say.entity).is_some_and(|queue| !queue.0.is_empty());
-    if waiting || world.get::<Speaking>(say.entity).is_some() {
+    if is_busy(world, say.entity) {
         match world.resource::<ElenchusSettings>().while_speaking {
-            WhileSpeaking::Queue => {
-                return world.entity_mut(say.entity).entry::<LineQueue>().or_default().get_mut().0.push_back(say);
-            }
+            WhileSpeaking::Queue => return queue(world, say),
             WhileSpeaking::Refuse => return refuse(world, say.entity, ReplyError::Busy),
             WhileSpeaking::Replace => ending::cancel(world, say.entity),
         }
     }
-    answer(world, say);
+    // The game heard of a cancelled reply and may have spoken first, or the NPC may be gone.
+    if world.get::<Npc>(say.entity).is_some() {
+        if is_busy(world, say.entity) { queue(world, say) } else { answer(world, say) }
+    }
+}
+
+fn is_busy(world: &World, entity: Entity) -> bool {
+    let waiting = world.get::<LineQueue>(entity).is_some_and(|queue| !queue.0.is_empty());
+    waiting || world.get::<Speaking>(entity).is_some()
+}
+
+fn queue(world: &mut World, say: Say) {
+    world.entity_mut(say.entity).entry::<LineQueue>().or_default().get_mut().0.push_back(say);
+}
+
+/// Never told within the `Say`: a game that answers each failure with another line must not run in circles.
+fn refuse(world: &mut World, entity: Entity, error: ReplyError) {
+    world.resource_mut::<Requests>().refused.push((entity, error));
 }
 
 /// The line enters the conversation and the NPC is speaking, if only in thought.
@@ -116,51 +135,46 @@ pub(crate) fn answer(world: &mut World, say: Say) {
     conversation.awaiting_reply = true;
     conversation.character = path;
     npc.insert(Speaking { id, text: String::new(), ambient, max_tokens });
-    send(world, id);
+    // At once if it can be; what cannot, and what never will be, is next frame's to try and to tell.
+    let _ = send(world, id);
 }
 
-/// The line was not heard.
-fn refuse(world: &mut World, entity: Entity, error: ReplyError) {
-    let fallback = ending::fallback_line(world, entity);
-    world.trigger(ReplyFailed { entity, error, fallback });
-}
-
-fn send_unsent(world: &mut World) {
-    let mut after = None;
-    loop {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let Some(&next) = world.resource::<Requests>().unsent.range((from, Bound::Unbounded)).next() else { return };
-        if send(world, next.1) == Sent::ChannelFull {
-            return;
+fn tell_refused(world: &mut World) {
+    for (entity, error) in std::mem::take(&mut world.resource_mut::<Requests>().refused) {
+        if world.get::<Npc>(entity).is_some() {
+            let fallback = ending::fallback_line(world, entity);
+            ending::tell(world, ReplyFailed { entity, error, fallback });
         }
-        after = Some(next);
     }
 }
 
-#[derive(PartialEq)]
+/// What observers say meanwhile waits for the next frame.
+fn send_unsent(world: &mut World) {
+    let unsent: Vec<RequestId> = world.resource::<Requests>().unsent.iter().map(|&(_, id)| id).collect();
+    for id in unsent {
+        match send(world, id) {
+            Ok(Sent::Yes | Sent::NotYet) => {}
+            Ok(Sent::ChannelFull) => return,
+            Err(error) => ending::end(world, id, Ending::Failed(error)),
+        }
+    }
+}
+
 enum Sent {
     Yes,
     NotYet,
     ChannelFull,
 }
 
-/// Hands a request to the engine if everything it needs is there; ends it if something never will be.
-fn send(world: &mut World, id: RequestId) -> Sent {
-    match prepare(world, id) {
-        Ok(None) => Sent::NotYet,
-        Ok(Some(request)) => match world.resource::<EngineHandle>().engine.try_send(request) {
-            Ok(()) => {
-                let mut requests = world.resource_mut::<Requests>();
-                requests.unsent.retain(|&(_, unsent)| unsent != id);
-                Sent::Yes
-            }
-            Err(_) => Sent::ChannelFull,
-        },
-        Err(error) => {
-            ending::end(world, id, Ending::Failed(error));
-            Sent::Yes
-        }
+/// Hands a request to the engine if everything it needs is there; an error if something never will be.
+fn send(world: &mut World, id: RequestId) -> Result<Sent, ReplyError> {
+    let Some(request) = prepare(world, id)? else { return Ok(Sent::NotYet) };
+    let priority = request.priority;
+    if world.resource::<EngineHandle>().engine.try_send(request).is_err() {
+        return Ok(Sent::ChannelFull);
     }
+    world.resource_mut::<Requests>().unsent.remove(&(Reverse(priority), id));
+    Ok(Sent::Yes)
 }
 
 /// The request as of now; `None` while something is still being loaded.

@@ -128,15 +128,12 @@ fn a_line_before_the_character_is_there_waits() {
 
 #[test]
 fn a_line_before_the_model_is_there_waits() {
-    let mut game = Setup::default().start();
-    game.valve.set(true);
+    let mut game = Setup { closed: true, ..default() }.start();
     let npc = game.spawn(SOCRATES);
     game.say(npc, "What is courage?");
     game.update(100);
-    if !matches!(game.app.world().resource::<EngineStatus>(), EngineStatus::Loading { .. }) {
-        // The loader may have slipped through before the valve was closed; the reply has not.
-        assert!(game.outcomes(npc).is_empty());
-    }
+    assert!(matches!(game.app.world().resource::<EngineStatus>(), EngineStatus::Loading { .. }));
+    assert!(game.log(npc).is_empty() && game.is_speaking(npc));
     game.valve.set(false);
     finished(&game.run_until_outcomes(npc, 1)[0]);
 }
@@ -187,7 +184,7 @@ fn without_a_model_fallbacks_are_spoken_until_a_retry_works() {
     let outcomes = game.run_until_outcomes(npc, 2);
     assert_eq!(failed(&outcomes[1]).1, "By the dog!", "they take turns");
 
-    game.app.world_mut().trigger(RetryLoad);
+    game.trigger(RetryLoad);
     game.say(npc, "three");
     finished(&game.run_until_outcomes(npc, 3)[2]);
 }
@@ -211,8 +208,7 @@ fn a_cancelled_reply_ends_with_the_text_so_far() {
 
 #[test]
 fn cancelling_ends_the_lines_that_wait_too() {
-    let mut game = Setup { failing_loads: usize::MAX, ..default() }.start();
-    game.valve.set(true);
+    let mut game = Setup { closed: true, ..default() }.start();
     let npc = game.spawn(SOCRATES);
     game.say(npc, "one");
     game.say(npc, "two");
@@ -444,7 +440,7 @@ fn when_the_engine_dies_lines_fail_and_a_retry_starts_another() {
         assert!(["By the dog!", "Let me think."].contains(&failed(&outcome).1));
     }
     // A panic may be caught by the engine or end it; either way the game goes on, and a retry is enough.
-    game.app.world_mut().trigger(RetryLoad);
+    game.trigger(RetryLoad);
     game.say(npc, "three");
     finished(&game.run_until_outcomes(npc, 3)[2]);
 }
@@ -471,7 +467,7 @@ fn a_warm_up_is_remembered_by_the_first_reply() {
     let (mut game, npc) = ready(Setup::default());
     write(game.folder.path().join("adapters/hippias/character.toml"), character("Hippias", 8));
     let cold = game.spawn("adapters://hippias/character.toml");
-    game.app.world_mut().trigger(WarmUp { entity: npc });
+    game.trigger(WarmUp { entity: npc });
     let read = |game: &Game| game.app.world().resource::<EngineStats>().prompt_tokens;
     game.run_until("the persona is read", |game| read(game) > 0);
     game.update(50);
@@ -493,13 +489,13 @@ fn facts_limits_and_voices_reach_the_reply() {
         Heard::Finished { prompt_tokens, .. } => *prompt_tokens,
         other => panic!("not finished: {other:?}"),
     };
-    game.app.world_mut().trigger(Say::new(npc, "Plato", "one").max_tokens(3));
+    game.trigger(Say::new(npc, "Plato", "one").max_tokens(3));
     let plain = game.run_until_outcomes(npc, 1);
     assert_eq!(ids(&plain[0]).len(), 3);
 
     let informed = game.spawn(SOCRATES);
     game.app.world_mut().entity_mut(informed).insert(GameFacts::new(["The player stole the olives."]));
-    game.app.world_mut().trigger(Say::new(informed, "Plato", "one").max_tokens(3));
+    game.trigger(Say::new(informed, "Plato", "one").max_tokens(3));
     let facts = game.run_until_outcomes(informed, 1);
     assert!(prompt_tokens(&facts[0]) >= prompt_tokens(&plain[0]) + "The player stole the olives.".len());
 

@@ -93,6 +93,8 @@ pub struct Setup {
     pub settings: ElenchusSettings,
     /// Fails this many loads before one works.
     pub failing_loads: usize,
+    /// The valve is closed from the start, before the model is loaded.
+    pub closed: bool,
     /// In place of the tiny model.
     pub loader: Option<ModelLoader>,
 }
@@ -105,6 +107,7 @@ impl Default for Setup {
             engine,
             settings: ElenchusSettings::default(),
             failing_loads: 0,
+            closed: false,
             loader: None,
         }
     }
@@ -154,6 +157,7 @@ impl Setup {
             self.model.write_gguf(&gguf);
         }
         let valve = Arc::new(Valve::default());
+        valve.set(self.closed);
         let loader = self.loader.unwrap_or_else(|| tiny_loader(gguf, valve.clone(), self.failing_loads));
         let mut app = App::new();
         app.add_plugins((
@@ -212,7 +216,13 @@ impl Game {
     }
 
     pub fn say(&mut self, npc: Entity, text: &str) {
-        self.app.world_mut().trigger(Say::new(npc, "Plato", text));
+        self.trigger(Say::new(npc, "Plato", text));
+    }
+
+    /// As a game's `commands.trigger` does, observers' commands included.
+    pub fn trigger<'a, E: Event<Trigger<'a>: Default>>(&mut self, event: E) {
+        self.app.world_mut().commands().trigger(event);
+        self.app.world_mut().flush();
     }
 
     pub fn log(&self, npc: Entity) -> Vec<Heard> {
