@@ -129,3 +129,57 @@ impl Plugin for ElenchusPlugin {
             .register_type::<ReplyFailed>();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use bevy::reflect::{
+        TypeRegistry,
+        serde::{ReflectDeserializer, ReflectSerializer},
+    };
+    use elenchus_dialogue::Error;
+    use serde::de::DeserializeSeed;
+
+    use super::*;
+
+    fn app() -> App {
+        let mut app = App::new();
+        let loader: ModelLoader = Arc::new(|_| Err(Error::NoModel("none is wanted here".into())));
+        app.add_plugins((MinimalPlugins, AssetPlugin::default(), ElenchusPlugin::with_loader(loader)));
+        app
+    }
+
+    #[test]
+    fn scenes_save_what_an_npc_is_and_not_that_it_speaks() {
+        let app = app();
+        let registry = app.world().resource::<AppTypeRegistry>().read();
+        fn check<T: 'static>(registry: &TypeRegistry, is_component: bool) {
+            let of = registry.get(std::any::TypeId::of::<T>()).expect("registered");
+            assert_eq!(of.data::<ReflectComponent>().is_some(), is_component, "{}", of.type_info().type_path());
+        }
+        check::<Npc>(&registry, true);
+        check::<GameFacts>(&registry, true);
+        check::<Conversation>(&registry, true);
+        check::<Speaking>(&registry, false);
+        check::<Say>(&registry, false);
+
+        let mut conversation = Conversation::from_seed(7);
+        conversation.push("Plato", "What is courage?");
+        let text = serde_json::to_string(&ReflectSerializer::new(&conversation, &registry)).unwrap();
+        let mut json = serde_json::Deserializer::from_str(&text);
+        let back = ReflectDeserializer::new(&registry).deserialize(&mut json).unwrap();
+        assert_eq!(back.try_downcast_ref::<Conversation>(), Some(&conversation));
+    }
+
+    #[test]
+    fn what_a_system_asks_for_is_there_from_the_start() {
+        let mut app = app();
+        app.add_systems(Update, |_: Res<EngineStatus>, _: Res<EngineStats>, _: Res<ElenchusSettings>| {}).add_systems(
+            Update,
+            (|mut exit: MessageWriter<AppExit>| _ = exit.write_default()).run_if(crate::engine_ready),
+        );
+        app.update();
+        assert!(app.should_exit().is_none(), "the engine is not ready");
+    }
+}
