@@ -114,35 +114,7 @@ impl TinyModel {
     ///
     /// Panics where the folder cannot be written.
     pub fn write_adapter(&self, folder: &Path, seed: u64) {
-        let config = self.config();
-        let mut rng = Pcg64Mcg::seed_from_u64(seed);
-        let mut tensors: HashMap<String, (Vec<usize>, Vec<u8>)> = HashMap::new();
-        for layer in 0..config.num_layers {
-            for linear in [Linear::Q, Linear::V] {
-                let (rows, columns) = linear.shape(&config);
-                // Strong enough that every voice is another one: the update outweighs the weights it is added to.
-                let a = uniform(&mut rng, ADAPTER_RANK * columns, 1.0 / (columns as f32).sqrt());
-                let b = uniform(&mut rng, rows * ADAPTER_RANK, 1.0);
-                let module =
-                    format!("base_model.model.model.layers.{layer}.{}.{}", linear.hf_module(), linear.hf_name());
-                tensors.insert(format!("{module}.lora_A.weight"), (vec![ADAPTER_RANK, columns], le_bytes(&a)));
-                tensors.insert(format!("{module}.lora_B.weight"), (vec![rows, ADAPTER_RANK], le_bytes(&b)));
-            }
-        }
-        let views = tensors.iter().map(|(name, (shape, bytes))| {
-            (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and length agree"))
-        });
-        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-        let weights = safetensors::serialize(views, Some(metadata)).expect("a small file");
-        let settings = json!({
-            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "tiny", "inference_mode": true,
-            "r": ADAPTER_RANK, "lora_alpha": 2 * ADAPTER_RANK, "lora_dropout": 0.0, "use_rslora": false,
-            "use_dora": false, "bias": "none", "fan_in_fan_out": false, "modules_to_save": null,
-            "rank_pattern": {}, "alpha_pattern": {}, "target_modules": ["q_proj", "v_proj"],
-        });
-        fs::create_dir_all(folder).expect("the adapter's folder could be made");
-        fs::write(folder.join("adapter_config.json"), settings.to_string()).expect("its settings could be written");
-        fs::write(folder.join("adapter_model.safetensors"), weights).expect("its weights could be written");
+        write_random_adapter(folder, &self.config(), ADAPTER_RANK, seed);
     }
 
     /// What the written file says of itself.
@@ -165,6 +137,39 @@ impl TinyModel {
             sliding_window: None,
         }
     }
+}
+
+/// Writes a random PEFT adapter on q and v for any model, strong enough that every seed is another voice: its update is
+/// about as large as what it is added to.
+///
+/// Panics where the folder cannot be written.
+pub fn write_random_adapter(folder: &Path, config: &ModelConfig, rank: usize, seed: u64) {
+    let mut rng = Pcg64Mcg::seed_from_u64(seed);
+    let mut tensors: HashMap<String, (Vec<usize>, Vec<u8>)> = HashMap::new();
+    for layer in 0..config.num_layers {
+        for linear in [Linear::Q, Linear::V] {
+            let (rows, columns) = linear.shape(config);
+            let a = uniform(&mut rng, rank * columns, 1.0 / (columns as f32).sqrt());
+            let b = uniform(&mut rng, rows * rank, 1.0 / (rank as f32).sqrt());
+            let module = format!("base_model.model.model.layers.{layer}.{}.{}", linear.hf_module(), linear.hf_name());
+            tensors.insert(format!("{module}.lora_A.weight"), (vec![rank, columns], le_bytes(&a)));
+            tensors.insert(format!("{module}.lora_B.weight"), (vec![rows, rank], le_bytes(&b)));
+        }
+    }
+    let views = tensors.iter().map(|(name, (shape, bytes))| {
+        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and length agree"))
+    });
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let weights = safetensors::serialize(views, Some(metadata)).expect("a small file");
+    let settings = json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "tiny", "inference_mode": true,
+        "r": rank, "lora_alpha": 2 * rank, "lora_dropout": 0.0, "use_rslora": false, "use_dora": false, "bias": "none",
+        "fan_in_fan_out": false, "modules_to_save": null, "rank_pattern": {}, "alpha_pattern": {},
+        "target_modules": ["q_proj", "v_proj"],
+    });
+    fs::create_dir_all(folder).expect("the adapter's folder could be made");
+    fs::write(folder.join("adapter_config.json"), settings.to_string()).expect("its settings could be written");
+    fs::write(folder.join("adapter_model.safetensors"), weights).expect("its weights could be written");
 }
 
 /// Weights scaled so that attention looks somewhere, each block changes the stream, and logits differ by several units.
