@@ -16,7 +16,7 @@ use crate::model::{self, hex, size};
 pub enum AdapterCommand {
     /// Show an adapter's rank, alpha, targets, sizes and hash, and whether it fits a base
     Inspect {
-        /// PEFT folder: adapter_config.json and adapter_model.safetensors
+        /// PEFT folder: `adapter_config.json` and `adapter_model.safetensors`
         folder: PathBuf,
         /// GGUF file or Hugging Face folder to hold it against; the default model if left out and present
         #[arg(long, value_name = "FILE")]

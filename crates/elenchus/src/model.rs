@@ -38,14 +38,14 @@ pub enum ModelCommand {
         /// JSON list of strings
         #[arg(long, value_name = "TEXTS.json")]
         texts_file: PathBuf,
-        /// Read markup such as <|im_end|> as control tokens, not as text
+        /// Read markup such as `<|im_end|>` as control tokens, not as text
         #[arg(long)]
         special: bool,
         /// Where the ids go
         #[arg(long, value_name = "IDS.json")]
         out: PathBuf,
     },
-    /// Write the logits after each list of ids: f32 tensors last_0, last_1, ... of shape (vocab)
+    /// Write the logits after each list of ids: f32 tensors `last_0`, `last_1`, ... of shape (vocab)
     Logits {
         /// GGUF file or Hugging Face folder; the default model if left out
         #[arg(long, value_name = "FILE")]

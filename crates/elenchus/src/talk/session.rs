@@ -353,10 +353,11 @@ fn on_failed(
     characters: Res<Assets<CharacterAsset>>,
     mut exit: MessageWriter<AppExit>,
 ) {
-    session.waiting = false;
     if !session.typed {
+        // Still waiting, so that the line after it is not said on the way out.
         return session.fail(anyhow!("no reply: {}", failed.error), &mut exit);
     }
+    session.waiting = false;
     session.screen.end("");
     let name = name(failed.entity, &npcs, &characters);
     session.screen.line(&name, &failed.fallback);
