@@ -38,10 +38,16 @@ impl GgufWriter {
         self.tensors.retain(|(other, ..)| other != name);
     }
 
+    /// Takes a metadata value out again.
+    #[cfg(test)]
+    pub(crate) fn remove(&mut self, key: &str) {
+        self.metadata.retain(|(other, _)| other != key);
+    }
+
     /// Sets a metadata value in place of the one that may be there.
     #[cfg(test)]
     pub(crate) fn replace(&mut self, key: &str, value: impl Into<Value>) -> &mut Self {
-        self.metadata.retain(|(other, _)| other != key);
+        self.remove(key);
         self.set(key, value)
     }
 

@@ -1,3 +1,5 @@
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -13,8 +15,9 @@ fn load(writer: &GgufWriter) -> Result<Tokenizer> {
     Tokenizer::from_gguf(&Gguf::open(&path).unwrap())
 }
 
-fn tiny() -> Tokenizer {
-    load(&TinyModel::default().gguf()).unwrap()
+fn tiny() -> &'static Tokenizer {
+    static TINY: LazyLock<Tokenizer> = LazyLock::new(|| load(&TinyModel::default().gguf()).unwrap());
+    &TINY
 }
 
 /// A vocabulary file without a model: these tokens, each of a type of llama.cpp's numbering.
@@ -246,7 +249,7 @@ fn a_long_unbroken_text_takes_no_longer_than_its_length_asks() {
     let byte_level = tiny();
     let pieces = load(sentencepiece().set("tokenizer.ggml.bos_token_id", 1)).unwrap();
     for text in ["a", " ", "\n", "7", "🫒", "a b", "<|im_end|>"] {
-        for tokenizer in [&byte_level, &pieces] {
+        for tokenizer in [byte_level, &pieces] {
             let text = text.repeat(100_000 / text.chars().count());
             let start = std::time::Instant::now();
             let ids = tokenizer.encode(&text, Markup::AsText).unwrap();
