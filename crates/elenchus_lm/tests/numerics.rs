@@ -5,7 +5,9 @@ mod common;
 use std::sync::Arc;
 
 use common::{all_logits, executor, largest_difference, real_weights};
-use elenchus_lm::{Adapter, CandleExecutor, Executor, KvCache, Logits, LoraAdapter, Markup, Numerics, Row, testing::TinyModel};
+use elenchus_lm::{
+    Adapter, CandleExecutor, Executor, KvCache, Logits, LoraAdapter, Markup, Numerics, Row, testing::TinyModel,
+};
 
 /// transformers 5.23 in f32 on the dequantised file: the five likeliest next tokens of "The capital of France is".
 ///
@@ -58,7 +60,7 @@ fn last_logits(
 /// step.
 fn check_row_independence(executor: &CandleExecutor, voices: &[Option<Adapter>], vocab: u32) -> f32 {
     let prompts: Vec<Vec<u32>> =
-        (0..8u32).map(|row| (0..3 + 7 * row).map(|at| 17 + (at * 31 + row * 97) % (vocab - 17)).collect()).collect();
+        (0..8u32).map(|row| (0..3 + 5 * row).map(|at| 17 + (at * 31 + row * 97) % (vocab - 17)).collect()).collect();
     let next: Vec<Vec<u32>> = (0..8).map(|row| vec![40 + row]).collect();
     let fresh = || -> Vec<KvCache> { (0..8).map(|_| executor.new_cache()).collect() };
 
@@ -73,7 +75,10 @@ fn check_row_independence(executor: &CandleExecutor, voices: &[Option<Adapter>],
         let second = last_logits(executor, &next[rows.clone()], &voices[rows.clone()], &mut alone);
         largest = largest.max(largest_difference(&first[0], &prefill[row]));
         largest = largest.max(largest_difference(&second[0], &decode[row]));
-        // Token by token, on pages shared with a fork of the batch's memory.
+        // Token by token, for a short row and for one that is longer than a page.
+        if ![1, 7].contains(&row) {
+            continue;
+        }
         let mut chunked = [executor.new_cache()];
         let mut last = Vec::new();
         for token in prompts[row].iter().chain(&next[row]) {
@@ -187,7 +192,9 @@ fn a_forked_cache_continues_as_a_fresh_one_and_errors_change_nothing() {
     assert_eq!(forked[0], last_logits(&executor, &[fresh], &[None], &mut [executor.new_cache()])[0]);
 
     let before = first[0].len();
-    for (tokens, says) in [(vec![], "no tokens"), (vec![1_000_000], "vocabulary"), (vec![5; 100_000], "more than the model's")] {
+    for (tokens, says) in
+        [(vec![], "no tokens"), (vec![1_000_000], "vocabulary"), (vec![5; 100_000], "more than the model's")]
+    {
         let error = {
             let row = Row { tokens: &tokens, adapter: None, cache: &mut first[0], logits: Logits::Last };
             executor.forward(&mut [row]).unwrap_err().to_string()
