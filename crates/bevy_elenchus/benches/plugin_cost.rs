@@ -159,8 +159,7 @@ fn streaming(base: Option<&PathBuf>, seconds: usize) {
 fn stalled() {
     let mut game = start(None, 64);
     let first = game.spawn(SOCRATES);
-    game.say(first, "What is courage?");
-    game.run_until_speaking(first);
+    game.say_and_stop_midway(first, "What is courage?");
     let npcs: Vec<Entity> = (0..164).map(|_| game.spawn(SOCRATES)).collect();
     for &npc in &npcs {
         game.say(npc, "What is courage?");
@@ -176,7 +175,7 @@ fn stalled() {
     println!("engine stalled for 300 frames, 164 lines said, channel of 64 full");
     report("plugin, most", costs[299].0, STALLED_GATE);
     println!("  whole update, most           {:.4} ms", costs.iter().map(|cost| cost.1).fold(0.0, f64::max));
-    game.valve.set(false);
+    game.valve.open();
     game.run_until("every line has its outcome", |game| npcs.iter().all(|&npc| game.outcomes(npc).len() == 1));
     println!("  all 164 lines were answered once the engine went on");
 }

@@ -11,7 +11,8 @@ use elenchus_dialogue::{ReplyReport, StopReason};
 pub struct Say {
     /// The NPC spoken to.
     pub entity: Entity,
-    /// Who speaks: a name or stable id, as the prompt and save games will show it.
+    /// Who speaks: a name or stable id, as the prompt and save games will show it. Not the NPC's own: turns by that name
+    /// are what it said itself.
     pub speaker: String,
     /// The line, always read as plain text.
     pub text: String,
@@ -81,6 +82,14 @@ pub enum ReplyError {
     /// The NPC is still speaking and the game refuses lines meanwhile. The line was not heard.
     #[error("the NPC is still speaking (hint: `WhileSpeaking::Queue` and `WhileSpeaking::Replace` take the line)")]
     Busy,
+    /// The speaker has the NPC's own name.
+    #[error(
+        "{name} was spoken to by its own name, and would take the line for its own (hint: give the speaker another name)"
+    )]
+    OwnName {
+        /// The name of both.
+        name: String,
+    },
     /// The character could not be loaded.
     #[error("character `{path}`: {reason}")]
     Character {

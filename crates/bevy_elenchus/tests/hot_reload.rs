@@ -57,8 +57,7 @@ fn speaking_game() -> (Game, Entity, Vec<u32>) {
     let first = reply_of(&mut game, npc);
     begin_anew(&mut game, npc);
     game.app.world_mut().resource_mut::<common::Log>().0.clear();
-    game.say(npc, "What is courage?");
-    game.run_until_speaking(npc);
+    game.say_and_stop_midway(npc, "What is courage?");
     (game, npc, first)
 }
 
@@ -68,7 +67,7 @@ fn check_swap(mut game: Game, npc: Entity, old: Vec<u32>, reload: impl FnOnce(&m
     save_adapter(&game.folder.path().join("adapters/socrates"), 2);
     reload(&mut game);
     game.run_until("the new adapter is there", |game| worn(game, npc) != before);
-    game.valve.set(false);
+    game.valve.open();
     let outcomes = game.run_until_outcomes(npc, 1);
     finished(&outcomes[0]);
     let Heard::Finished { reply_ids: Some(running), .. } = &outcomes[0] else { unreachable!() };
@@ -80,7 +79,7 @@ fn check_swap(mut game: Game, npc: Entity, old: Vec<u32>, reload: impl FnOnce(&m
 }
 
 fn check_broken(mut game: Game, npc: Entity, old: Vec<u32>, reload: impl FnOnce(&mut Game)) {
-    game.valve.set(false);
+    game.valve.open();
     game.run_until_outcomes(npc, 1);
     let before = worn(&game, npc);
     let model = game.folder.path().join("adapters/socrates/adapter_model.safetensors");
@@ -136,7 +135,7 @@ mod watched {
     fn a_slow_atomic_save_is_seen() {
         // Longer between the file and its rename than the watcher gathers events for.
         let (mut game, npc, _) = speaking_game();
-        game.valve.set(false);
+        game.valve.open();
         game.run_until_outcomes(npc, 1);
         let before = worn(&game, npc);
         let folder = game.folder.path().join("adapters/socrates");
