@@ -269,7 +269,7 @@ impl Game {
 
     /// Runs frames until it holds; out of frames, says what was heard.
     pub fn run_until(&mut self, what: &str, holds: impl Fn(&Game) -> bool) {
-        for _ in 0..20_000 {
+        for _ in 0..60_000 {
             if holds(self) {
                 return;
             }
