@@ -26,7 +26,7 @@ pub mod testing;
 mod tokenizer;
 mod weights;
 
-pub use candle_exec::{CandleExecutor, Numerics};
+pub use candle_exec::{CandleExecutor, Numerics, PackedSequences, TrainableLora, TrainablePair};
 pub use chat_template::{ChatTemplate, Message, Role};
 pub use config::{Architecture, Linear, ModelConfig, RopeLayout};
 pub use error::{Error, Result};

@@ -3,7 +3,9 @@
 use std::borrow::Cow;
 
 use candle_core::{
-    Device, Result, Tensor,
+    CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor,
+    backend::BackendStorage,
+    bail,
     quantized::{GgmlDType, QStorage, QTensor},
 };
 
@@ -11,7 +13,7 @@ use super::Numerics;
 use crate::RawTensor;
 
 /// `(out_features, in_features)`.
-pub(super) enum Matrix {
+pub(crate) enum Matrix {
     Blocks(QTensor),
     Dense(Tensor),
 }
@@ -34,6 +36,30 @@ impl Matrix {
         match self {
             Self::Blocks(blocks) => x.apply_op1_no_bwd(blocks),
             Self::Dense(dense) => x.matmul(&dense.t()?),
+        }
+    }
+
+    /// [`Self::forward`] on plain CPU storage, as custom ops are given it.
+    pub fn forward_host(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
+        match self {
+            Self::Blocks(blocks) => blocks.cpu_fwd(x, layout),
+            Self::Dense(dense) => {
+                let (rows, in_features) = layout.shape().dims2()?;
+                let transposed = dense.t()?;
+                let (weight, weight_layout) = transposed.storage_and_layout();
+                let Storage::Cpu(weight) = &*weight else { bail!("the weight is not on the CPU") };
+                let out_features = dense.dim(0)?;
+                let y = x.matmul(weight, (1, rows, out_features, in_features), layout, weight_layout)?;
+                Ok((y, Shape::from((rows, out_features))))
+            }
+        }
+    }
+
+    /// The gradient by `x` of [`Self::forward`]: `grad` (rows, out_features) to (rows, in_features).
+    pub fn backward(&self, grad: &Tensor) -> Result<Tensor> {
+        match self {
+            Self::Blocks(blocks) => grad.matmul(&blocks.dequantize(grad.device())?),
+            Self::Dense(dense) => grad.matmul(dense),
         }
     }
 

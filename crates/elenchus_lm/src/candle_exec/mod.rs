@@ -6,6 +6,7 @@
 mod adapter;
 mod matrix;
 mod ops;
+mod train;
 
 use std::sync::Arc;
 
@@ -20,6 +21,8 @@ use crate::{
     Adapter, Error, Executor, KvCache, Linear, Logits, ModelConfig, Result, Row, TensorName, Weights,
     kv_cache::PageLayout,
 };
+
+pub use train::{PackedSequences, TrainableLora, TrainablePair};
 
 /// How base weights take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -50,7 +53,7 @@ struct Layer {
     attention_norm: Tensor,
     ffn_norm: Tensor,
     /// In the order of [`Linear::ALL`].
-    linears: [Matrix; 7],
+    linears: [Arc<Matrix>; 7],
 }
 
 impl CandleExecutor {
@@ -71,7 +74,7 @@ impl CandleExecutor {
                 Ok(Layer {
                     attention_norm: norm(TensorName::AttentionNorm(layer))?,
                     ffn_norm: norm(TensorName::FfnNorm(layer))?,
-                    linears: [q?, k?, v?, o?, gate?, up?, down?],
+                    linears: [q?, k?, v?, o?, gate?, up?, down?].map(Arc::new),
                 })
             })
             .collect::<Result<_>>()?;
@@ -93,7 +96,7 @@ impl CandleExecutor {
 
     /// Bytes the packed weights take.
     pub fn weight_bytes(&self) -> usize {
-        let linears = self.layers.iter().flat_map(|layer| &layer.linears).map(Matrix::bytes).sum::<usize>();
+        let linears = self.layers.iter().flat_map(|layer| &layer.linears).map(|linear| linear.bytes()).sum::<usize>();
         let norms = (2 * self.layers.len() + 1) * self.config.hidden_size * size_of::<f32>();
         let head = if Arc::ptr_eq(&self.embedding, &self.output) { 0 } else { self.output.bytes() };
         linears + norms + self.embedding.bytes() + head

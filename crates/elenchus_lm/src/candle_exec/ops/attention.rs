@@ -1,5 +1,7 @@
 //! Attention of new tokens over a sequence's pages, with grouped heads and an optional sliding window.
 
+use std::{ops::Range, sync::Arc};
+
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use pulp::Arch;
 use rayon::prelude::*;
@@ -38,8 +40,8 @@ pub(crate) fn cached_attention(
 }
 
 /// First position a token sees.
-fn window_start(config: &ModelConfig, position: usize) -> usize {
-    config.sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
+pub(super) fn window_start(sliding_window: Option<usize>, position: usize) -> usize {
+    sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
 }
 
 fn composed(q: &Tensor, config: &ModelConfig, layer: usize, sequences: &[Sequence<'_>]) -> Result<Tensor> {
@@ -58,7 +60,8 @@ fn composed(q: &Tensor, config: &ModelConfig, layer: usize, sequences: &[Sequenc
         let (k, v) = (grouped(k)?, grouped(v)?);
         let q = q.narrow(0, row, *tokens)?.reshape((*tokens, num_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
         let scores = (q.matmul(&k.t()?.contiguous()?)? * (1.0 / (head_dim as f64).sqrt()))?; // (heads, tokens, total)
-        let seen = |token: usize, key: usize| key <= past + token && key >= window_start(config, past + token);
+        let seen =
+            |token: usize, key: usize| key <= past + token && key >= window_start(config.sliding_window, past + token);
         let mask = (0..*tokens)
             .flat_map(|token| (0..total).map(move |key| if seen(token, key) { 0.0 } else { f32::NEG_INFINITY }));
         let mask = Tensor::from_vec(mask.collect::<Vec<f32>>(), (1, *tokens, total), q.device())?;
@@ -88,8 +91,9 @@ impl CustomOp1 for CachedAttention<'_> {
             .collect();
         let keys: usize = rows.iter().map(|(_, position)| position + 1).sum();
         let attend = |((y, q), (cache, position)): ((&mut [f32], &[f32]), &(&KvCache, usize))| {
-            let mut scores = Vec::new();
-            Arch::new().dispatch(|| attend_token(self.config, self.layer, cache.pages(), *position, q, y, &mut scores));
+            let mut weights = Vec::new();
+            Arch::new()
+                .dispatch(|| attend_token(self.config, self.layer, cache.pages(), *position, q, y, &mut weights));
         };
         // Below this, waking the pool costs more than the work.
         if keys * width < 1 << 16 {
@@ -106,63 +110,61 @@ impl CustomOp1 for CachedAttention<'_> {
 fn attend_token(
     config: &ModelConfig,
     layer: usize,
-    pages: &[std::sync::Arc<KvPage>],
+    pages: &[Arc<KvPage>],
     position: usize,
     q: &[f32],
     y: &mut [f32],
-    scores: &mut Vec<f32>,
+    weights: &mut Vec<f32>,
 ) {
     let (head_dim, kv_dim) = (config.head_dim, config.kv_dim());
     let group = config.num_heads / config.num_kv_heads;
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let first = window_start(config, position);
+    let seen = window_start(config.sliding_window, position)..position + 1;
     for (head, (q, y)) in q.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)).enumerate() {
         let column = head / group * head_dim;
-        let mut largest = f32::NEG_INFINITY;
-        scores.clear();
-        for_each_page(pages, first, position, |page, slots| {
-            let (k, _) = page.host_layer(layer, kv_dim);
-            for slot in slots {
-                let score = dot(q, &k[slot * kv_dim + column..slot * kv_dim + column + head_dim]) * scale;
-                largest = largest.max(score);
-                scores.push(score);
-            }
-        });
-        let mut total = 0f32;
-        for score in scores.iter_mut() {
-            *score = exp(*score - largest);
-        }
-        for score in scores.iter() {
-            total += score;
-        }
-        y.fill(0.0);
-        let mut weights = scores.iter();
-        for_each_page(pages, first, position, |page, slots| {
-            let (_, v) = page.host_layer(layer, kv_dim);
-            for (slot, weight) in slots.zip(&mut weights) {
-                let v = &v[slot * kv_dim + column..slot * kv_dim + column + head_dim];
-                for (y, v) in y.iter_mut().zip(v) {
-                    *y += weight * v;
-                }
-            }
-        });
-        let normalise = 1.0 / total;
-        y.iter_mut().for_each(|y| *y *= normalise);
+        let at = |position: usize| position % PAGE_TOKENS * kv_dim + column;
+        let page = |position: usize| pages[position / PAGE_TOKENS].host_layer(layer, kv_dim);
+        let k = |position: usize| &page(position).0[at(position)..at(position) + head_dim];
+        let v = |position: usize| &page(position).1[at(position)..at(position) + head_dim];
+        softmax_weights(q, seen.clone(), k, weights);
+        weigh(seen.clone(), v, weights, y);
     }
 }
 
-/// Walks the slots of positions `first..=last`, page by page.
+/// `softmax(q k / sqrt(head_dim))` over the seen positions.
 #[inline(always)]
-fn for_each_page(
-    pages: &[std::sync::Arc<KvPage>],
-    first: usize,
-    last: usize,
-    mut visit: impl FnMut(&KvPage, std::ops::Range<usize>),
+pub(super) fn softmax_weights<'a>(
+    q: &[f32],
+    seen: Range<usize>,
+    k: impl Fn(usize) -> &'a [f32],
+    weights: &mut Vec<f32>,
 ) {
-    for (number, page) in pages.iter().enumerate().take(last / PAGE_TOKENS + 1).skip(first / PAGE_TOKENS) {
-        let start = first.saturating_sub(number * PAGE_TOKENS);
-        let end = (last + 1 - number * PAGE_TOKENS).min(PAGE_TOKENS);
-        visit(page, start..end);
+    let scale = 1.0 / (q.len() as f32).sqrt();
+    weights.clear();
+    weights.extend(seen.map(|position| dot(q, k(position)) * scale));
+    let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    for weight in weights.iter_mut() {
+        *weight = exp(*weight - largest);
+    }
+    let normalise = 1.0 / weights.iter().sum::<f32>();
+    for weight in weights.iter_mut() {
+        *weight *= normalise;
+    }
+}
+
+/// The weighted sum of the seen positions' values.
+#[inline(always)]
+pub(super) fn weigh<'a>(seen: Range<usize>, v: impl Fn(usize) -> &'a [f32], weights: &[f32], y: &mut [f32]) {
+    y.fill(0.0);
+    for (position, weight) in seen.zip(weights) {
+        add_scaled(y, *weight, v(position));
+    }
+}
+
+/// `y += scale * x`.
+#[inline(always)]
+pub(super) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
+    for (y, x) in y.iter_mut().zip(x) {
+        *y += scale * x;
     }
 }
 

@@ -4,16 +4,22 @@
 //! in any batch. They are compiled for every instruction set and picked at run time (`pulp`), without unsafe code here.
 
 mod attention;
+mod causal_attention;
+mod frozen_linear;
 mod lora;
 mod rms_norm;
 mod rope;
 mod swiglu;
+mod token_logprobs;
 
 pub(crate) use attention::{Sequence, cached_attention};
+pub(crate) use causal_attention::causal_attention;
+pub(crate) use frozen_linear::frozen_linear;
 pub(crate) use lora::{LoraSegment, PreparedPair, add_lora};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope::{Rotation, rope};
 pub(crate) use swiglu::swiglu;
+pub(crate) use token_logprobs::token_logprobs;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
@@ -23,6 +29,14 @@ fn host<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
         None => bail!("a fused op needs a contiguous tensor, got {layout:?}"),
     }
+}
+
+/// The base is frozen: a weight that somebody wants to train here would get no gradient, so that is an error.
+fn refuse_variable(weight: &Tensor, what: &str) -> Result<()> {
+    if weight.is_variable() {
+        bail!("{what} is part of the frozen base, but a variable was given: it would get no gradient")
+    }
+    Ok(())
 }
 
 /// Lends a contiguous CPU tensor's numbers.
@@ -137,5 +151,34 @@ mod tests {
     pub(super) fn distance(x: &Tensor, y: &Tensor) -> f32 {
         let difference = (x - y).unwrap().abs().unwrap().flatten_all().unwrap();
         difference.max(0).unwrap().to_scalar::<f32>().unwrap()
+    }
+
+    /// Holds the gradient of a random weighing of `f`'s output against central differences, input by input and element
+    /// by element.
+    pub(super) fn check_gradient(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) {
+        const STEP: f32 = 1e-2;
+        let weighing = random(99, f(inputs).dims());
+        let loss = |inputs: &[Tensor]| (f(inputs) * &weighing).unwrap().sum_all().unwrap();
+        let vars: Vec<_> = inputs.iter().map(|input| candle_core::Var::from_tensor(input).unwrap()).collect();
+        let tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
+        let grads = loss(&tensors).backward().unwrap();
+        for (number, (var, input)) in vars.iter().zip(inputs).enumerate() {
+            let grad = grads.get(var).unwrap_or_else(|| panic!("input {number} has no gradient"));
+            let grad: Vec<f32> = grad.flatten_all().unwrap().to_vec1().unwrap();
+            let values: Vec<f32> = input.flatten_all().unwrap().to_vec1().unwrap();
+            let at = |element: usize, step: f32| {
+                let mut moved = values.clone();
+                moved[element] += step;
+                let mut inputs = inputs.to_vec();
+                inputs[number] = Tensor::from_vec(moved, input.shape(), input.device()).unwrap();
+                f64::from(loss(&inputs).to_scalar::<f32>().unwrap())
+            };
+            let scale = grad.iter().fold(1e-3f32, |largest, g| largest.max(g.abs()));
+            for (element, grad) in grad.iter().enumerate() {
+                let difference = (at(element, STEP) - at(element, -STEP)) / f64::from(2.0 * STEP);
+                let error = (difference as f32 - grad).abs() / scale;
+                assert!(error < 5e-3, "input {number}, element {element}: {grad} instead of {difference}");
+            }
+        }
     }
 }

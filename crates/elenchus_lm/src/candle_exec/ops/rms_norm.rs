@@ -1,9 +1,9 @@
-//! `y = x / sqrt(mean(x^2) + eps) * weight`, row by row.
+//! `y = x / sqrt(mean(x^2) + eps) * weight`, row by row. The weight belongs to the frozen base and gets no gradient.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use pulp::Arch;
 
-use super::{dot, host};
+use super::{dot, host, refuse_variable};
 
 struct RmsNorm {
     eps: f32,
@@ -30,6 +30,37 @@ impl CustomOp2 for RmsNorm {
         Arch::new().dispatch(|| forward(x, weight, self.eps, &mut y));
         Ok((CpuStorage::F32(y), x_l.shape().clone()))
     }
+
+    fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        refuse_variable(weight, "rms-norm's weight")?;
+        let backward = RmsNormBackward { eps: self.eps };
+        Ok((Some(x.apply_op3_no_bwd(weight, &grad.contiguous()?, &backward)?), None))
+    }
+}
+
+struct RmsNormBackward {
+    eps: f32,
+}
+
+impl CustomOp3 for RmsNormBackward {
+    fn name(&self) -> &'static str {
+        "rms-norm-backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        x_l: &Layout,
+        w: &CpuStorage,
+        w_l: &Layout,
+        grad: &CpuStorage,
+        grad_l: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (x, weight, grad) = (host(x, x_l)?, host(w, w_l)?, host(grad, grad_l)?);
+        let mut dx = vec![0f32; x.len()];
+        Arch::new().dispatch(|| backward(x, weight, grad, self.eps, &mut dx));
+        Ok((CpuStorage::F32(dx), x_l.shape().clone()))
+    }
 }
 
 #[inline(always)]
@@ -39,6 +70,23 @@ fn forward(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
         let scale = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
         for ((y, x), weight) in y.iter_mut().zip(x).zip(weight) {
             *y = x * scale * weight;
+        }
+    }
+}
+
+/// With `s = 1 / sqrt(mean(x^2) + eps)` and `h = grad * weight`: `dx = s h - s^3 x mean(h x)`.
+#[inline(always)]
+fn backward(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32]) {
+    let width = weight.len();
+    let mut h = vec![0f32; width];
+    for ((x, grad), dx) in x.chunks_exact(width).zip(grad.chunks_exact(width)).zip(dx.chunks_exact_mut(width)) {
+        let scale = 1.0 / (dot(x, x) / width as f32 + eps).sqrt();
+        for ((h, grad), weight) in h.iter_mut().zip(grad).zip(weight) {
+            *h = grad * weight;
+        }
+        let along = scale * scale * scale * dot(&h, x) / width as f32;
+        for ((dx, h), x) in dx.iter_mut().zip(&h).zip(x) {
+            *dx = scale * h - along * x;
         }
     }
 }
@@ -54,5 +102,18 @@ mod tests {
             let difference = distance(&rms_norm(&x, &weight, 1e-5).unwrap(), &composed(&x, &weight, 1e-5).unwrap());
             assert!(difference < 2e-6, "{rows} x {width}: {difference}");
         }
+    }
+
+    #[test]
+    fn gradient_equals_finite_differences() {
+        let weight = random(2, &[17]);
+        check_gradient(&[random(1, &[3, 17])], |inputs| rms_norm(&inputs[0], &weight, 1e-5).unwrap());
+    }
+
+    #[test]
+    fn a_trainable_weight_is_an_error_and_not_a_lost_gradient() {
+        let weight = candle_core::Var::from_tensor(&random(2, &[17])).unwrap();
+        let loss = rms_norm(&random(1, &[3, 17]), weight.as_tensor(), 1e-5).unwrap().sum_all().unwrap();
+        assert!(loss.backward().unwrap_err().to_string().contains("frozen"));
     }
 }

@@ -30,12 +30,14 @@ impl Rotation {
 struct Rope {
     layout: RopeLayout,
     head_dim: usize,
+    /// 1, or -1 to turn back.
+    direction: f32,
 }
 
 /// Rotates every head of `x` (rows, heads * head_dim) by its row's position.
 pub(crate) fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     if x.device().is_cpu() {
-        let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim };
+        let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction: 1.0 };
         x.apply_op3(&rotation.cos, &rotation.sin, op)
     } else {
         composed(x, rotation)
@@ -80,26 +82,43 @@ impl CustomOp3 for Rope {
         for ((row, cos), sin) in rows {
             for head in row.chunks_exact_mut(self.head_dim) {
                 match self.layout {
-                    RopeLayout::Halves => Arch::new().dispatch(|| rotate_halves(head, cos, sin)),
-                    RopeLayout::Interleaved => Arch::new().dispatch(|| rotate_interleaved(head, cos, sin)),
+                    RopeLayout::Halves => Arch::new().dispatch(|| rotate_halves(head, cos, sin, self.direction)),
+                    RopeLayout::Interleaved => {
+                        Arch::new().dispatch(|| rotate_interleaved(head, cos, sin, self.direction))
+                    }
                 }
             }
         }
         Ok((CpuStorage::F32(y), x_l.shape().clone()))
     }
+
+    /// A rotation's gradient is the rotation back.
+    fn bwd(
+        &self,
+        _: &Tensor,
+        cos: &Tensor,
+        sin: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
+        let back = Self { direction: -self.direction, ..*self };
+        Ok((Some(grad.contiguous()?.apply_op3_no_bwd(cos, sin, &back)?), None, None))
+    }
 }
 
 #[inline(always)]
-fn rotate_halves(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+fn rotate_halves(head: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
     let (a, b) = head.split_at_mut(cos.len());
     for (((a, b), cos), sin) in a.iter_mut().zip(b).zip(cos).zip(sin) {
+        let sin = sin * direction;
         (*a, *b) = (*a * cos - *b * sin, *a * sin + *b * cos);
     }
 }
 
 #[inline(always)]
-fn rotate_interleaved(head: &mut [f32], cos: &[f32], sin: &[f32]) {
+fn rotate_interleaved(head: &mut [f32], cos: &[f32], sin: &[f32], direction: f32) {
     for ((pair, cos), sin) in head.as_chunks_mut::<2>().0.iter_mut().zip(cos).zip(sin) {
+        let sin = sin * direction;
         *pair = [pair[0] * cos - pair[1] * sin, pair[0] * sin + pair[1] * cos];
     }
 }
@@ -133,5 +152,14 @@ mod tests {
         let reordered = rotate(&interleaved, &x.index_select(&order, 1).unwrap());
         let expected = rotate(&halves, &x).index_select(&order, 1).unwrap();
         assert!(distance(&reordered, &expected) < 1e-6);
+    }
+
+    #[test]
+    fn gradient_equals_finite_differences() {
+        for rope_layout in [RopeLayout::Halves, RopeLayout::Interleaved] {
+            let config = ModelConfig { rope_layout, head_dim: 6, ..tiny() };
+            let rotation = Rotation::new(&config, &[0, 3, 50], &Device::Cpu).unwrap();
+            check_gradient(&[random(1, &[3, 12])], |inputs| rope(&inputs[0], &rotation).unwrap());
+        }
     }
 }

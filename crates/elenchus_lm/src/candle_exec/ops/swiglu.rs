@@ -1,6 +1,6 @@
 //! `silu(gate) * up`, element by element.
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
+use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use pulp::Arch;
 
 use super::{exp, host};
@@ -27,6 +27,46 @@ impl CustomOp2 for SwiGlu {
         Arch::new().dispatch(|| forward(gate, up, &mut y));
         Ok((CpuStorage::F32(y), g_l.shape().clone()))
     }
+
+    fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let both = gate.apply_op3_no_bwd(up, &grad.contiguous()?, &SwiGluBackward)?;
+        Ok((Some(both.get(0)?), Some(both.get(1)?)))
+    }
+}
+
+/// Both gradients, (2, rows, width): the gate's before that of the other branch.
+struct SwiGluBackward;
+
+impl CustomOp3 for SwiGluBackward {
+    fn name(&self) -> &'static str {
+        "swiglu-backward"
+    }
+
+    fn cpu_fwd(
+        &self,
+        g: &CpuStorage,
+        g_l: &Layout,
+        u: &CpuStorage,
+        u_l: &Layout,
+        grad: &CpuStorage,
+        grad_l: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        let (gate, up, grad) = (host(g, g_l)?, host(u, u_l)?, host(grad, grad_l)?);
+        let mut both = vec![0f32; 2 * gate.len()];
+        let (d_gate, d_up) = both.split_at_mut(gate.len());
+        Arch::new().dispatch(|| backward(gate, up, grad, d_gate, d_up));
+        Ok((CpuStorage::F32(both), Shape::from([&[2], g_l.dims()].concat())))
+    }
+}
+
+/// With `s = 1 / (1 + e^-gate)`: `silu' = s (1 + gate (1 - s))`.
+#[inline(always)]
+fn backward(gate: &[f32], up: &[f32], grad: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
+    for ((((d_gate, d_up), gate), up), grad) in d_gate.iter_mut().zip(d_up).zip(gate).zip(up).zip(grad) {
+        let s = 1.0 / (1.0 + exp(-gate));
+        *d_gate = grad * up * s * (1.0 + gate * (1.0 - s));
+        *d_up = grad * gate * s;
+    }
 }
 
 #[inline(always)]
@@ -47,5 +87,11 @@ mod tests {
             let difference = distance(&swiglu(&gate, &up).unwrap(), &composed(&gate, &up).unwrap());
             assert!(difference < 1e-5, "{rows} x {width}: {difference}");
         }
+    }
+
+    #[test]
+    fn gradient_equals_finite_differences() {
+        let inputs = [random(1, &[3, 19]), random(2, &[3, 19])];
+        check_gradient(&inputs, |inputs| swiglu(&inputs[0], &inputs[1]).unwrap());
     }
 }
