@@ -141,7 +141,7 @@ fn a_lost_message_is_an_error_and_an_empty_one_is_not() {
 fn what_templates_of_hugging_face_use_is_there() {
     let one = [message(Role::User, "x")];
     let check = |head: &str, expected: &str| {
-        check(&format!("{head}{{{{ messages[0].content }}}}"), &one, &format!("{expected}x"))
+        check(&format!("{head}{{{{ messages[0].content }}}}"), &one, &format!("{expected}x"));
     };
     check("{{ messages[0].role | trim }} ", "user ");
     check("{{ ' a '.strip() }}{{ 'ab'.startswith('a') }} ", "aTrue ");

@@ -203,7 +203,7 @@ fn sentencepiece(gguf: &Gguf, tokens: &[&str], types: &[TokenType]) -> Result<Sp
     Ok(Splitter::SentencePiece(SentencePiece {
         ids: ids.map(|(token, id)| (token.to_owned(), id)).collect(),
         scores,
-        bytes: bytes.map(Option::unwrap_or_default),
+        bytes: Box::new(bytes.map(Option::unwrap_or_default)),
         add_space_prefix: gguf.bool_or("tokenizer.ggml.add_space_prefix", true)?,
     }))
 }

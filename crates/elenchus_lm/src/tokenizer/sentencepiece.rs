@@ -17,7 +17,7 @@ pub struct SentencePiece {
     /// By id.
     pub scores: Vec<f32>,
     /// The tokens of single bytes, for what is not in the vocabulary.
-    pub bytes: [u32; 256],
+    pub bytes: Box<[u32; 256]>,
     /// Whether a space goes before a text.
     pub add_space_prefix: bool,
 }
@@ -124,7 +124,8 @@ mod tests {
     fn tokens(pieces: &[(&str, f32)], text: &str) -> Vec<String> {
         let ids = pieces.iter().zip(256..).map(|((piece, _), id)| (piece.to_string(), id)).collect();
         let scores = [0.0; 256].into_iter().chain(pieces.iter().map(|(_, score)| *score)).collect();
-        let model = SentencePiece { ids, scores, bytes: std::array::from_fn(|id| id as u32), add_space_prefix: true };
+        let model =
+            SentencePiece { ids, scores, bytes: Box::new(std::array::from_fn(|id| id as u32)), add_space_prefix: true };
         let mut ids = Vec::new();
         model.encode(text, &mut ids);
         ids.iter()

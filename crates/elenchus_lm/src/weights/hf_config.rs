@@ -10,7 +10,6 @@ use crate::{Architecture, Error, ModelConfig, Result, RopeLayout};
 /// The keys that matter; defaults are those of transformers' `LlamaConfig` and `MistralConfig`.
 #[derive(Deserialize)]
 struct HfConfig {
-    model_type: String,
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
