@@ -99,8 +99,9 @@ impl Screen {
 
     /// A remark of the program's own.
     pub fn note(&self, text: &str) {
-        if let Self::Text(_) = self {
-            show(&format!("{}\n", dim(text)));
+        if let Self::Text(page) = self {
+            let mut wrap = Wrap::new(page.wrap.width);
+            show(&format!("{}\n", dim(&format!("{}{}", wrap.push(text), wrap.finish()))));
         }
     }
 
