@@ -231,11 +231,12 @@ fn loaded<'w, A: Asset>(world: &'w World, handle: &Handle<A>) -> Result<Option<&
         return Ok(Some(asset));
     }
     let reason = match world.resource::<AssetServer>().load_state(handle) {
-        LoadState::Loading | LoadState::Loaded => return Ok(None),
+        LoadState::Loading => return Ok(None),
         LoadState::Failed(error) => error.to_string(),
         LoadState::NotLoaded => "no such asset is loaded or being loaded (hint: the handle must come from \
                                  `AssetServer::load` or `Assets::add`)"
             .into(),
+        LoadState::Loaded => "it was loaded, and then removed from `Assets` (hint: `AssetServer::reload`)".into(),
     };
     Err((asset_path(world, handle).unwrap_or_else(|| format!("{:?}", handle.id())), reason))
 }

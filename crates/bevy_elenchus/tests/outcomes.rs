@@ -547,3 +547,15 @@ fn facts_limits_and_voices_reach_the_reply() {
     assert_ne!(ids(&other[0])[..3], ids(&plain[0])[..], "another voice says other words");
     assert!(save(&game, worn).adapter.is_some());
 }
+
+#[test]
+fn every_row_of_the_guide_is_a_test_and_every_test_a_row() {
+    let guide = include_str!("../../../docs/plugin-guide.md");
+    let (_, table) = guide.split_once("## An outcome for everything").expect("the table");
+    let (table, _) = table.split_once("\n## ").expect("what follows the table");
+    let rows = table.lines().filter_map(|line| line.strip_suffix("` |")?.rsplit_once('`').map(|(_, name)| name));
+    let tests = include_str!("outcomes.rs").split("#[test]\nfn ").skip(1);
+    let tests = tests.map(|test| test.split_once('(').expect("a function").0);
+    let this = "every_row_of_the_guide_is_a_test_and_every_test_a_row";
+    assert_eq!(rows.collect::<Vec<_>>(), tests.filter(|&test| test != this && !test.contains(' ')).collect::<Vec<_>>());
+}
