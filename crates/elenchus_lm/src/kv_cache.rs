@@ -119,7 +119,7 @@ impl KvCache {
 
     /// Makes room for `tokens` more, so that writing cannot fail half-way. The length does not change.
     pub(crate) fn reserve(&mut self, tokens: usize) -> candle_core::Result<()> {
-        if self.len % PAGE_TOKENS != 0
+        if !self.len.is_multiple_of(PAGE_TOKENS)
             && let Some(last) = self.pages.last_mut()
             && Arc::get_mut(last).is_none()
         {

@@ -183,7 +183,7 @@ fn a_forked_cache_continues_as_a_fresh_one_and_errors_change_nothing() {
     let executor = executor(&weights, Numerics::Quantised);
     let prompt: Vec<u32> = (20..90).collect();
     let mut first = [executor.new_cache()];
-    last_logits(&executor, &[prompt.clone()], &[None], &mut first);
+    last_logits(&executor, std::slice::from_ref(&prompt), &[None], &mut first);
     // The fork drops the last ten tokens and goes another way; the first is not disturbed.
     let mut fork = first.clone();
     fork[0].truncate(60);

@@ -31,7 +31,7 @@ impl Matrix {
         }
     }
 
-    /// `x` (rows, in_features) to (rows, out_features).
+    /// `x` `(rows, in_features)` to `(rows, out_features)`.
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Blocks(blocks) => x.apply_op1_no_bwd(blocks),
@@ -55,7 +55,7 @@ impl Matrix {
         }
     }
 
-    /// The gradient by `x` of [`Self::forward`]: `grad` (rows, out_features) to (rows, in_features).
+    /// The gradient by `x` of [`Self::forward`]: `grad` `(rows, out_features)` to `(rows, in_features)`.
     pub fn backward(&self, grad: &Tensor) -> Result<Tensor> {
         match self {
             Self::Blocks(blocks) => grad.matmul(&blocks.dequantize(grad.device())?),
@@ -63,7 +63,7 @@ impl Matrix {
         }
     }
 
-    /// The rows of some ids, (ids, in_features).
+    /// The rows of some ids, `(ids, in_features)`.
     pub fn embed(&self, ids: &Tensor) -> Result<Tensor> {
         match self {
             Self::Blocks(blocks) => blocks.embedding(ids),

@@ -147,7 +147,7 @@ impl CandleExecutor {
         add_lora(y, x, &segments(spans, layer, linear))
     }
 
-    /// One block: `x` (rows, hidden_size) to the same; keys and values go behind each row's cache.
+    /// One block: `x` `(rows, hidden_size)` to the same; keys and values go behind each row's cache.
     fn block(
         &self,
         x: Tensor,

@@ -59,7 +59,7 @@ pub struct PackedSequences<'a> {
 }
 
 impl CandleExecutor {
-    /// Hidden states before the head of every token, (tokens, hidden_size), differentiable by the variables of `lora`.
+    /// Hidden states before the head of every token, `(tokens, hidden_size)`, differentiable by the variables of `lora`.
     /// Sequences do not see each other.
     pub fn hidden_states(&self, batch: PackedSequences<'_>, lora: Option<&TrainableLora>) -> Result<Tensor> {
         let PackedSequences { tokens, lengths } = batch;

@@ -24,8 +24,8 @@ struct CachedAttention<'a> {
     sequences: &'a [Sequence<'a>],
 }
 
-/// Attends with `q` (rows, num_heads * head_dim), rows sequence by sequence; each new token sees its own past and itself.
-/// Returns (rows, num_heads * head_dim).
+/// Attends with `q` `(rows, num_heads * head_dim)`, rows sequence by sequence; each new token sees its own past and itself.
+/// Returns `(rows, num_heads * head_dim)`.
 pub(crate) fn cached_attention(
     q: &Tensor,
     config: &ModelConfig,

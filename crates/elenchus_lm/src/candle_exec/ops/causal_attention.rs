@@ -25,8 +25,8 @@ struct CausalAttention {
     sequences: Vec<Range<usize>>,
 }
 
-/// `q` (rows, num_heads * head_dim), `k` and `v` (rows, num_kv_heads * head_dim), rows sequence by sequence with the given
-/// lengths; returns (rows, num_heads * head_dim).
+/// `q` `(rows, num_heads * head_dim)`, `k` and `v` `(rows, num_kv_heads * head_dim)`, rows sequence by sequence with the given
+/// lengths; returns `(rows, num_heads * head_dim)`.
 pub(crate) fn causal_attention(
     q: &Tensor,
     k: &Tensor,
@@ -76,7 +76,7 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, op: &CausalAttention) -> Result<
     Tensor::cat(&outputs.collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// The rows of one head, cut out of a (rows, heads * head_dim) matrix.
+/// The rows of one head, cut out of a `(rows, heads * head_dim)` matrix.
 #[derive(Clone, Copy)]
 struct Columns<'a> {
     data: &'a [f32],

@@ -8,7 +8,7 @@ use super::super::matrix::Matrix;
 
 struct FrozenLinear(Arc<Matrix>);
 
-/// `x W^T` (rows, out_features) of `x` (rows, in_features), differentiable by `x` alone.
+/// `x W^T` `(rows, out_features)` of `x` `(rows, in_features)`, differentiable by `x` alone.
 pub(crate) fn frozen_linear(x: &Tensor, weight: &Arc<Matrix>) -> Result<Tensor> {
     match &**weight {
         Matrix::Dense(dense) if !x.device().is_cpu() => x.matmul(&dense.t()?),

@@ -26,7 +26,7 @@ pub(crate) struct LoraSegment {
 
 struct LoraRows<'a>(&'a [LoraSegment]);
 
-/// Adds each segment's update of `x` (rows, in_features) to `y` (rows, out_features), which nothing else may hold.
+/// Adds each segment's update of `x` `(rows, in_features)` to `y` `(rows, out_features)`, which nothing else may hold.
 pub(crate) fn add_lora(y: Tensor, x: &Tensor, segments: &[LoraSegment]) -> Result<Tensor> {
     if segments.is_empty() {
         return Ok(y);
@@ -112,16 +112,23 @@ mod tests {
 
     #[test]
     fn fused_equals_composed_over_ragged_segments() {
-        for (rows, cuts) in [(1, vec![0..1]), (6, vec![1..2, 3..6]), (40, vec![0..20, 20..21, 25..40]), (3, vec![])] {
+        let check = |rows: usize, cuts: &[(usize, usize)]| {
             let segments: Vec<LoraSegment> = cuts
-                .into_iter()
+                .iter()
                 .enumerate()
-                .map(|(at, rows)| LoraSegment { rows, pair: pair(at as u64, [1, 4, 16, 300][at], 33, 21) })
+                .map(|(at, &(from, to))| LoraSegment {
+                    rows: from..to,
+                    pair: pair(at as u64, [1, 16, 300][at], 33, 21),
+                })
                 .collect();
             let (x, y) = (random(9, &[rows, 33]), random(10, &[rows, 21]));
             let expected = composed(&y, &x, &segments).unwrap();
             let fused = add_lora(y.copy().unwrap(), &x, &segments).unwrap();
             assert!(distance(&fused, &expected) < 1e-4);
-        }
+        };
+        check(1, &[(0, 1)]);
+        check(6, &[(1, 2), (3, 6)]);
+        check(40, &[(0, 20), (20, 21), (25, 40)]);
+        check(3, &[]);
     }
 }

@@ -9,7 +9,7 @@ struct RmsNorm {
     eps: f32,
 }
 
-/// Normalises the rows of `x` (rows, width) by `weight` (width).
+/// Normalises the rows of `x` `(rows, width)` by `weight` (width).
 pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     if x.device().is_cpu() { x.apply_op2(weight, RmsNorm { eps }) } else { composed(x, weight, eps) }
 }

@@ -6,7 +6,7 @@ use pulp::Arch;
 use super::host;
 use crate::{ModelConfig, RopeLayout};
 
-/// Cosines and sines of the positions in a batch, (rows, head_dim / 2) each; every layer uses the same.
+/// Cosines and sines of the positions in a batch, `(rows, head_dim / 2)` each; every layer uses the same.
 pub(crate) struct Rotation {
     cos: Tensor,
     sin: Tensor,
@@ -34,7 +34,7 @@ struct Rope {
     direction: f32,
 }
 
-/// Rotates every head of `x` (rows, heads * head_dim) by its row's position.
+/// Rotates every head of `x` `(rows, heads * head_dim)` by its row's position.
 pub(crate) fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     if x.device().is_cpu() {
         let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction: 1.0 };
@@ -81,12 +81,10 @@ impl CustomOp3 for Rope {
         let rows = y.chunks_exact_mut(width).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half));
         for ((row, cos), sin) in rows {
             for head in row.chunks_exact_mut(self.head_dim) {
-                match self.layout {
-                    RopeLayout::Halves => Arch::new().dispatch(|| rotate_halves(head, cos, sin, self.direction)),
-                    RopeLayout::Interleaved => {
-                        Arch::new().dispatch(|| rotate_interleaved(head, cos, sin, self.direction))
-                    }
-                }
+                Arch::new().dispatch(|| match self.layout {
+                    RopeLayout::Halves => rotate_halves(head, cos, sin, self.direction),
+                    RopeLayout::Interleaved => rotate_interleaved(head, cos, sin, self.direction),
+                });
             }
         }
         Ok((CpuStorage::F32(y), x_l.shape().clone()))

@@ -7,7 +7,7 @@ use super::{exp, host};
 
 struct SwiGlu;
 
-/// `gate / (1 + e^-gate) * up`, both (rows, width).
+/// `gate / (1 + e^-gate) * up`, both `(rows, width)`.
 pub(crate) fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     if gate.device().is_cpu() { gate.apply_op2(up, SwiGlu) } else { composed(gate, up) }
 }
@@ -34,7 +34,7 @@ impl CustomOp2 for SwiGlu {
     }
 }
 
-/// Both gradients, (2, rows, width): the gate's before that of the other branch.
+/// Both gradients, `(2, rows, width)`: the gate's before that of the other branch.
 struct SwiGluBackward;
 
 impl CustomOp3 for SwiGluBackward {

@@ -12,7 +12,7 @@ use super::{super::matrix::Matrix, exp, host, with_host};
 /// Positions whose logits are held at once.
 const CHUNK: usize = 64;
 
-/// `log softmax(head(x))[target]` for each row of `x` (rows, hidden_size); (rows). With `gradient`, the result can be
+/// `log softmax(head(x))[target]` for each row of `x` `(rows, hidden_size)`; (rows). With `gradient`, the result can be
 /// differentiated by `x`.
 pub(crate) fn token_logprobs(x: &Tensor, head: &Matrix, targets: &[u32], gradient: bool) -> Result<Tensor> {
     let rows = x.dim(0)?;
