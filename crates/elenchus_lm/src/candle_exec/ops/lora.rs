@@ -124,7 +124,8 @@ mod tests {
             let (x, y) = (random(9, &[rows, 33]), random(10, &[rows, 21]));
             let expected = composed(&y, &x, &segments).unwrap();
             let fused = add_lora(y.copy().unwrap(), &x, &segments).unwrap();
-            assert!(distance(&fused, &expected) < 1e-4);
+            // Rank 300 gives sums in the hundreds.
+            assert!(distance(&fused, &expected) < 1e-6 * distance(&expected, &expected.neg().unwrap()).max(10.0));
         };
         check(1, &[(0, 1)]);
         check(6, &[(1, 2), (3, 6)]);
