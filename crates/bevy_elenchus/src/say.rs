@@ -186,7 +186,7 @@ fn prepare(world: &World, id: RequestId) -> Result<Option<Request>, ReplyError> 
         return Ok(None);
     };
     let Some((character, adapter)) = who(world, npc)? else { return Ok(None) };
-    if conversation.turns.last().is_some_and(|turn| turn.speaker == character.name) {
+    if conversation.turns.last().is_some_and(|turn| character.is_named(&turn.speaker)) {
         return Err(ReplyError::OwnName { name: character.name.clone() });
     }
     Ok(Some(Request {

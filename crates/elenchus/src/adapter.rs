@@ -8,9 +8,9 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
-use elenchus_lm::{LoraAdapter, base_model};
+use elenchus_lm::{LoraAdapter, base_model, hex};
 
-use crate::model::{self, hex, size};
+use crate::model::{self, size};
 
 #[derive(Debug, Subcommand)]
 pub enum AdapterCommand {

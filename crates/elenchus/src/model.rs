@@ -139,11 +139,6 @@ pub fn size(bytes: usize) -> String {
     }
 }
 
-/// Bytes as hexadecimal digits.
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
-}
-
 fn fetch_with_bar() -> Result<PathBuf> {
     let mut bar: Option<ProgressBar> = None;
     let result = base_model::fetch_default(&mut |progress| {
@@ -213,7 +208,7 @@ fn inspect(path: &Path) -> Result<()> {
     let (config, tokenizer) = (weights.config(), weights.tokenizer()?);
     let line = |name: &str, value: String| println!("{name:<14}{value}");
     line("file", path.display().to_string());
-    line("sha256", hex(&weights.hash()));
+    line("sha256", weights.sha256());
     line("architecture", format!("{:?}", config.architecture));
     line("layers", config.num_layers.to_string());
     line("hidden", format!("{} (feed-forward {})", config.hidden_size, config.intermediate_size));

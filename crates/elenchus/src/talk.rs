@@ -19,7 +19,7 @@ use bevy::{
 use bevy_elenchus::{AdapterAsset, prelude::*};
 use clap::Args;
 use crossbeam_channel::{Receiver, bounded, unbounded};
-use elenchus_lm::LoraAdapter;
+use elenchus_lm::{ComputeDevice, LoraAdapter};
 
 use crate::{characters::Characters, model};
 use screen::Screen;
@@ -43,6 +43,9 @@ pub struct TalkArgs {
     /// GGUF file or Hugging Face folder; the default model, fetched at first use, if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
+    /// Where the model runs: cpu, cuda, or cuda:N (in a build with `--features cuda`)
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: ComputeDevice,
     /// PEFT folder to wear in place of the character's own adapter; `none` wears none
     #[arg(long, value_name = "DIR|none")]
     adapter: Option<PathBuf>,
@@ -60,7 +63,7 @@ pub fn run(args: TalkArgs) -> Result<()> {
         Some(folder) if folder.as_os_str() == "none" => Some(None),
         Some(folder) => Some(Some(LoraAdapter::open(folder)?)),
     };
-    let engine = EngineSettings { base: Some(model::base_or_default(args.base)?), ..default() };
+    let engine = EngineSettings { base: Some(model::base_or_default(args.base)?), device: args.device, ..default() };
 
     let typed = args.say.is_empty();
     let screen = match (args.json, typed) {

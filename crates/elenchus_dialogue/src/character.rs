@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use elenchus_lm::SamplerSettings;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result};
+use crate::{Error, Result, names};
 
 /// A character as its file describes it. Unknown keys are tolerated (and warned about), so that newer files still load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -92,6 +92,11 @@ pub struct BaseRef {
 const VERSION: u32 = 1;
 
 impl Character {
+    /// Whether someone of this name is this character; case counts for nothing.
+    pub fn is_named(&self, name: &str) -> bool {
+        names::same(name, &self.name)
+    }
+
     /// Reads the text of a `character.toml`; `file` is what errors call it.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
         let refuse = |reason: String| Error::Character { file: file.to_owned(), reason };

@@ -10,10 +10,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use candle_core::Device;
 use crossbeam_channel::{Receiver, Sender};
 use elenchus_lm::{
-    Adapter, AdapterId, CandleExecutor, ChatTemplate, Executor, Numerics, Rng, Tokenizer, Weights, base_model,
+    Adapter, AdapterId, CandleExecutor, ChatTemplate, ComputeDevice, Executor, Numerics, Rng, Tokenizer, Weights,
+    base_model,
 };
 
 use crate::{
@@ -146,6 +146,8 @@ pub type ModelLoader = Arc<dyn Fn(&mut dyn FnMut(f32)) -> Result<LoadedModel> + 
 pub struct EngineSettings {
     /// GGUF file or Hugging Face folder; `None` looks where a shipped game or `elenchus model fetch` puts the default.
     pub base: Option<PathBuf>,
+    /// Where the model runs.
+    pub device: ComputeDevice,
     /// How base weights take part in products.
     pub numerics: Numerics,
     /// Compute threads; 0 takes half of the machine's cores, at least one. What candle computes on a pool of its own
@@ -169,6 +171,7 @@ impl Default for EngineSettings {
     fn default() -> Self {
         Self {
             base: None,
+            device: ComputeDevice::Cpu,
             numerics: Numerics::Quantised,
             threads: 0,
             context: 2048,
@@ -214,9 +217,9 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The loader for [`EngineSettings::base`]: candle on the CPU.
+/// The loader for [`EngineSettings::base`]: candle on [`EngineSettings::device`].
 pub fn load_model(settings: &EngineSettings) -> ModelLoader {
-    let (base, numerics) = (settings.base.clone(), settings.numerics);
+    let (base, device, numerics) = (settings.base.clone(), settings.device, settings.numerics);
     Arc::new(move |progress| {
         let path = base.clone().or_else(base_model::find_default).ok_or_else(|| {
             Error::NoModel(format!(
@@ -225,13 +228,15 @@ pub fn load_model(settings: &EngineSettings) -> ModelLoader {
                 base_model::DEFAULT_FILE
             ))
         })?;
+        let device = device.open()?;
         let weights = Weights::open(&path, progress)?;
+        base_model::check_opened(&weights)?;
         Ok(LoadedModel {
-            executor: Box::new(CandleExecutor::new(&weights, &Device::Cpu, numerics)?),
+            executor: Box::new(CandleExecutor::new(&weights, &device, numerics)?),
             tokenizer: weights.tokenizer()?,
             template: weights.chat_template()?,
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-            sha256: weights.hash().iter().map(|byte| format!("{byte:02x}")).collect(),
+            sha256: weights.sha256(),
         })
     })
 }

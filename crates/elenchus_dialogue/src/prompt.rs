@@ -15,7 +15,7 @@ use crate::{BigFive, Character, Error, Result, Turn, names};
 /// Own turns before anyone else's (greetings) are left out, because models are trained to hear the user first. So are
 /// turns without words.
 pub fn messages(character: &Character, facts: &[String], turns: &[Turn]) -> Vec<Message> {
-    let own = |turn: &Turn| names::same(&turn.speaker, &character.name);
+    let own = |turn: &Turn| character.is_named(&turn.speaker);
     let spoken = turns.iter().filter(|turn| !turn.text.trim().is_empty()).skip_while(|turn| own(turn));
     let mut others = spoken.clone().filter(|turn| !own(turn)).map(|turn| names::fold(&turn.speaker));
     let first = others.next();
@@ -83,7 +83,7 @@ pub(crate) fn fit(
     turns: &[Turn],
     context: usize,
 ) -> Result<Vec<u32>> {
-    let newest = turns.last().filter(|turn| !names::same(&turn.speaker, &character.name));
+    let newest = turns.last().filter(|turn| !character.is_named(&turn.speaker));
     if newest.is_none_or(|turn| turn.text.trim().is_empty()) {
         return Err(Error::EmptyLine);
     }

@@ -337,7 +337,8 @@ impl Worker {
         self.counters.reply_tokens.fetch_add(drawn as u64, Ordering::Relaxed);
         self.counters.set_speed(self.speed.add(began.elapsed(), drawn));
 
-        if let Some(warming) = self.warming.take() {
+        if let (Some(warming), Some(count)) = (self.warming.take(), counts.get(self.speeches.len())) {
+            self.counters.prompt_tokens.fetch_add(*count as u64, Ordering::Relaxed);
             match results.next() {
                 Some(Ok(_)) if warming.sequence.unread() > 0 => return self.warming = Some(warming),
                 Some(Ok(_)) => loaded.remember(warming.sequence),

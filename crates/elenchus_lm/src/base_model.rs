@@ -10,7 +10,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result};
+use crate::{Error, Result, Weights};
 use fetch::{Fetch, copy_and_hash};
 
 /// The default model's file name.
@@ -62,6 +62,20 @@ pub fn fetch_default(progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf>
 pub fn verify_default(path: &Path) -> Result<()> {
     let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
     let sha256 = copy_and_hash(&mut file, &mut io::sink()).map_err(|source| Error::io(path, source))?;
+    check_sha256(path, &sha256)
+}
+
+/// Checks weights that were opened under the default model's name: what was fetched whole can still be damaged later.
+/// Files of other names pass.
+pub fn check_opened(weights: &Weights) -> Result<()> {
+    let path = weights.path();
+    if path.file_name().is_none_or(|name| name != DEFAULT_FILE) {
+        return Ok(());
+    }
+    check_sha256(path, &weights.sha256())
+}
+
+fn check_sha256(path: &Path, sha256: &str) -> Result<()> {
     if sha256 == DEFAULT_SHA256 {
         return Ok(());
     }
@@ -126,6 +140,19 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         fs::write(file.path(), "no model").unwrap();
         let error = verify_default(file.path()).unwrap_err().to_string();
+        assert!(error.contains(DEFAULT_SHA256) && error.contains("delete it"), "{error}");
+    }
+
+    #[test]
+    fn another_model_under_the_default_name_is_refused_when_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let check = |name: &str| {
+            let path = folder.path().join(name);
+            crate::testing::TinyModel::default().write_gguf(&path);
+            check_opened(&Weights::open(&path, &mut |_| {}).unwrap())
+        };
+        assert!(check("tiny.gguf").is_ok());
+        let error = check(DEFAULT_FILE).unwrap_err().to_string();
         assert!(error.contains(DEFAULT_SHA256) && error.contains("delete it"), "{error}");
     }
 }

@@ -89,6 +89,11 @@ impl Weights {
         self.hash
     }
 
+    /// [`Self::hash`] in hex, as characters and save games name a base.
+    pub fn sha256(&self) -> String {
+        crate::hex(&self.hash)
+    }
+
     /// Where it was opened.
     pub fn path(&self) -> &Path {
         &self.path

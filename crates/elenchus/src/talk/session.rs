@@ -10,10 +10,7 @@ use super::{
     saved::{Saved, SavedCharacter},
     screen::{JsonReply, Screen, show_json},
 };
-use crate::{
-    characters::Characters,
-    model::{hex, size},
-};
+use crate::{characters::Characters, model::size};
 
 /// What the characters call whoever sits at the keyboard; Plato's word for a guest without a name.
 const PLAYER: &str = "Stranger";
@@ -331,7 +328,7 @@ fn on_finished(
     if let Screen::Json = session.screen {
         let reply = JsonReply {
             character: name(finished.entity, &npcs, &characters),
-            adapter: report.adapter.map(|id| hex(&id.0)),
+            adapter: report.adapter.map(|id| id.to_string()),
             text: finished.text.clone(),
             stop: finished.stop,
             prompt_tokens: report.prompt_tokens,

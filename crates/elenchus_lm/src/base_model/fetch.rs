@@ -246,7 +246,7 @@ pub(super) fn copy_and_hash(from: &mut dyn Read, to: &mut dyn Write) -> io::Resu
         hash.update(&buffer[..count]);
         to.write_all(&buffer[..count])?;
     }
-    Ok(hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect())
+    Ok(crate::hex(&hash.finalize()))
 }
 
 #[cfg(test)]

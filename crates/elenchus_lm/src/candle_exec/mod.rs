@@ -63,10 +63,8 @@ impl CandleExecutor {
         let matrix = |name| Matrix::load(&weights.tensor(name)?, device, numerics).map_err(Error::from);
         let norm = |name| dense(&weights.tensor(name)?, device).map_err(Error::from);
         let embedding = Arc::new(matrix(TensorName::TokenEmbedding)?);
-        let is_tied = std::ptr::eq(
-            weights.tensor(TensorName::TokenEmbedding)?.bytes,
-            weights.tensor(TensorName::Output)?.bytes,
-        );
+        let is_tied =
+            std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
         let output = if is_tied { embedding.clone() } else { Arc::new(matrix(TensorName::Output)?) };
         let layers = (0..config.num_layers)
             .map(|layer| {
@@ -110,7 +108,10 @@ impl CandleExecutor {
                 return fail(format!("row {number} has no tokens"));
             }
             if let Some(id) = row.tokens.iter().find(|&&id| id as usize >= self.config.vocab_size) {
-                return fail(format!("row {number}: token {id} is outside the vocabulary of {}", self.config.vocab_size));
+                return fail(format!(
+                    "row {number}: token {id} is outside the vocabulary of {}",
+                    self.config.vocab_size
+                ));
             }
             if past + tokens > self.config.max_positions {
                 let limit = self.config.max_positions;
@@ -180,7 +181,11 @@ impl CandleExecutor {
             let rows = next..next + row.tokens.len();
             next = rows.end;
             if row.cache.is_on_device() {
-                row.cache.write_device(layer, &k.narrow(0, rows.start, rows.len())?, &v.narrow(0, rows.start, rows.len())?)?;
+                row.cache.write_device(
+                    layer,
+                    &k.narrow(0, rows.start, rows.len())?,
+                    &v.narrow(0, rows.start, rows.len())?,
+                )?;
             } else {
                 let values = rows.start * kv_dim..rows.end * kv_dim;
                 with_host(k, |k| with_host(v, |v| row.cache.write_host(layer, &k[values.clone()], &v[values])))??;
