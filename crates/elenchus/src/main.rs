@@ -4,6 +4,7 @@
 
 mod adapter;
 mod characters;
+mod data;
 mod model;
 mod talk;
 
@@ -29,6 +30,9 @@ enum Command {
     /// Inspect LoRA adapters
     #[command(subcommand)]
     Adapter(adapter::AdapterCommand),
+    /// Look at texts that a character could learn from
+    #[command(subcommand)]
+    Data(data::DataCommand),
 }
 
 fn main() -> ExitCode {
@@ -44,6 +48,7 @@ fn main() -> ExitCode {
         Command::Talk(args) => talk::run(args),
         Command::Model(command) => model::run(command),
         Command::Adapter(command) => adapter::run(command),
+        Command::Data(command) => data::run(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -80,6 +85,13 @@ mod tests {
         check("elenchus model logits --ids-file a --numerics exact --executor candle --out b", true);
         check("elenchus model logits --ids-file a --numerics rough --executor candle --out b", false);
         check("elenchus adapter inspect folder --base model.gguf", true);
+        check(
+            "elenchus data inspect a b --character Socrates --context 2 --alias SOC=Socrates --skip-broken --json",
+            true,
+        );
+        check("elenchus data inspect a --character Socrates --context 0", false);
+        check("elenchus data inspect a --character Socrates --alias SOC", false);
+        check("elenchus data inspect --character Socrates", false);
         check("elenchus", false);
     }
 }

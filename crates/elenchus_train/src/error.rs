@@ -1,0 +1,70 @@
+//! What can go wrong between a text and a trained adapter.
+
+use std::{fmt, io, path::PathBuf};
+
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors name file, line and field, and end with what to do about them.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file that cannot be read at all.
+    #[error("{}: {cause}{hint}", file.display())]
+    File {
+        /// The file.
+        file: PathBuf,
+        /// What the system says.
+        cause: io::Error,
+        /// The fix, led by a space; empty if what the system says is enough.
+        hint: &'static str,
+    },
+    /// A line that does not hold what it should, where the run was told to stop at one.
+    #[error("{0}")]
+    BrokenLine(BrokenLine),
+    /// An alias that leads nowhere or two ways.
+    #[error("alias `{alias}`: {reason}")]
+    Alias {
+        /// The name that was to be replaced.
+        alias: String,
+        /// What is wrong, and the fix.
+        reason: String,
+    },
+    /// The texts hold no words of the character.
+    #[error("{character} replies nowhere in these texts (hint: {hint})")]
+    NoReplies {
+        /// The character as it was looked for.
+        character: String,
+        /// Who speaks there, or what else to do.
+        hint: String,
+    },
+    /// Pairs that do not say who replies, and cannot be the character's.
+    #[error(
+        "a pair of {work} does not say who replies, and {character} speaks right before the reply, so it is somebody else's (hint: name who replies in a field `character`, or leave the file out)"
+    )]
+    NotTheirs {
+        /// The work the pair is from.
+        work: String,
+        /// The character whose pairs were asked for.
+        character: String,
+    },
+    /// Pairs that cannot be split as asked.
+    #[error("split: {0}")]
+    Split(String),
+}
+
+/// A line that does not hold what it should.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BrokenLine {
+    /// The file.
+    pub file: PathBuf,
+    /// The line, counted from 1 in the unpacked text.
+    pub line: usize,
+    /// Which field, what is wrong with it, and the fix.
+    pub reason: String,
+}
+
+impl fmt::Display for BrokenLine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.file.display(), self.line, self.reason)
+    }
+}
