@@ -1,6 +1,6 @@
 //! The readers and pairs on whole works. Run only when asked for, because the texts are not part of the project.
 
-use std::{collections::BTreeMap, env, num::NonZeroUsize, path::PathBuf};
+use std::{collections::BTreeMap, env, fs, num::NonZeroUsize, path::PathBuf};
 
 use elenchus_train::data::{Filters, LongReplies, OnBroken, Pair, Speakers, Stats, Texts, filter, pairs, read};
 
@@ -45,6 +45,42 @@ fn shared_every_file_of_dialogue_reads_without_a_broken_line() {
     let lore = read(&[folder.join("lore.jsonl")], &Speakers::default(), OnBroken::Skip).unwrap();
     assert_eq!((lore.dialogues.len(), lore.pairs.len(), lore.broken.len()), (0, 0, 2699));
     assert!(lore.broken.iter().all(|line| line.reason.contains("neither `turns` nor `reply`")));
+}
+
+#[test]
+fn shared_a_work_printed_as_project_gutenberg_prints_it_reads_the_same() {
+    let Some(folder) = plato() else { return };
+    let temp = tempfile::tempdir().unwrap();
+    for dialogue in texts(&[folder.join("drama.jsonl")]).dialogues {
+        let mut printed = format!("Title: {}\r\n\r\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\r\n", dialogue.work);
+        printed.push_str("\r\nPERSONS OF THE DIALOGUE: Somebody, Another.\r\n\r\nSCENE: The agora.\r\n");
+        for turn in dialogue.turns.iter().map(|spoken| &spoken.turn) {
+            printed.push_str("\r\n");
+            let (mut column, line) = (0, format!("{}: {}", turn.speaker.to_uppercase(), turn.text));
+            for word in line.split_whitespace() {
+                let wraps = column + word.len() > 72;
+                printed.push_str(if wraps {
+                    "\r\n"
+                } else if column > 0 {
+                    " "
+                } else {
+                    ""
+                });
+                printed.push_str(word);
+                column = if wraps { 0 } else { column } + word.len() + 1;
+            }
+            printed.push_str("\r\n");
+        }
+        printed.push_str("\r\n*** END OF THE PROJECT GUTENBERG EBOOK X ***\r\nLICENSE: none of it is a turn.\r\n");
+        let file = temp.path().join("pg1.txt");
+        fs::write(&file, printed).unwrap();
+        let read = texts(&[file]).dialogues.remove(0);
+        assert_eq!((&read.work, read.turns.len()), (&dialogue.work, dialogue.turns.len()));
+        for (read, written) in read.turns.iter().zip(&dialogue.turns) {
+            let words = written.turn.text.split_whitespace().collect::<Vec<_>>().join(" ");
+            assert_eq!((&read.turn.speaker, &read.turn.text), (&written.turn.speaker, &words));
+        }
+    }
 }
 
 #[test]
