@@ -28,7 +28,7 @@ pub mod testing;
 mod tokenizer;
 mod weights;
 
-pub use candle_exec::{CandleExecutor, Numerics, PackedSequences, TrainableLora, TrainablePair};
+pub use candle_exec::{CandleExecutor, LoraDropout, Numerics, PackedSequences, TrainableLora, TrainablePair};
 pub use chat_template::{ChatTemplate, Message, Role};
 pub use config::{Architecture, Linear, ModelConfig, RopeLayout};
 pub use device::ComputeDevice;
@@ -37,7 +37,7 @@ pub use executor::{Executor, Logits, Row};
 pub use generate::generate;
 pub use hex::hex;
 pub use kv_cache::KvCache;
-pub use lora::{Adapter, AdapterId, LoraAdapter, LoraPair};
+pub use lora::{Adapter, AdapterId, LoraAdapter, LoraPair, Precision};
 pub use sampler::{Rng, Sampler, SamplerSettings};
 pub use tokenizer::{Markup, Tokenizer};
 pub use weights::{RawTensor, TensorName, Weights};

@@ -5,15 +5,16 @@
 //! name rather than ignored.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     fs,
+    io::Write,
     path::Path,
     sync::{Arc, LazyLock},
 };
 
 use regex::Regex;
-use safetensors::{Dtype, SafeTensors};
-use serde_json::Value;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
 use crate::{Error, Linear, ModelConfig, Result};
@@ -105,6 +106,83 @@ impl LoraAdapter {
         }
         let hash = hash_pairs(&pairs);
         Ok(Self { name: name.to_owned(), pairs, hash })
+    }
+
+    /// An adapter from its updates, as a trainer has them.
+    pub fn from_pairs(name: &str, pairs: BTreeMap<(usize, Linear), LoraPair>) -> Self {
+        let hash = hash_pairs(&pairs);
+        Self { name: name.to_owned(), pairs, hash }
+    }
+
+    /// Writes the folder as PEFT does. Each file appears whole or not at all (temporary file, then rename), the weights
+    /// last, so that a game that watches the folder reads both once they belong together.
+    pub fn save(&self, folder: &Path, base_model_name: &str, precision: Precision) -> Result<()> {
+        fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
+        let config = serde_json::to_vec_pretty(&self.peft_config(base_model_name)).expect("plain JSON");
+        write_whole(&folder.join("adapter_config.json"), &config)?;
+        write_whole(&folder.join("adapter_model.safetensors"), &self.to_safetensors(precision)?)
+    }
+
+    /// `adapter_config.json`: the commonest rank and alpha, and patterns for the modules that have others.
+    fn peft_config(&self, base_model_name: &str) -> Value {
+        let alpha = |pair: &LoraPair| (f64::from(pair.scaling) * pair.rank as f64 * 1e4).round() / 1e4;
+        let mut counts: BTreeMap<(usize, u64), usize> = BTreeMap::new();
+        for pair in self.pairs.values() {
+            *counts.entry((pair.rank, alpha(pair).to_bits())).or_default() += 1;
+        }
+        let (rank, common_alpha) = counts
+            .into_iter()
+            .max_by_key(|(_, count)| *count)
+            .map_or((8, 8.0), |(key, _)| (key.0, f64::from_bits(key.1)));
+        let module = |layer: usize, linear: Linear| format!("layers.{layer}.{}.{linear}", linear.hf_module());
+        let mut rank_pattern = serde_json::Map::new();
+        let mut alpha_pattern = serde_json::Map::new();
+        for (&(layer, linear), pair) in &self.pairs {
+            if pair.rank != rank {
+                rank_pattern.insert(module(layer, linear), pair.rank.into());
+            }
+            if alpha(pair) != common_alpha {
+                alpha_pattern.insert(module(layer, linear), alpha(pair).into());
+            }
+        }
+        let targets: BTreeSet<&str> = self.pairs.keys().map(|(_, linear)| linear.hf_name()).collect();
+        json!({
+            "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model_name,
+            "inference_mode": true, "r": rank, "lora_alpha": common_alpha, "lora_dropout": 0.0, "use_rslora": false,
+            "use_dora": false, "bias": "none", "fan_in_fan_out": false, "modules_to_save": null,
+            "rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern, "target_modules": targets,
+        })
+    }
+
+    fn to_safetensors(&self, precision: Precision) -> Result<Vec<u8>> {
+        let dtype = match precision {
+            Precision::F32 => Dtype::F32,
+            Precision::F16 => Dtype::F16,
+        };
+        let bytes = |values: &[f32]| -> Vec<u8> {
+            match precision {
+                Precision::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+                Precision::F16 => values.iter().flat_map(|value| half::f16::from_f32(*value).to_le_bytes()).collect(),
+            }
+        };
+        let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = self
+            .pairs
+            .iter()
+            .flat_map(|(&(layer, linear), pair)| {
+                let LoraPair { a, b, rank, .. } = pair;
+                [
+                    (tensor_name(layer, linear, Half::A), vec![*rank, a.len() / rank], bytes(a)),
+                    (tensor_name(layer, linear, Half::B), vec![b.len() / rank, *rank], bytes(b)),
+                ]
+            })
+            .collect();
+        let fail = |error: safetensors::SafeTensorError| Error::adapter(&self.name, error.to_string());
+        let views = tensors
+            .iter()
+            .map(|(name, shape, bytes)| Ok((name, TensorView::new(dtype, shape.clone(), bytes).map_err(fail)?)))
+            .collect::<Result<Vec<_>>>()?;
+        let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+        safetensors::serialize(views, Some(metadata)).map_err(fail)
     }
 
     /// Checks every tensor against a base model's shapes.
@@ -272,6 +350,28 @@ fn first_match(pattern: &[(Regex, f64)], module: &str) -> Option<f64> {
     pattern.iter().find(|(regex, _)| regex.is_match(module)).map(|(_, value)| *value)
 }
 
+/// How an adapter's weights are written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Precision {
+    /// Four bytes a weight: what training holds.
+    F32,
+    /// Two bytes a weight: what ships.
+    F16,
+}
+
+/// PEFT's name of a tensor.
+pub(crate) fn tensor_name(layer: usize, linear: Linear, half: Half) -> String {
+    format!("base_model.model.model.layers.{layer}.{}.{linear}.lora_{half:?}.weight", linear.hf_module())
+}
+
+fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
+    let folder = path.parent().unwrap_or_else(|| Path::new("."));
+    let fail = |source| Error::io(path, source);
+    let mut file = tempfile::Builder::new().prefix(".adapter-").suffix(".tmp").tempfile_in(folder).map_err(fail)?;
+    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(fail)?;
+    file.persist(path).map(drop).map_err(|error| fail(error.error))
+}
+
 /// Where a tensor belongs.
 struct TensorKey {
     layer: usize,
@@ -279,8 +379,9 @@ struct TensorKey {
     half: Half,
 }
 
-#[derive(Clone, Copy)]
-enum Half {
+/// One of a pair's two matrices.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Half {
     A = 0,
     B = 1,
 }
@@ -365,8 +466,6 @@ fn hash_pairs(pairs: &BTreeMap<(usize, Linear), LoraPair>) -> [u8; 32] {
 
 #[cfg(test)]
 mod tests {
-    use safetensors::tensor::TensorView;
-
     use super::*;
 
     const CONFIG: &str = r#"{"peft_type": "LORA", "r": 2, "lora_alpha": 4, "bias": "none", "later_key": 1}"#;
@@ -420,6 +519,24 @@ mod tests {
         assert_eq!(scaling("\"alpha_pattern\": {\"layers.0.self_attn.q_proj\": 6}"), 3.0);
         assert_eq!(scaling("\"alpha_pattern\": {\"v_proj\": 10}"), 2.0);
         assert_eq!(scaling("\"r\": 9, \"rank_pattern\": {\".*q_proj\": 2}"), 2.0);
+    }
+
+    #[test]
+    fn what_is_saved_is_read_back_in_both_precisions() {
+        let pair = |rank: usize, scaling| {
+            let values = |count: usize| (0..count).map(|at| at as f32 / 8.0 - 1.0).collect();
+            LoraPair { a: values(rank * 4), b: values(6 * rank), rank, scaling }
+        };
+        let pairs = [((0, Linear::Q), pair(2, 2.0)), ((0, Linear::Down), pair(3, 2.0)), ((1, Linear::Q), pair(2, 0.5))];
+        let adapter = LoraAdapter::from_pairs("it", BTreeMap::from(pairs));
+        for precision in [Precision::F32, Precision::F16] {
+            let folder = tempfile::tempdir().unwrap();
+            adapter.save(folder.path(), "base", precision).unwrap();
+            let back = LoraAdapter::open(folder.path()).unwrap();
+            assert_eq!(back.pairs(), adapter.pairs(), "{precision:?}");
+            assert_eq!(back.hash(), adapter.hash());
+            assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2, "nothing else is left behind");
+        }
     }
 
     #[test]

@@ -3,7 +3,7 @@
 //! The id of a byte's token is the byte, so a test can read ids. Letters that can be printed win most draws; a reply of
 //! the tiny model is gibberish, but one that depends on every token before it.
 
-use std::{collections::HashMap, fs, path::Path};
+use std::{collections::BTreeMap, path::Path};
 
 use candle_core::{
     Device, Tensor,
@@ -11,11 +11,9 @@ use candle_core::{
 };
 use rand::{Rng as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
-use safetensors::{Dtype, tensor::TensorView};
-use serde_json::json;
 
 use crate::{
-    Architecture, Linear, ModelConfig, RopeLayout, TensorName,
+    Architecture, Linear, LoraAdapter, LoraPair, ModelConfig, Precision, RopeLayout, TensorName,
     gguf::{GgufWriter, Value},
     tokenizer::byte_to_char,
 };
@@ -145,31 +143,17 @@ impl TinyModel {
 /// Panics where the folder cannot be written.
 pub fn write_random_adapter(folder: &Path, config: &ModelConfig, rank: usize, seed: u64) {
     let mut rng = Pcg64Mcg::seed_from_u64(seed);
-    let mut tensors: HashMap<String, (Vec<usize>, Vec<u8>)> = HashMap::new();
+    let mut pairs = BTreeMap::new();
     for layer in 0..config.num_layers {
         for linear in [Linear::Q, Linear::V] {
             let (rows, columns) = linear.shape(config);
             let a = uniform(&mut rng, rank * columns, 1.0 / (columns as f32).sqrt());
             let b = uniform(&mut rng, rows * rank, 1.0 / (rank as f32).sqrt());
-            let module = format!("base_model.model.model.layers.{layer}.{}.{}", linear.hf_module(), linear.hf_name());
-            tensors.insert(format!("{module}.lora_A.weight"), (vec![rank, columns], le_bytes(&a)));
-            tensors.insert(format!("{module}.lora_B.weight"), (vec![rows, rank], le_bytes(&b)));
+            pairs.insert((layer, linear), LoraPair { a, b, rank, scaling: 2.0 });
         }
     }
-    let views = tensors.iter().map(|(name, (shape, bytes))| {
-        (name, TensorView::new(Dtype::F32, shape.clone(), bytes).expect("shape and length agree"))
-    });
-    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
-    let weights = safetensors::serialize(views, Some(metadata)).expect("a small file");
-    let settings = json!({
-        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": "tiny", "inference_mode": true,
-        "r": rank, "lora_alpha": 2 * rank, "lora_dropout": 0.0, "use_rslora": false, "use_dora": false, "bias": "none",
-        "fan_in_fan_out": false, "modules_to_save": null, "rank_pattern": {}, "alpha_pattern": {},
-        "target_modules": ["q_proj", "v_proj"],
-    });
-    fs::create_dir_all(folder).expect("the adapter's folder could be made");
-    fs::write(folder.join("adapter_config.json"), settings.to_string()).expect("its settings could be written");
-    fs::write(folder.join("adapter_model.safetensors"), weights).expect("its weights could be written");
+    let adapter = LoraAdapter::from_pairs("random", pairs);
+    adapter.save(folder, "random", Precision::F32).expect("the adapter's folder could be written");
 }
 
 /// Weights scaled so that attention looks somewhere, each block changes the stream, and logits differ by several units.
@@ -206,13 +190,9 @@ fn uniform(rng: &mut Pcg64Mcg, count: usize, deviation: f32) -> Vec<f32> {
     (0..count).map(|_| (rng.random::<f32>() - 0.5) * width).collect()
 }
 
-fn le_bytes(values: &[f32]) -> Vec<u8> {
-    values.iter().flat_map(|value| value.to_le_bytes()).collect()
-}
-
 #[cfg(test)]
 mod tests {
-    use std::collections::HashSet;
+    use std::{collections::HashSet, fs};
 
     use candle_core::quantized::gguf_file::Content;
     use candle_transformers::models::quantized_llama::ModelWeights;

@@ -49,7 +49,7 @@ fn shared_sft_loss_and_gradients_equal_peft() {
     let executor = executor(real_weights(), Numerics::Exact);
     let lora = TrainableLora::new(&LoraAdapter::open(&folder.join("adapter")).unwrap(), &executor).unwrap();
     let packed = PackedSequences { tokens: &tokens, lengths: &lengths };
-    let hidden = executor.hidden_states(packed, Some(&lora)).unwrap();
+    let hidden = executor.hidden_states(packed, Some(&lora), None).unwrap();
     let hidden = hidden.index_select(&Tensor::new(positions, &Device::Cpu).unwrap(), 0).unwrap();
     let logprobs = executor.token_logprobs(&hidden, &targets, true).unwrap();
     let ours: Vec<f32> = logprobs.to_vec1().unwrap();

@@ -22,7 +22,7 @@ use crate::{
     kv_cache::PageLayout,
 };
 
-pub use train::{PackedSequences, TrainableLora, TrainablePair};
+pub use train::{LoraDropout, PackedSequences, TrainableLora, TrainablePair};
 
 /// How base weights take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -6,12 +6,17 @@
 use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
+use rand::{Rng, SeedableRng};
+use rand_pcg::Pcg64Mcg;
 
 use super::{
     CandleExecutor,
     ops::{Rotation, causal_attention, frozen_linear, rms_norm, rope, swiglu, token_logprobs},
 };
-use crate::{Error, Linear, LoraAdapter, Result};
+use crate::{
+    Error, Linear, LoraAdapter, LoraPair, Result,
+    lora::{Half, tensor_name},
+};
 
 /// An adapter that learns.
 pub struct TrainableLora {
@@ -43,9 +48,67 @@ impl TrainableLora {
         Ok(Self { pairs: pairs.collect::<Result<_>>()? })
     }
 
+    /// A fresh adapter on some linears of every layer, as PEFT begins: A uniform in `±1 / sqrt(in_features)` (Kaiming with
+    /// `a = sqrt(5)`), B zero, so that the voice is at first the base's.
+    pub fn fresh(executor: &CandleExecutor, linears: &[Linear], rank: usize, alpha: f32, seed: u64) -> Result<Self> {
+        let mut rng = Pcg64Mcg::seed_from_u64(seed);
+        let mut pairs = BTreeMap::new();
+        for layer in 0..executor.config.num_layers {
+            for &linear in linears {
+                let (out_features, in_features) = linear.shape(&executor.config);
+                let bound = 1.0 / (in_features as f32).sqrt();
+                let a = (0..rank * in_features).map(|_| rng.random_range(-bound..bound)).collect();
+                let b = vec![0.0; out_features * rank];
+                pairs.insert((layer, linear), LoraPair { a, b, rank, scaling: alpha / rank as f32 });
+            }
+        }
+        Self::new(&LoraAdapter::from_pairs("fresh", pairs), executor)
+    }
+
+    /// The adapter as it is now; later steps do not change it.
+    pub fn to_adapter(&self, name: &str) -> Result<LoraAdapter> {
+        let values = |var: &Var| var.flatten_all()?.to_vec1::<f32>();
+        let pairs = self.pairs.iter().map(|(&key, pair)| {
+            let rank = pair.a.dim(0)?;
+            Ok((key, LoraPair { a: values(&pair.a)?, b: values(&pair.b)?, rank, scaling: pair.scaling }))
+        });
+        Ok(LoraAdapter::from_pairs(name, pairs.collect::<Result<_>>()?))
+    }
+
+    /// The variables by the names PEFT gives their tensors.
+    pub fn vars(&self) -> Vec<(String, Var)> {
+        let both = |(&(layer, linear), pair): (&(usize, Linear), &TrainablePair)| {
+            [
+                (tensor_name(layer, linear, Half::A), pair.a.clone()),
+                (tensor_name(layer, linear, Half::B), pair.b.clone()),
+            ]
+        };
+        self.pairs.iter().flat_map(both).collect()
+    }
+
     /// The variables by layer and linear.
     pub fn pairs(&self) -> &BTreeMap<(usize, Linear), TrainablePair> {
         &self.pairs
+    }
+}
+
+/// Dropout on what enters A, as PEFT's `lora_dropout`: each adapted linear draws a mask of its own.
+pub struct LoraDropout {
+    /// The share that is left out, below 1.
+    pub probability: f32,
+    rng: Pcg64Mcg,
+}
+
+impl LoraDropout {
+    /// Masks that a seed determines.
+    pub fn new(probability: f32, seed: u64) -> Self {
+        Self { probability, rng: Pcg64Mcg::seed_from_u64(seed) }
+    }
+
+    fn apply(&mut self, x: &Tensor) -> candle_core::Result<Tensor> {
+        let keep = 1.0 - self.probability;
+        let draw = |_| if self.rng.random::<f32>() < keep { 1.0 / keep } else { 0.0 };
+        x * Tensor::from_vec((0..x.elem_count()).map(draw).collect::<Vec<f32>>(), x.shape(), x.device())?
     }
 }
 
@@ -61,7 +124,12 @@ pub struct PackedSequences<'a> {
 impl CandleExecutor {
     /// Hidden states before the head of every token, `(tokens, hidden_size)`, differentiable by the variables of `lora`.
     /// Sequences do not see each other.
-    pub fn hidden_states(&self, batch: PackedSequences<'_>, lora: Option<&TrainableLora>) -> Result<Tensor> {
+    pub fn hidden_states(
+        &self,
+        batch: PackedSequences<'_>,
+        lora: Option<&TrainableLora>,
+        mut dropout: Option<&mut LoraDropout>,
+    ) -> Result<Tensor> {
         let PackedSequences { tokens, lengths } = batch;
         let vocab_size = self.config.vocab_size;
         if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
@@ -77,10 +145,14 @@ impl CandleExecutor {
         let eps = self.config.rms_norm_eps;
         let mut x = self.embedding.embed(&Tensor::new(tokens, &self.device)?)?;
         for (number, layer) in self.layers.iter().enumerate() {
-            let linear = |x: &Tensor, linear: Linear| -> candle_core::Result<Tensor> {
+            let mut linear = |x: &Tensor, linear: Linear| -> candle_core::Result<Tensor> {
                 let y = frozen_linear(x, &layer.linears[linear as usize])?;
                 let Some(pair) = lora.and_then(|lora| lora.pairs.get(&(number, linear))) else { return Ok(y) };
                 let b = orders.apply(pair.b.as_tensor(), linear)?;
+                let x = match dropout.as_deref_mut().filter(|dropout| dropout.probability > 0.0) {
+                    Some(dropout) => dropout.apply(x)?,
+                    None => x.clone(),
+                };
                 y + (x.matmul(&pair.a.t()?)?.matmul(&b.t()?)? * f64::from(pair.scaling))?
             };
             let h = rms_norm(&x, &layer.attention_norm, eps)?;
