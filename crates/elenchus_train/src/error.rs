@@ -47,6 +47,25 @@ pub enum Error {
         /// The character whose pairs were asked for.
         character: String,
     },
+    /// A variable that would never learn.
+    #[error(
+        "variable `{0}` has no gradient: the loss does not depend on it (hint: is its adapter worn in the forward pass?)"
+    )]
+    NoGradient(String),
+    /// An optimiser state that belongs to other variables.
+    #[error("optimiser state: {0} (hint: resume with the configuration the run was started with)")]
+    OptimiserState(String),
+    /// A chat template whose prompts are not the beginning of its conversations.
+    #[error(
+        "the chat template does not continue its own prompt with the reply and an end token, so training would teach what the game never reads (hint: use a model whose template does)"
+    )]
+    Template,
+    /// The language model failed.
+    #[error(transparent)]
+    Model(#[from] elenchus_lm::Error),
+    /// The tensor library refused an operation.
+    #[error(transparent)]
+    Candle(#[from] candle_core::Error),
     /// Pairs that cannot be split as asked.
     #[error("split: {0}")]
     Split(String),

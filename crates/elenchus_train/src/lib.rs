@@ -4,7 +4,15 @@
 //! [`elenchus_dialogue::messages`], the game's own prompt, so that what is trained is what is heard. This crate knows
 //! no Bevy, and reads files only where it is told to.
 
+mod adamw;
 pub mod data;
 mod error;
+mod example;
+mod perplexity;
+mod schedule;
 
+pub use adamw::{AdamW, AdamWSettings};
 pub use error::{BrokenLine, Error, Result};
+pub use example::{Example, example};
+pub use perplexity::{Perplexity, perplexity};
+pub use schedule::{Decay, Schedule};

@@ -1,0 +1,83 @@
+//! A pair as the tokens the game would read and the tokens the character should say.
+//!
+//! The prompt is the game's own (`elenchus_dialogue::messages` through the model's chat template); only the reply and the
+//! token that ends it are learned from.
+
+use elenchus_dialogue::{Character, messages};
+use elenchus_lm::{ChatTemplate, Message, Role, Tokenizer};
+
+use crate::{Error, Result, data::Pair};
+
+/// Tokens of a prompt and its reply.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Example {
+    /// Prompt, reply and, unless the reply was cut, the token that ends it.
+    pub tokens: Vec<u32>,
+    /// Where the reply begins.
+    pub reply_start: usize,
+    /// Whether the last token ends the reply.
+    pub is_ended: bool,
+}
+
+/// The example of a pair, its reply cut behind `max_tokens` tokens in all; `None` if the prompt alone has as many.
+///
+/// # Errors
+/// The template does not put a reply where it asks for one, so that training would teach what the game never reads.
+pub fn example(
+    pair: &Pair,
+    character: &Character,
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    max_tokens: usize,
+) -> Result<Option<Example>> {
+    let mut messages = messages(character, &[], &pair.context);
+    let prompt = template.encode(tokenizer, &messages, true)?;
+    messages.push(Message { role: Role::Assistant, content: pair.reply.clone() });
+    let mut tokens = template.encode(tokenizer, &messages, false)?;
+    if !tokens.starts_with(&prompt) {
+        return Err(Error::Template);
+    }
+    let end = tokens[prompt.len()..].iter().position(|&id| tokenizer.is_end(id)).ok_or(Error::Template)?;
+    tokens.truncate(prompt.len() + end + 1);
+    let is_ended = tokens.len() <= max_tokens;
+    tokens.truncate(max_tokens);
+    let reply_start = prompt.len();
+    Ok((tokens.len() > reply_start).then_some(Example { tokens, reply_start, is_ended }))
+}
+
+#[cfg(test)]
+mod tests {
+    use elenchus_dialogue::Turn;
+    use elenchus_lm::{
+        Weights,
+        testing::{IM_END, TinyModel},
+    };
+
+    use super::*;
+
+    #[test]
+    fn the_prompt_is_the_games_and_the_reply_is_what_is_learned() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        TinyModel::default().write_gguf(&path);
+        let weights = Weights::open(&path, &mut |_| {}).unwrap();
+        let (tokenizer, template) = (weights.tokenizer().unwrap(), weights.chat_template().unwrap());
+        let character = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]";
+        let character = Character::parse(character, "test").unwrap();
+        let context = vec![Turn { speaker: "Socrates".into(), text: "What is virtue?".into() }];
+        let pair = Pair { work: "w".into(), context, reply: "I do not know.".into(), confidence: 1.0 };
+        let of = |max| example(&pair, &character, &tokenizer, &template, max).unwrap();
+
+        let whole = of(1000).unwrap();
+        let prompt = template.encode(&tokenizer, &messages(&character, &[], &pair.context), true).unwrap();
+        assert_eq!(whole.tokens[..whole.reply_start], prompt);
+        assert_eq!(tokenizer.decode(&whole.tokens[whole.reply_start..]), "I do not know.");
+        assert_eq!((whole.tokens.last(), whole.is_ended), (Some(&IM_END), true));
+
+        let cut = of(whole.tokens.len() - 5).unwrap();
+        assert_eq!(tokenizer.decode(&cut.tokens[cut.reply_start..]), "I do not k");
+        assert!(!cut.is_ended);
+        assert_eq!(of(whole.reply_start), None);
+        assert!(of(whole.reply_start + 1).is_some());
+    }
+}

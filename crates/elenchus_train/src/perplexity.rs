@@ -1,0 +1,146 @@
+//! How well a model foresees a character's replies: the measure of what an adapter has learned.
+
+use candle_core::Tensor;
+use elenchus_lm::{CandleExecutor, PackedSequences, TrainableLora};
+
+use crate::{Example, Result};
+
+/// Tokens read in one forward pass, at least one example.
+const BATCH_TOKENS: usize = 1024;
+
+/// Sums over the replies of some examples.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct Perplexity {
+    /// Tokens of replies, end tokens left out.
+    pub tokens: usize,
+    /// Sum of their log-probabilities.
+    pub logprob: f64,
+    /// End tokens.
+    pub end_tokens: usize,
+    /// Sum of theirs.
+    pub end_logprob: f64,
+}
+
+impl Perplexity {
+    /// `exp` of the mean negative log-probability of a reply's token; NaN without tokens.
+    pub fn of_tokens(&self) -> f64 {
+        (-self.logprob / self.tokens as f64).exp()
+    }
+
+    /// The same of the tokens that end replies.
+    pub fn of_ends(&self) -> f64 {
+        (-self.end_logprob / self.end_tokens as f64).exp()
+    }
+}
+
+/// Reply perplexity under an adapter, or the base's without one. `progress` hears how many examples were read.
+pub fn perplexity(
+    executor: &CandleExecutor,
+    lora: Option<&TrainableLora>,
+    examples: &[Example],
+    mut progress: impl FnMut(usize),
+) -> Result<Perplexity> {
+    let mut sums = Perplexity::default();
+    let mut read = 0;
+    while read < examples.len() {
+        let mut tokens = 0;
+        let fits = |example: &&Example| {
+            tokens += example.tokens.len();
+            tokens <= BATCH_TOKENS
+        };
+        let count = examples[read..].iter().take_while(fits).count().max(1);
+        add(&mut sums, executor, lora, &examples[read..read + count])?;
+        read += count;
+        progress(read);
+    }
+    Ok(sums)
+}
+
+fn add(
+    sums: &mut Perplexity,
+    executor: &CandleExecutor,
+    lora: Option<&TrainableLora>,
+    examples: &[Example],
+) -> Result<()> {
+    let tokens: Vec<u32> = examples.iter().flat_map(|example| &example.tokens).copied().collect();
+    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
+    let (mut positions, mut targets, mut is_end) = (Vec::new(), Vec::new(), Vec::new());
+    let mut start = 0;
+    for example in examples {
+        for at in example.reply_start..example.tokens.len() {
+            // The token before foresees it.
+            positions.push((start + at - 1) as u32);
+            targets.push(example.tokens[at]);
+            is_end.push(example.is_ended && at + 1 == example.tokens.len());
+        }
+        start += example.tokens.len();
+    }
+    let hidden = executor.hidden_states(PackedSequences { tokens: &tokens, lengths: &lengths }, lora, None)?;
+    let hidden = hidden.detach().index_select(&Tensor::new(positions, hidden.device())?, 0)?;
+    let logprobs = executor.token_logprobs(&hidden, &targets, false)?.to_vec1::<f32>()?;
+    for (logprob, is_end) in logprobs.into_iter().zip(is_end) {
+        let (count, sum) =
+            if is_end { (&mut sums.end_tokens, &mut sums.end_logprob) } else { (&mut sums.tokens, &mut sums.logprob) };
+        *count += 1;
+        *sum += f64::from(logprob);
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::Device;
+    use elenchus_lm::{
+        Adapter, Executor, Logits, LoraAdapter, Numerics, Row, Weights,
+        testing::{TinyModel, write_random_adapter},
+    };
+
+    use super::*;
+
+    /// Against the game's own forward: logits of all positions, one example at a time.
+    #[test]
+    fn equals_what_the_games_forward_gives() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        TinyModel::default().write_gguf(&path);
+        let weights = Weights::open(&path, &mut |_| {}).unwrap();
+        let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap();
+        write_random_adapter(folder.path(), weights.config(), 4, 7);
+        let lora = LoraAdapter::open(folder.path()).unwrap();
+        let trainable = TrainableLora::new(&lora, &executor).unwrap();
+        let adapter = Adapter::new(std::sync::Arc::new(lora));
+
+        let text = |from: u32, count: u32| (from..from + count).map(|at| 32 + at * 7 % 90).collect::<Vec<u32>>();
+        let examples = [
+            Example { tokens: text(3, 50), reply_start: 31, is_ended: true },
+            Example { tokens: text(9, 1100), reply_start: 1090, is_ended: false },
+            Example { tokens: text(1, 12), reply_start: 4, is_ended: true },
+        ];
+        let mut heard = Vec::new();
+        let ours = perplexity(&executor, Some(&trainable), &examples, |read| heard.push(read)).unwrap();
+        assert_eq!(heard, [1, 2, 3]);
+
+        let mut expected = Perplexity::default();
+        let vocab_size = weights.config().vocab_size;
+        for example in &examples {
+            let mut cache = executor.new_cache();
+            let row = Row { tokens: &example.tokens, adapter: Some(&adapter), cache: &mut cache, logits: Logits::All };
+            let logits = executor.forward(&mut [row]).unwrap().remove(0);
+            for at in example.reply_start..example.tokens.len() {
+                let row = &logits[(at - 1) * vocab_size..at * vocab_size];
+                let total: f64 = row.iter().map(|&logit| f64::from(logit).exp()).sum();
+                let logprob = f64::from(row[example.tokens[at] as usize]) - total.ln();
+                if example.is_ended && at + 1 == example.tokens.len() {
+                    expected.end_tokens += 1;
+                    expected.end_logprob += logprob;
+                } else {
+                    expected.tokens += 1;
+                    expected.logprob += logprob;
+                }
+            }
+        }
+        assert_eq!((ours.tokens, ours.end_tokens), (expected.tokens, expected.end_tokens));
+        assert!((ours.of_tokens() / expected.of_tokens() - 1.0).abs() < 1e-4, "{ours:?} instead of {expected:?}");
+        assert!((ours.of_ends() / expected.of_ends() - 1.0).abs() < 1e-4);
+    }
+}
