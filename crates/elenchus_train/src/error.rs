@@ -55,6 +55,33 @@ pub enum Error {
     /// An optimiser state that belongs to other variables.
     #[error("optimiser state: {0} (hint: resume with the configuration the run was started with)")]
     OptimiserState(String),
+    /// A training configuration that cannot be used.
+    #[error("{file}: {reason}")]
+    Config {
+        /// The file.
+        file: String,
+        /// Which field, what it holds, and the fix.
+        reason: String,
+    },
+    /// A run folder that cannot be used or continued.
+    #[error("run {}: {reason}", folder.display())]
+    Run {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong, and the fix.
+        reason: String,
+    },
+    /// The loss left the numbers.
+    #[error("the loss of step {step} is {loss} (hint: lower `learning_rate`)")]
+    Diverged {
+        /// The step, from 0.
+        step: u64,
+        /// NaN or infinite.
+        loss: f64,
+    },
+    /// A character that cannot be used.
+    #[error(transparent)]
+    Character(#[from] elenchus_dialogue::Error),
     /// A chat template whose prompts are not the beginning of its conversations.
     #[error(
         "the chat template does not continue its own prompt with the reply and an end token, so training would teach what the game never reads (hint: use a model whose template does)"

@@ -9,10 +9,16 @@ pub mod data;
 mod error;
 mod example;
 mod perplexity;
+mod run_folder;
 mod schedule;
+mod sft;
+mod sft_config;
 
 pub use adamw::{AdamW, AdamWSettings};
 pub use error::{BrokenLine, Error, Result};
 pub use example::{Example, example};
 pub use perplexity::{Perplexity, perplexity};
+pub use run_folder::RunFolder;
 pub use schedule::{Decay, Schedule};
+pub use sft::{Learner, SftEvent, StepReport, train};
+pub use sft_config::{LoraSettings, SftConfig, SftSettings};

@@ -3,13 +3,14 @@
 
 use std::collections::HashSet;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::{Pair, words};
 
 /// Which pairs are fit to learn from.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
 pub struct Filters {
     /// Words of a reply at least.
     pub min_reply_words: usize,
@@ -28,7 +29,8 @@ pub struct Filters {
 }
 
 /// What becomes of a reply with too many words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
 pub enum LongReplies {
     /// Cut behind the last sentence that fits; dropped if its first sentence does not.
     Cut,
