@@ -7,6 +7,7 @@ mod characters;
 mod data;
 mod model;
 mod talk;
+mod train;
 
 use std::process::ExitCode;
 
@@ -33,6 +34,12 @@ enum Command {
     /// Look at texts that a character could learn from
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Train adapters
+    #[command(subcommand)]
+    Train(train::TrainCommand),
+    /// Measure what adapters have learned
+    #[command(subcommand)]
+    Eval(train::EvalCommand),
 }
 
 fn main() -> ExitCode {
@@ -49,6 +56,8 @@ fn main() -> ExitCode {
         Command::Model(command) => model::run(command),
         Command::Adapter(command) => adapter::run(command),
         Command::Data(command) => data::run(command),
+        Command::Train(command) => train::run(command),
+        Command::Eval(command) => train::eval(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -81,6 +90,10 @@ mod tests {
         check("elenchus talk --json", false);
         check("elenchus talk --max-tokens 0 --say a", false);
         check("elenchus model fetch", true);
+        check("elenchus train sft training.toml --out runs/a --quantised --device cuda:1", true);
+        check("elenchus train sft training.toml", false);
+        check("elenchus eval perplexity --pairs a.jsonl --adapter none --character meno --json", true);
+        check("elenchus eval perplexity --pairs a.jsonl --device tpu", false);
         check("elenchus model tokenize --texts-file a.json --special --out b.json", true);
         check("elenchus model logits --ids-file a --numerics exact --executor candle --out b", true);
         check("elenchus model logits --ids-file a --numerics rough --executor candle --out b", false);
