@@ -8,6 +8,7 @@ mod adamw;
 pub mod data;
 mod error;
 mod example;
+mod forward;
 mod perplexity;
 mod run_folder;
 mod schedule;

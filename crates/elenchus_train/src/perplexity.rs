@@ -1,12 +1,14 @@
 //! How well a model foresees a character's replies: the measure of what an adapter has learned.
 
-use candle_core::Tensor;
-use elenchus_lm::{CandleExecutor, PackedSequences, TrainableLora};
+use elenchus_lm::{CandleExecutor, TrainableLora};
 
-use crate::{Example, Result};
+use crate::{
+    Example, Result,
+    forward::{passes, reply_logprobs},
+};
 
 /// Tokens read in one forward pass, at least one example.
-const BATCH_TOKENS: usize = 1024;
+const PASS_TOKENS: usize = 1024;
 
 /// Sums over the replies of some examples.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -42,49 +44,21 @@ pub fn perplexity(
 ) -> Result<Perplexity> {
     let mut sums = Perplexity::default();
     let mut read = 0;
-    while read < examples.len() {
-        let mut tokens = 0;
-        let fits = |example: &&Example| {
-            tokens += example.tokens.len();
-            tokens <= BATCH_TOKENS
-        };
-        let count = examples[read..].iter().take_while(fits).count().max(1);
-        add(&mut sums, executor, lora, &examples[read..read + count])?;
-        read += count;
+    for pass in passes(&examples.iter().collect::<Vec<_>>(), PASS_TOKENS) {
+        let mut logprobs =
+            reply_logprobs(executor, lora, pass, None, false)?.to_vec1::<f32>()?.into_iter().map(f64::from);
+        for example in pass {
+            let end = usize::from(example.is_ended);
+            let words = example.tokens.len() - example.reply_start - end;
+            sums.tokens += words;
+            sums.logprob += logprobs.by_ref().take(words).sum::<f64>();
+            sums.end_tokens += end;
+            sums.end_logprob += logprobs.by_ref().take(end).sum::<f64>();
+        }
+        read += pass.len();
         progress(read);
     }
     Ok(sums)
-}
-
-fn add(
-    sums: &mut Perplexity,
-    executor: &CandleExecutor,
-    lora: Option<&TrainableLora>,
-    examples: &[Example],
-) -> Result<()> {
-    let tokens: Vec<u32> = examples.iter().flat_map(|example| &example.tokens).copied().collect();
-    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
-    let (mut positions, mut targets, mut is_end) = (Vec::new(), Vec::new(), Vec::new());
-    let mut start = 0;
-    for example in examples {
-        for at in example.reply_start..example.tokens.len() {
-            // The token before foresees it.
-            positions.push((start + at - 1) as u32);
-            targets.push(example.tokens[at]);
-            is_end.push(example.is_ended && at + 1 == example.tokens.len());
-        }
-        start += example.tokens.len();
-    }
-    let hidden = executor.hidden_states(PackedSequences { tokens: &tokens, lengths: &lengths }, lora, None)?;
-    let hidden = hidden.detach().index_select(&Tensor::new(positions, hidden.device())?, 0)?;
-    let logprobs = executor.token_logprobs(&hidden, &targets, false)?.to_vec1::<f32>()?;
-    for (logprob, is_end) in logprobs.into_iter().zip(is_end) {
-        let (count, sum) =
-            if is_end { (&mut sums.end_tokens, &mut sums.end_logprob) } else { (&mut sums.tokens, &mut sums.logprob) };
-        *count += 1;
-        *sum += f64::from(logprob);
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -6,13 +6,16 @@
 use std::{collections::HashMap, path::PathBuf, time::Instant};
 
 use candle_core::{Tensor, backprop::GradStore};
-use elenchus_lm::{CandleExecutor, LoraDropout, PackedSequences, Precision, TrainableLora};
+use elenchus_lm::{CandleExecutor, LoraDropout, Precision, TrainableLora};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamW, Error, Example, Result, RunFolder, Schedule, SftConfig, SftSettings, perplexity, run_folder::Checkpoint,
+    AdamW, Error, Example, Result, RunFolder, Schedule, SftConfig, SftSettings,
+    forward::{passes, reply_logprobs},
+    perplexity,
+    run_folder::Checkpoint,
 };
 
 /// What is trained, and on what.
@@ -163,17 +166,9 @@ fn gradients(
 ) -> Result<(f64, usize, GradStore)> {
     let targets: usize = batch.iter().map(|example| example.tokens.len() - example.reply_start).sum();
     let mut sums: Option<(f64, GradStore)> = None;
-    let mut rest = batch;
-    while !rest.is_empty() {
-        let mut tokens = 0;
-        let fits = |example: &&&Example| {
-            tokens += example.tokens.len();
-            tokens <= pass_tokens
-        };
-        let count = rest.iter().take_while(fits).count().max(1);
-        let (pass, others) = rest.split_at(count);
-        rest = others;
-        let loss = (pass_loss(executor, lora, pass, dropout)? / targets as f64)?;
+    for pass in passes(batch, pass_tokens) {
+        let logprobs = reply_logprobs(executor, Some(lora), pass, Some(dropout), true)?;
+        let loss = (logprobs.sum_all()? * (-1.0 / targets as f64))?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         let grads = loss.backward()?;
         sums = Some(match sums {
@@ -194,28 +189,6 @@ fn gradients(
     }
     let (loss, grads) = sums.ok_or_else(|| elenchus_lm::Error::Batch("a step without examples".to_owned()))?;
     Ok((loss, targets, grads))
-}
-
-/// Sum of the negative log-probabilities of the targets of some examples.
-fn pass_loss(
-    executor: &CandleExecutor,
-    lora: &TrainableLora,
-    examples: &[&Example],
-    dropout: &mut LoraDropout,
-) -> Result<Tensor> {
-    let tokens: Vec<u32> = examples.iter().flat_map(|example| &example.tokens).copied().collect();
-    let lengths: Vec<usize> = examples.iter().map(|example| example.tokens.len()).collect();
-    let (mut positions, mut targets, mut start) = (Vec::new(), Vec::new(), 0);
-    for example in examples {
-        // The token before foresees it.
-        positions.extend((example.reply_start..example.tokens.len()).map(|at| (start + at - 1) as u32));
-        targets.extend_from_slice(&example.tokens[example.reply_start..]);
-        start += example.tokens.len();
-    }
-    let packed = PackedSequences { tokens: &tokens, lengths: &lengths };
-    let hidden = executor.hidden_states(packed, Some(lora), Some(dropout))?;
-    let hidden = hidden.index_select(&Tensor::new(positions, hidden.device())?, 0)?;
-    Ok(executor.token_logprobs(&hidden, &targets, true)?.sum_all()?.neg()?)
 }
 
 fn checkpoint(lora: &TrainableLora, optimiser: &AdamW) -> Checkpoint {
