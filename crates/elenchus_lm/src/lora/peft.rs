@@ -1,0 +1,302 @@
+//! The two files of a PEFT folder, as `peft` in Python writes and reads them.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::LazyLock,
+};
+
+use regex::Regex;
+use safetensors::{Dtype, SafeTensors, tensor::TensorView};
+use serde_json::{Value, json};
+
+use super::{LoraPair, Pairs, Precision};
+use crate::{Error, Linear, Result};
+
+/// The updates in the two files; `name` is what errors call the adapter.
+pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Pairs> {
+    let config = PeftConfig::parse(name, config_json)?;
+    let tensors = SafeTensors::deserialize(safetensors).map_err(|error| {
+        Error::adapter(
+            name,
+            format!("adapter_model.safetensors: {error} (hint: half-written or damaged? save it again)"),
+        )
+    })?;
+    let mut halves: BTreeMap<(usize, Linear), [Option<Matrix>; 2]> = BTreeMap::new();
+    for (tensor_name, view) in tensors.iter() {
+        let key = parse_tensor_name(tensor_name).map_err(|reason| Error::adapter(name, reason))?;
+        let matrix = Matrix::read(tensor_name, view.dtype(), view.shape(), view.data())
+            .map_err(|reason| Error::adapter(name, reason))?;
+        let slot = &mut halves.entry((key.layer, key.linear)).or_default()[key.half as usize];
+        if slot.replace(matrix).is_some() {
+            return Err(Error::adapter(name, format!("tensor `{tensor_name}` is there twice under two names")));
+        }
+    }
+    if halves.is_empty() {
+        return Err(Error::adapter(name, "adapter_model.safetensors holds no tensors (hint: was it trained?)"));
+    }
+    let mut pairs = BTreeMap::new();
+    for ((layer, linear), halves) in halves {
+        let module = format!("model.layers.{layer}.{}.{linear}", linear.hf_module());
+        let [Some(a), Some(b)] = halves else {
+            return Err(Error::adapter(name, format!("`{module}` has only one of lora_A and lora_B")));
+        };
+        let rank = a.rows;
+        if b.columns != rank {
+            let reason = format!("`{module}`: lora_A has rank {rank}, lora_B has rank {}", b.columns);
+            return Err(Error::adapter(name, reason));
+        }
+        let configured = config.rank(&module);
+        if configured != rank {
+            let reason = format!("`{module}` has rank {rank}, but adapter_config.json says {configured}");
+            return Err(Error::adapter(name, format!("{reason} (hint: do the two files belong together?)")));
+        }
+        let scaling = config.scaling(&module, rank);
+        pairs.insert((layer, linear), LoraPair { a: a.data, b: b.data, rank, scaling });
+    }
+    Ok(pairs)
+}
+
+/// `adapter_config.json`: the commonest rank and alpha, and patterns for the modules that have others.
+pub fn config(pairs: &Pairs, base_model_name: &str) -> String {
+    let alpha = |pair: &LoraPair| (f64::from(pair.scaling) * pair.rank as f64 * 1e4).round() / 1e4;
+    let mut counts: BTreeMap<(usize, u64), usize> = BTreeMap::new();
+    for pair in pairs.values() {
+        *counts.entry((pair.rank, alpha(pair).to_bits())).or_default() += 1;
+    }
+    let (rank, common_alpha) =
+        counts.into_iter().max_by_key(|(_, count)| *count).map_or((8, 8.0), |(key, _)| (key.0, f64::from_bits(key.1)));
+    let module = |layer: usize, linear: Linear| format!("layers.{layer}.{}.{linear}", linear.hf_module());
+    let mut rank_pattern = serde_json::Map::new();
+    let mut alpha_pattern = serde_json::Map::new();
+    for (&(layer, linear), pair) in pairs {
+        if pair.rank != rank {
+            rank_pattern.insert(module(layer, linear), pair.rank.into());
+        }
+        if alpha(pair) != common_alpha {
+            alpha_pattern.insert(module(layer, linear), alpha(pair).into());
+        }
+    }
+    let targets: BTreeSet<&str> = pairs.keys().map(|(_, linear)| linear.hf_name()).collect();
+    let config = json!({
+        "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model_name,
+        "inference_mode": true, "r": rank, "lora_alpha": common_alpha, "lora_dropout": 0.0, "use_rslora": false,
+        "use_dora": false, "bias": "none", "fan_in_fan_out": false, "modules_to_save": null,
+        "rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern, "target_modules": targets,
+    });
+    format!("{config:#}\n")
+}
+
+/// `adapter_model.safetensors`.
+pub fn to_safetensors(name: &str, pairs: &Pairs, precision: Precision) -> Result<Vec<u8>> {
+    let dtype = match precision {
+        Precision::F32 => Dtype::F32,
+        Precision::F16 => Dtype::F16,
+    };
+    let bytes = |values: &[f32]| -> Vec<u8> {
+        match precision {
+            Precision::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+            Precision::F16 => values.iter().flat_map(|value| half::f16::from_f32(*value).to_le_bytes()).collect(),
+        }
+    };
+    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = pairs
+        .iter()
+        .flat_map(|(&(layer, linear), pair)| {
+            let LoraPair { a, b, rank, .. } = pair;
+            [
+                (tensor_name(layer, linear, Half::A), vec![*rank, a.len() / rank], bytes(a)),
+                (tensor_name(layer, linear, Half::B), vec![b.len() / rank, *rank], bytes(b)),
+            ]
+        })
+        .collect();
+    let fail = |error: safetensors::SafeTensorError| Error::adapter(name, error.to_string());
+    let views = tensors
+        .iter()
+        .map(|(tensor, shape, bytes)| Ok((tensor, TensorView::new(dtype, shape.clone(), bytes).map_err(fail)?)))
+        .collect::<Result<Vec<_>>>()?;
+    let metadata = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    safetensors::serialize(views, Some(metadata)).map_err(fail)
+}
+
+/// What `adapter_config.json` says that changes the numbers.
+struct PeftConfig {
+    rank: usize,
+    alpha: f64,
+    rank_pattern: Vec<(Regex, f64)>,
+    alpha_pattern: Vec<(Regex, f64)>,
+    use_rslora: bool,
+}
+
+impl PeftConfig {
+    fn parse(name: &str, json: &[u8]) -> Result<Self> {
+        let fail = |reason: String| Error::adapter(name, format!("adapter_config.json: {reason}"));
+        let config: Value =
+            serde_json::from_slice(json).map_err(|error| fail(format!("{error} (hint: half-written?)")))?;
+        let Some(config) = config.as_object() else { return Err(fail("is not a JSON object".into())) };
+        let kind = config.get("peft_type").and_then(Value::as_str).unwrap_or("missing");
+        if kind != "LORA" {
+            return Err(fail(format!("`peft_type` is {kind}, only LORA is supported")));
+        }
+        if let Some((field, meaning)) = UNSUPPORTED.iter().find(|(field, _)| config.get(*field).is_some_and(is_set)) {
+            let value = &config[*field];
+            return Err(fail(format!(
+                "`{field}` is {value}: {meaning} is not supported (hint: train plain LoRA on linear layers)"
+            )));
+        }
+        let bias = config.get("bias").and_then(Value::as_str).unwrap_or("none");
+        if bias != "none" {
+            return Err(fail(format!("`bias` is {bias}: trained biases are not supported (hint: bias=\"none\")")));
+        }
+        let number = |field: &str| {
+            let value = config.get(field).and_then(Value::as_f64).filter(|value| value.is_finite());
+            value.ok_or_else(|| fail(format!("`{field}` is missing or not a number")))
+        };
+        let pattern = |field: &str| {
+            let entries = match config.get(field) {
+                None | Some(Value::Null) => return Ok(Vec::new()),
+                Some(value) => value.as_object().ok_or_else(|| fail(format!("`{field}` is not an object")))?,
+            };
+            entries
+                .iter()
+                .map(|(key, value)| {
+                    // `get_pattern_key` in PEFT: re.match(rf"(.*\.)?({key})$", module)
+                    let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$"))
+                        .map_err(|error| fail(format!("`{field}` key `{key}`: {error}")))?;
+                    let value = value.as_f64().filter(|value| value.is_finite());
+                    Ok((regex, value.ok_or_else(|| fail(format!("`{field}` value of `{key}` is not a number")))?))
+                })
+                .collect::<Result<Vec<_>>>()
+        };
+        let rank = number("r")?;
+        if !(1.0..=4096.0).contains(&rank) || rank.fract() != 0.0 {
+            return Err(fail(format!("`r` is {rank}, expected a whole number from 1 to 4096")));
+        }
+        Ok(Self {
+            rank: rank as usize,
+            alpha: number("lora_alpha")?,
+            rank_pattern: pattern("rank_pattern")?,
+            alpha_pattern: pattern("alpha_pattern")?,
+            use_rslora: config.get("use_rslora").is_some_and(is_set),
+        })
+    }
+
+    fn rank(&self, module: &str) -> usize {
+        first_match(&self.rank_pattern, module).map_or(self.rank, |rank| rank as usize)
+    }
+
+    fn scaling(&self, module: &str, rank: usize) -> f32 {
+        let alpha = first_match(&self.alpha_pattern, module).unwrap_or(self.alpha);
+        let rank = rank as f64;
+        (alpha / if self.use_rslora { rank.sqrt() } else { rank }) as f32
+    }
+}
+
+/// Fields of `adapter_config.json` that change what the weights mean.
+const UNSUPPORTED: [(&str, &str); 14] = [
+    ("use_dora", "DoRA"),
+    ("modules_to_save", "training whole modules beside LoRA"),
+    ("lora_bias", "a bias on lora_B"),
+    ("fan_in_fan_out", "transposed weights"),
+    ("layer_replication", "repeated layers"),
+    ("trainable_token_indices", "trained token embeddings"),
+    ("target_parameters", "LoRA on bare parameters"),
+    ("use_qalora", "QALoRA"),
+    ("use_bdlora", "block-diagonal LoRA"),
+    ("alora_invocation_tokens", "activated LoRA"),
+    ("arrow_config", "Arrow routing"),
+    ("kasa_config", "KaSA"),
+    ("velora_config", "VeLoRA"),
+    ("monteclora_config", "MonteCLoRA"),
+];
+
+/// PEFT writes `null`, `false`, `{}` or `[]` for what is not used.
+fn is_set(value: &Value) -> bool {
+    match value {
+        Value::Null | Value::Bool(false) => false,
+        Value::Array(items) => !items.is_empty(),
+        Value::Object(fields) => !fields.is_empty(),
+        _ => true,
+    }
+}
+
+fn first_match(pattern: &[(Regex, f64)], module: &str) -> Option<f64> {
+    pattern.iter().find(|(regex, _)| regex.is_match(module)).map(|(_, value)| *value)
+}
+
+/// PEFT's name of a tensor.
+pub(crate) fn tensor_name(layer: usize, linear: Linear, half: Half) -> String {
+    format!("base_model.model.model.layers.{layer}.{}.{linear}.lora_{half:?}.weight", linear.hf_module())
+}
+
+/// Where a tensor belongs.
+struct TensorKey {
+    layer: usize,
+    linear: Linear,
+    half: Half,
+}
+
+/// One of a pair's two matrices.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Half {
+    A = 0,
+    B = 1,
+}
+
+fn parse_tensor_name(name: &str) -> Result<TensorKey, String> {
+    static KEY: LazyLock<Regex> = LazyLock::new(|| {
+        // Older PEFT versions keep the adapter's name: `lora_A.default.weight`.
+        Regex::new(r"^base_model\.model\.(?:model\.)?layers\.(\d{1,6})\.(self_attn|mlp)\.(\w+)\.lora_([AB])(?:\.\w+)?\.weight$")
+            .expect("the pattern is constant")
+    });
+    let refuse =
+        |what: &str| format!("tensor `{name}`: {what} (hint: train plain LoRA on q, k, v, o, gate, up or down)");
+    let Some(parts) = KEY.captures(name) else {
+        let what = match name {
+            _ if name.contains("lora_magnitude_vector") => "DoRA is not supported",
+            _ if name.contains("lora_embedding") || name.contains("embed_tokens") => {
+                "adapters of the embedding are not supported"
+            }
+            _ if name.contains("lm_head") => "adapters of the head are not supported",
+            _ if name.ends_with(".bias") => "trained biases are not supported",
+            _ if name.contains("modules_to_save") || !name.contains("lora_") => {
+                "whole trained weights are not supported"
+            }
+            _ => "is not a LoRA tensor of a known linear layer",
+        };
+        return Err(refuse(what));
+    };
+    let linear = Linear::from_hf_name(&parts[3]).filter(|linear| linear.hf_module() == &parts[2]);
+    Ok(TensorKey {
+        layer: parts[1].parse().map_err(|_| refuse("has an absurd layer number"))?,
+        linear: linear.ok_or_else(|| refuse("is not a known linear layer"))?,
+        half: if &parts[4] == "A" { Half::A } else { Half::B },
+    })
+}
+
+struct Matrix {
+    rows: usize,
+    columns: usize,
+    data: Vec<f32>,
+}
+
+impl Matrix {
+    fn read(name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Self, String> {
+        let &[rows, columns] = shape else { return Err(format!("tensor `{name}` has shape {shape:?}, expected two")) };
+        if rows == 0 || columns == 0 {
+            return Err(format!("tensor `{name}` is empty: {rows} x {columns}"));
+        }
+        let data: Vec<f32> = match dtype {
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+            other => return Err(format!("tensor `{name}` is {other:?}, expected F32, F16 or BF16")),
+        };
+        let broken = data.iter().filter(|value| !value.is_finite()).count();
+        if broken > 0 {
+            let of = data.len();
+            return Err(format!(
+                "tensor `{name}` has {broken} of {of} values NaN or infinite (hint: training diverged?)"
+            ));
+        }
+        Ok(Self { rows, columns, data })
+    }
+}
