@@ -126,7 +126,8 @@ pub fn run(command: TrainCommand) -> Result<()> {
         }
     })?;
     bar.finish();
-    run.write("character.toml", &fs::read(&character_file)?)?;
+    // With it the folder is a whole character, as `adapters/` holds them.
+    run.write("adapter/character.toml", &fs::read(&character_file)?)?;
     println!("the adapter is in {}", adapter.display());
     Ok(())
 }

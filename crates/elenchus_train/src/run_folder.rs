@@ -79,22 +79,23 @@ impl RunFolder {
 
     /// The metrics logged so far. A line that a kill cut short is left out.
     pub fn metrics<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
-        match fs::read_to_string(self.file(METRICS)) {
-            Ok(text) => Ok(text.lines().filter_map(|line| serde_json::from_str(line).ok()).collect()),
-            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(Vec::new()),
-            Err(cause) => Err(self.fail(cause)),
-        }
+        Ok(self.metrics_text()?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
-    /// Forgets metrics of steps that a resumed run takes again.
-    pub(crate) fn keep_metrics<T: Serialize + DeserializeOwned>(&self, keep: impl Fn(&T) -> bool) -> Result<()> {
-        let lines: Vec<T> = self.metrics()?;
-        let mut text = String::new();
-        for line in lines.iter().filter(|line| keep(line)) {
-            text += &serde_json::to_string(line).map_err(|error| self.fail(error.into()))?;
-            text += "\n";
+    /// Forgets metrics of steps that a resumed run takes again, and a line that a kill cut short.
+    pub(crate) fn keep_metrics<T: DeserializeOwned>(&self, keep: impl Fn(&T) -> bool) -> Result<()> {
+        let text = self.metrics_text()?;
+        // Lines are kept as they were written: a number that is read and written again may change its last digit.
+        let kept = text.split_inclusive('\n').filter(|line| serde_json::from_str(line).is_ok_and(|line| keep(&line)));
+        self.write(METRICS, kept.collect::<String>().as_bytes())
+    }
+
+    fn metrics_text(&self) -> Result<String> {
+        match fs::read_to_string(self.file(METRICS)) {
+            Ok(text) => Ok(text),
+            Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(String::new()),
+            Err(cause) => Err(self.fail(cause)),
         }
-        self.write(METRICS, text.as_bytes())
     }
 
     pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {

@@ -63,11 +63,9 @@ fn shared_four_steps_lose_as_much_as_peft() {
     let lengths: Vec<usize> = mask.iter().map(|row| row.iter().sum::<i64>() as usize).collect();
     let (mut tokens, mut positions, mut targets) = (Vec::new(), Vec::new(), Vec::new());
     for ((ids, labels), &length) in ids.iter().zip(&labels).zip(&lengths) {
-        for at in 1..length {
-            if labels[at] != -100 {
-                positions.push((tokens.len() + at - 1) as u32);
-                targets.push(labels[at] as u32);
-            }
+        for (at, &label) in labels.iter().enumerate().take(length).skip(1).filter(|(_, label)| **label != -100) {
+            positions.push((tokens.len() + at - 1) as u32);
+            targets.push(label as u32);
         }
         tokens.extend(ids[..length].iter().map(|&id| id as u32));
     }
