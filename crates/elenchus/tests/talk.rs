@@ -3,7 +3,11 @@
 #[expect(dead_code, reason = "each test binary uses its part")]
 mod common;
 
-use std::{fs, process::Output};
+use std::{
+    fs,
+    io::Write,
+    process::{Output, Stdio},
+};
 
 use common::{Stage, failed, succeeded};
 use serde_json::Value;
@@ -149,6 +153,21 @@ fn slips_of_the_keyboard_get_a_hint_and_end_nothing() {
         assert!(shown.contains(expected), "{expected:?} is not in {shown}");
     }
     assert!(shown.lines().last().unwrap().starts_with("Socrates > "), "{shown}");
+}
+
+#[test]
+fn what_is_no_utf8_is_replaced_where_it_is_typed_and_refused_in_a_file() {
+    let stage = Stage::new();
+    let mut command = stage.command("talk --base tiny.gguf --seed 1");
+    let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    child.stdin.take().unwrap().write_all(b"Half a letter: \xce\nHello.\n").unwrap();
+    let shown = succeeded(child.wait_with_output().unwrap());
+    // The greeting and two answers.
+    assert_eq!(shown.lines().filter(|line| line.starts_with("Socrates > ")).count(), 3, "{shown}");
+
+    fs::write(stage.path("adapters/hippias/character.toml"), b"version = 1\nname = \"\xff\"\n").unwrap();
+    let error = failed(stage.run("talk --base tiny.gguf --character hippias", &["Hello."]));
+    assert!(error.contains("hippias/character.toml is not UTF-8"), "{error}");
 }
 
 #[test]
