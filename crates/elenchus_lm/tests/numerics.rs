@@ -29,7 +29,7 @@ fn real_model_logits_equal_transformers() {
     assert_eq!(best, FRANCE_TOP[0].0);
 }
 
-/// Eight voices for a model: none, and seven adapters on all of q and v or on all seven linears.
+/// Eight voices for a model: none, and seven adapters on q and v, each at a scale of its own.
 fn voices(folder: &std::path::Path, tiny: TinyModel) -> Vec<Option<Adapter>> {
     let voice = |seed: u64| {
         let folder = folder.join(format!("voice-{seed}"));
@@ -116,11 +116,11 @@ fn real_model_rows_are_independent_of_their_batch() {
             Some(Adapter::new(Arc::new(LoraAdapter::open(&folder).unwrap())))
         }))
         .collect();
-    for (numerics, limit) in [(Numerics::Exact, 5e-4), (Numerics::Quantised, f32::INFINITY)] {
+    for numerics in [Numerics::Exact, Numerics::Quantised] {
         let executor = executor(real_weights(), numerics);
         let largest = check_row_independence(&executor, &voices, config.vocab_size as u32);
         println!("SmolLM2-135M, {numerics:?}: largest difference {largest:.2e}");
-        assert!(largest < limit, "{numerics:?}: {largest}");
+        assert!(largest < 5e-4, "{numerics:?}: {largest}");
     }
 }
 

@@ -27,10 +27,9 @@ pub fn all_logits(executor: &dyn Executor, ids: &[u32], adapter: Option<&elenchu
 
 pub fn largest_difference(x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len());
-    x.iter()
-        .zip(y)
-        .map(|(x, y)| (x - y).abs())
-        .fold(0.0, |largest, next| if next.is_nan() { f32::NAN } else { largest.max(next) })
+    let differences = x.iter().zip(y).map(|(x, y)| (x - y).abs());
+    // `max` would pass over a NaN.
+    differences.inspect(|difference| assert!(!difference.is_nan(), "NaN")).fold(0.0, f32::max)
 }
 
 /// The folder with references from other implementations. `None` when nobody asked for these tests; a folder that was
