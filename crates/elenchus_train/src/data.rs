@@ -23,6 +23,7 @@
 mod filter;
 mod pairs;
 mod plain_text;
+mod player_lines;
 mod speakers;
 mod split;
 mod stats;
@@ -30,6 +31,7 @@ mod turns;
 
 pub use filter::{FilterReport, Filters, LongReplies, filter};
 pub use pairs::{Pair, pairs};
+pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256};
 pub use speakers::Speakers;
 pub use split::{Split, by_work, last_fifth};
 pub use stats::{Quantiles, Stats, WorkStats};

@@ -132,7 +132,7 @@ enum Record {
 
 const NOT_UTF8: &str = "is not UTF-8 (hint: `iconv -f latin1 -t utf-8` converts most older texts)";
 
-fn unpacked(file: &Path) -> Result<Vec<u8>> {
+pub(super) fn unpacked(file: &Path) -> Result<Vec<u8>> {
     let fail = |hint| move |cause| Error::File { file: PathBuf::from(file), cause, hint };
     let mut bytes = Vec::new();
     File::open(file).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(fail(""))?;
