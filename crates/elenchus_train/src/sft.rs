@@ -12,7 +12,7 @@ use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamW, Error, Example, Result, RunFolder, Schedule, SftConfig, SftSettings,
+    AdamW, Error, Example, Result, RunFolder, SftConfig, SftSettings,
     forward::{passes, reply_logprobs},
     perplexity,
     run_folder::Checkpoint,
@@ -79,14 +79,8 @@ pub fn train(
             "{train} examples to learn from and {eval} to measure on (hint: loosen `filters`)"
         )));
     }
-    let batches_per_epoch = examples.len().div_ceil(settings.batch) as u64;
-    let total_steps = settings.epochs * batches_per_epoch;
-    let schedule = Schedule {
-        peak: settings.learning_rate,
-        warmup_steps: settings.warmup_steps,
-        total_steps,
-        decay: settings.decay,
-    };
+    let schedule = settings.schedule(examples.len());
+    let total_steps = schedule.total_steps;
     let lora = TrainableLora::fresh(executor, &linears, config.lora.rank, config.lora.alpha, settings.seed)?;
     let mut optimiser = AdamW::new(lora.vars(), settings.adamw)?;
     let begin = match run.load_checkpoint()? {
@@ -98,7 +92,7 @@ pub fn train(
 
     for step in begin..total_steps {
         let started = Instant::now();
-        let batch = batch(examples, settings, step, batches_per_epoch);
+        let batch = batch(examples, settings, step);
         let mut dropout = LoraDropout::new(config.lora.dropout, mixed(settings.seed, step));
         let (loss, targets, grads) = gradients(executor, &lora, &batch, &mut dropout, settings.pass_tokens)?;
         if !loss.is_finite() {
@@ -143,8 +137,9 @@ pub fn train(
     Ok(folder)
 }
 
-/// The examples of a step. Each epoch has an order of its own.
-fn batch<'a>(examples: &'a [Example], settings: &SftSettings, step: u64, batches_per_epoch: u64) -> Vec<&'a Example> {
+/// The examples of a step, the first being 0. Each epoch has an order of its own.
+pub fn batch<'a>(examples: &'a [Example], settings: &SftSettings, step: u64) -> Vec<&'a Example> {
+    let batches_per_epoch = examples.len().div_ceil(settings.batch).max(1) as u64;
     let (epoch, number) = (step / batches_per_epoch, (step % batches_per_epoch) as usize);
     let mut order: Vec<usize> = (0..examples.len()).collect();
     order.shuffle(&mut Pcg64Mcg::seed_from_u64(mixed(settings.seed, u64::MAX - epoch)));

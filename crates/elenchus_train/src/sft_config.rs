@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use elenchus_lm::Linear;
 use serde::{Deserialize, Serialize};
 
-use crate::{AdamWSettings, Decay, Error, Result, data::Filters};
+use crate::{AdamWSettings, Decay, Error, Result, Schedule, data::Filters};
 
 /// One run of supervised fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -108,6 +108,14 @@ impl Default for SftSettings {
             eval_steps: 50,
             eval_examples: 64,
         }
+    }
+}
+
+impl SftSettings {
+    /// The learning rates of a run over so many examples.
+    pub fn schedule(&self, examples: usize) -> Schedule {
+        let total_steps = self.epochs * examples.div_ceil(self.batch) as u64;
+        Schedule { peak: self.learning_rate, warmup_steps: self.warmup_steps, total_steps, decay: self.decay }
     }
 }
 
