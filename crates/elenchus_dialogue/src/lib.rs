@@ -16,6 +16,7 @@ mod prompt;
 mod reply;
 mod scheduler;
 mod sentences;
+mod speak;
 mod speech;
 mod worker;
 
@@ -28,3 +29,4 @@ pub use engine::{
 pub use error::{Error, Result};
 pub use prompt::messages;
 pub use reply::StopReason;
+pub use speak::speak;

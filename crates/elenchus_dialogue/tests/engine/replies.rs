@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, Error, Request, StopReason, StopRules};
-use elenchus_lm::{SamplerSettings, testing::IM_END};
+use elenchus_dialogue::{Character, Error, Request, StopReason, StopRules, load_model, speak};
+use elenchus_lm::{Rng, SamplerSettings, testing::IM_END};
 
 use crate::lab::{Lab, character, line, turn};
 
@@ -23,6 +23,38 @@ fn a_reply_streams_and_says_what_it_cost() {
     assert!(stats.steps >= stats.reply_tokens && stats.tokens_per_second > 0.0);
     let info = talk.ready.clone().unwrap();
     assert_eq!((info.name.as_str(), info.context, info.sha256.len()), ("tiny.gguf", 2048, 64));
+}
+
+/// A trainer hears its character without an engine.
+#[test]
+fn the_plainest_reply_is_the_engines() {
+    let lab = Lab::new();
+    let model = load_model(&lab.settings)(&mut |_| {}).unwrap();
+    let mut talk = lab.engine();
+    let stops = [
+        StopRules { max_tokens: 1, ..StopRules::default() },
+        StopRules { max_tokens: 60, ..StopRules::default() },
+        StopRules { max_tokens: 60, strings: vec!["e".to_owned()], ..StopRules::default() },
+        StopRules { max_tokens: 200, max_sentences: 1, ..StopRules::default() },
+    ];
+    for (seed, stop) in stops.into_iter().enumerate() {
+        let character = Arc::new(Character { stop, ..character(0) });
+        for adapter in [None, Some(lab.adapter(3))] {
+            let rng = Rng::from_seed(seed as u64);
+            let turns = vec![turn("player", "What is virtue?")];
+            let plain = speak(
+                &*model.executor,
+                &model.tokenizer,
+                &model.template,
+                &character,
+                adapter.as_ref(),
+                &turns,
+                rng.clone(),
+            );
+            let report = talk.say(Request { character: character.clone(), adapter, turns, rng, ..line("") });
+            assert_eq!(plain.unwrap(), report.text, "stopped by {:?}", report.stop);
+        }
+    }
 }
 
 #[test]
