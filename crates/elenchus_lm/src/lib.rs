@@ -37,7 +37,7 @@ pub use executor::{Executor, Logits, Row};
 pub use generate::generate;
 pub use hex::hex;
 pub use kv_cache::KvCache;
-pub use lora::{Adapter, AdapterId, LoraAdapter, LoraPair, Precision};
+pub use lora::{Adapter, AdapterId, LoraAdapter, LoraDiff, LoraPair, Overlap, Precision};
 pub use sampler::{Rng, Sampler, SamplerSettings};
 pub use tokenizer::{Markup, Tokenizer};
 pub use weights::{RawTensor, TensorName, Weights};

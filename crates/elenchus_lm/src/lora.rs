@@ -1,9 +1,14 @@
-//! LoRA adapters in PEFT's folder format, kept beside the base and never merged into it.
+//! LoRA adapters, kept beside the base and never merged into it. Their format is PEFT's folder; a GGUF file for llama.cpp
+//! is made from it and read back.
 //!
 //! An adapter is read without knowing its base: the same value serves a GGUF file, whose q and k rows are in another
 //! order, and a Hugging Face folder. What cannot be honoured exactly (DoRA, trained biases, whole modules) is refused by
 //! name rather than ignored.
 
+mod diff;
+mod gguf;
+mod matrix;
+mod merge;
 mod peft;
 
 use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
@@ -12,7 +17,9 @@ use sha2::{Digest, Sha256};
 
 use crate::{Error, Linear, ModelConfig, Result};
 
-pub(crate) use peft::{Half, tensor_name};
+pub use diff::{LoraDiff, Overlap};
+pub(crate) use matrix::Half;
+pub(crate) use peft::tensor_name;
 
 /// An adapter's updates by layer and linear.
 type Pairs = BTreeMap<(usize, Linear), LoraPair>;
@@ -36,6 +43,21 @@ pub struct LoraPair {
     pub rank: usize,
     /// `alpha / rank`, or `alpha / sqrt(rank)` with rsLoRA.
     pub scaling: f32,
+}
+
+impl LoraPair {
+    /// `(out_features, in_features)` of the linear.
+    pub fn shape(&self) -> (usize, usize) {
+        (self.b.len() / self.rank, self.a.len() / self.rank)
+    }
+
+    /// The alpha that gives this scaling back as `alpha / rank`, to the bit: the one with the fewest decimals.
+    fn alpha(&self) -> f64 {
+        let rank = self.rank as f64;
+        let exact = f64::from(self.scaling) * rank;
+        let rounded = |decimals: i32| (exact * 10f64.powi(decimals)).round() / 10f64.powi(decimals);
+        (0..=15).map(rounded).find(|alpha| (alpha / rank) as f32 == self.scaling).unwrap_or(exact)
+    }
 }
 
 /// Identity of a worn adapter: a hash of its content and the scale it is worn at.
@@ -90,6 +112,27 @@ impl LoraAdapter {
         write_whole(&folder.join("adapter_model.safetensors"), &weights)
     }
 
+    /// Writes a GGUF file that llama.cpp loads beside a base of this configuration (`--lora`). Its updates are this
+    /// adapter's; where pairs differ in alpha, of which the format knows only one, B carries the rest of the scaling.
+    pub fn save_gguf(&self, path: &Path, config: &ModelConfig, precision: Precision) -> Result<()> {
+        self.check_fits(config)?;
+        gguf::to_writer(&self.name, &self.pairs, config, precision)?.write(path)
+    }
+
+    /// Reads an adapter's GGUF file, made by llama.cpp's converter or by [`Self::save_gguf`], for a base of this
+    /// configuration: the file does not say how wide a head is, which the order of its q and k rows depends on.
+    pub fn open_gguf(path: &Path, config: &ModelConfig) -> Result<Self> {
+        let adapter = Self::from_pairs(&path.display().to_string(), gguf::read(path, config)?);
+        adapter.check_fits(config)?;
+        Ok(adapter)
+    }
+
+    /// One adapter whose updates are the weighted sums of these. Ranks add up: A matrices are stacked, B matrices stand side by side, and
+    /// nothing is approximated. A linear that only some of them adapt keeps what those bring.
+    pub fn merge(name: &str, parts: &[(&Self, f32)]) -> Result<Self> {
+        Ok(Self::from_pairs(name, merge::merge(name, parts)?))
+    }
+
     /// Checks every tensor against a base model's shapes.
     pub fn check_fits(&self, config: &ModelConfig) -> Result<()> {
         for (&(layer, linear), pair) in &self.pairs {
@@ -101,7 +144,7 @@ impl LoraAdapter {
                 return misfit(format!("the base has {} layers", config.num_layers));
             }
             let (out_features, in_features) = linear.shape(config);
-            let (columns, rows) = (pair.a.len() / pair.rank, pair.b.len() / pair.rank);
+            let (rows, columns) = pair.shape();
             if columns != in_features {
                 return misfit(format!("lora_A has {columns} columns, but the base expects {in_features}"));
             }
@@ -120,6 +163,11 @@ impl LoraAdapter {
     /// The updates by layer and linear.
     pub fn pairs(&self) -> &BTreeMap<(usize, Linear), LoraPair> {
         &self.pairs
+    }
+
+    /// How many numbers were trained.
+    pub fn num_parameters(&self) -> usize {
+        self.pairs.values().map(|pair| pair.a.len() + pair.b.len()).sum()
     }
 
     /// Hash of the content: ranks, scalings and weights as f32. The same content in another precision or under another

@@ -1,7 +1,7 @@
 //! The two files of a PEFT folder, as `peft` in Python writes and reads them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeSet, HashMap},
     sync::LazyLock,
 };
 
@@ -9,7 +9,10 @@ use regex::Regex;
 use safetensors::{Dtype, SafeTensors, tensor::TensorView};
 use serde_json::{Value, json};
 
-use super::{LoraPair, Pairs, Precision};
+use super::{
+    LoraPair, Pairs, Precision,
+    matrix::{Half, Halves, Matrix, TensorKey, commonest, module_name},
+};
 use crate::{Error, Linear, Result};
 
 /// The updates in the two files; `name` is what errors call the adapter.
@@ -21,62 +24,48 @@ pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Pairs>
             format!("adapter_model.safetensors: {error} (hint: half-written or damaged? save it again)"),
         )
     })?;
-    let mut halves: BTreeMap<(usize, Linear), [Option<Matrix>; 2]> = BTreeMap::new();
+    let mut halves = Halves::default();
     for (tensor_name, view) in tensors.iter() {
         let key = parse_tensor_name(tensor_name).map_err(|reason| Error::adapter(name, reason))?;
-        let matrix = Matrix::read(tensor_name, view.dtype(), view.shape(), view.data())
+        Matrix::read(tensor_name, view.dtype(), view.shape(), view.data())
+            .and_then(|matrix| halves.insert(tensor_name, &key, matrix))
             .map_err(|reason| Error::adapter(name, reason))?;
-        let slot = &mut halves.entry((key.layer, key.linear)).or_default()[key.half as usize];
-        if slot.replace(matrix).is_some() {
-            return Err(Error::adapter(name, format!("tensor `{tensor_name}` is there twice under two names")));
-        }
     }
     if halves.is_empty() {
         return Err(Error::adapter(name, "adapter_model.safetensors holds no tensors (hint: was it trained?)"));
     }
-    let mut pairs = BTreeMap::new();
-    for ((layer, linear), halves) in halves {
-        let module = format!("model.layers.{layer}.{}.{linear}", linear.hf_module());
-        let [Some(a), Some(b)] = halves else {
-            return Err(Error::adapter(name, format!("`{module}` has only one of lora_A and lora_B")));
-        };
-        let rank = a.rows;
-        if b.columns != rank {
-            let reason = format!("`{module}`: lora_A has rank {rank}, lora_B has rank {}", b.columns);
-            return Err(Error::adapter(name, reason));
-        }
-        let configured = config.rank(&module);
+    halves.into_pairs(name, |module, rank| {
+        let configured = config.rank(module);
         if configured != rank {
             let reason = format!("`{module}` has rank {rank}, but adapter_config.json says {configured}");
-            return Err(Error::adapter(name, format!("{reason} (hint: do the two files belong together?)")));
+            return Err(format!("{reason} (hint: do the two files belong together?)"));
         }
-        let scaling = config.scaling(&module, rank);
-        pairs.insert((layer, linear), LoraPair { a: a.data, b: b.data, rank, scaling });
-    }
-    Ok(pairs)
+        Ok(config.scaling(module, rank))
+    })
 }
 
-/// `adapter_config.json`: the commonest rank and alpha, and patterns for the modules that have others.
+/// `adapter_config.json`: the commonest rank and alpha, and patterns for the modules that have others. PEFT reports every
+/// module it adapts and finds no weights for, so linears are named alone only where each is adapted in every layer.
 pub fn config(pairs: &Pairs, base_model_name: &str) -> String {
-    let alpha = |pair: &LoraPair| (f64::from(pair.scaling) * pair.rank as f64 * 1e4).round() / 1e4;
-    let mut counts: BTreeMap<(usize, u64), usize> = BTreeMap::new();
-    for pair in pairs.values() {
-        *counts.entry((pair.rank, alpha(pair).to_bits())).or_default() += 1;
-    }
-    let (rank, common_alpha) =
-        counts.into_iter().max_by_key(|(_, count)| *count).map_or((8, 8.0), |(key, _)| (key.0, f64::from_bits(key.1)));
-    let module = |layer: usize, linear: Linear| format!("layers.{layer}.{}.{linear}", linear.hf_module());
+    let (rank, common_alpha) = commonest(pairs.values().map(|pair| (pair.rank, pair.alpha().to_bits())))
+        .map_or((8, 8.0), |(rank, alpha)| (rank, f64::from_bits(alpha)));
     let mut rank_pattern = serde_json::Map::new();
     let mut alpha_pattern = serde_json::Map::new();
     for (&(layer, linear), pair) in pairs {
         if pair.rank != rank {
-            rank_pattern.insert(module(layer, linear), pair.rank.into());
+            rank_pattern.insert(module_name(layer, linear), pair.rank.into());
         }
-        if alpha(pair) != common_alpha {
-            alpha_pattern.insert(module(layer, linear), alpha(pair).into());
+        if pair.alpha() != common_alpha {
+            alpha_pattern.insert(module_name(layer, linear), pair.alpha().into());
         }
     }
-    let targets: BTreeSet<&str> = pairs.keys().map(|(_, linear)| linear.hf_name()).collect();
+    let linears: BTreeSet<Linear> = pairs.keys().map(|&(_, linear)| linear).collect();
+    let layers = pairs.keys().map(|(layer, _)| layer + 1).max().unwrap_or(0);
+    let targets: Vec<String> = if pairs.len() == layers * linears.len() {
+        linears.into_iter().map(|linear| linear.to_string()).collect()
+    } else {
+        pairs.keys().map(|&(layer, linear)| module_name(layer, linear)).collect()
+    };
     let config = json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model_name,
         "inference_mode": true, "r": rank, "lora_alpha": common_alpha, "lora_dropout": 0.0, "use_rslora": false,
@@ -92,22 +81,19 @@ pub fn to_safetensors(name: &str, pairs: &Pairs, precision: Precision) -> Result
         Precision::F32 => Dtype::F32,
         Precision::F16 => Dtype::F16,
     };
-    let bytes = |values: &[f32]| -> Vec<u8> {
-        match precision {
-            Precision::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-            Precision::F16 => values.iter().flat_map(|value| half::f16::from_f32(*value).to_le_bytes()).collect(),
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::with_capacity(2 * pairs.len());
+    for (&(layer, linear), pair) in pairs {
+        let LoraPair { a, b, rank, .. } = pair;
+        for (half, values, shape) in
+            [(Half::A, a, vec![*rank, a.len() / rank]), (Half::B, b, vec![b.len() / rank, *rank])]
+        {
+            let tensor = tensor_name(layer, linear, half);
+            let bytes = precision
+                .encode(values)
+                .map_err(|reason| Error::adapter(name, format!("tensor `{tensor}`: {reason}")))?;
+            tensors.push((tensor, shape, bytes));
         }
-    };
-    let tensors: Vec<(String, Vec<usize>, Vec<u8>)> = pairs
-        .iter()
-        .flat_map(|(&(layer, linear), pair)| {
-            let LoraPair { a, b, rank, .. } = pair;
-            [
-                (tensor_name(layer, linear, Half::A), vec![*rank, a.len() / rank], bytes(a)),
-                (tensor_name(layer, linear, Half::B), vec![b.len() / rank, *rank], bytes(b)),
-            ]
-        })
-        .collect();
+    }
     let fail = |error: safetensors::SafeTensorError| Error::adapter(name, error.to_string());
     let views = tensors
         .iter()
@@ -224,21 +210,7 @@ fn first_match(pattern: &[(Regex, f64)], module: &str) -> Option<f64> {
 
 /// PEFT's name of a tensor.
 pub(crate) fn tensor_name(layer: usize, linear: Linear, half: Half) -> String {
-    format!("base_model.model.model.layers.{layer}.{}.{linear}.lora_{half:?}.weight", linear.hf_module())
-}
-
-/// Where a tensor belongs.
-struct TensorKey {
-    layer: usize,
-    linear: Linear,
-    half: Half,
-}
-
-/// One of a pair's two matrices.
-#[derive(Debug, Clone, Copy)]
-pub(crate) enum Half {
-    A = 0,
-    B = 1,
+    format!("base_model.model.model.{}.lora_{half:?}.weight", module_name(layer, linear))
 }
 
 fn parse_tensor_name(name: &str) -> Result<TensorKey, String> {
@@ -270,33 +242,4 @@ fn parse_tensor_name(name: &str) -> Result<TensorKey, String> {
         linear: linear.ok_or_else(|| refuse("is not a known linear layer"))?,
         half: if &parts[4] == "A" { Half::A } else { Half::B },
     })
-}
-
-struct Matrix {
-    rows: usize,
-    columns: usize,
-    data: Vec<f32>,
-}
-
-impl Matrix {
-    fn read(name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Self, String> {
-        let &[rows, columns] = shape else { return Err(format!("tensor `{name}` has shape {shape:?}, expected two")) };
-        if rows == 0 || columns == 0 {
-            return Err(format!("tensor `{name}` is empty: {rows} x {columns}"));
-        }
-        let data: Vec<f32> = match dtype {
-            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
-            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
-            other => return Err(format!("tensor `{name}` is {other:?}, expected F32, F16 or BF16")),
-        };
-        let broken = data.iter().filter(|value| !value.is_finite()).count();
-        if broken > 0 {
-            let of = data.len();
-            return Err(format!(
-                "tensor `{name}` has {broken} of {of} values NaN or infinite (hint: training diverged?)"
-            ));
-        }
-        Ok(Self { rows, columns, data })
-    }
 }

@@ -138,3 +138,37 @@ fn another_width_is_told_with_its_numbers() {
     config.num_layers = 0;
     assert!(adapter.check_fits(&config).unwrap_err().to_string().contains("the base has 0 layers"));
 }
+
+#[test]
+fn alpha_gives_the_scaling_back_to_the_bit() {
+    for rank in 1..=70 {
+        for alpha in [1.0, 16.0, 32.0, 0.1, 1e-7, -3.0, 32.0 * (rank as f64).sqrt()] {
+            let scaling = (alpha / rank as f64) as f32;
+            let pair = LoraPair { a: vec![0.0; rank], b: vec![0.0; rank], rank, scaling };
+            assert_eq!((pair.alpha() / rank as f64) as f32, scaling, "alpha {alpha}, rank {rank}");
+            if alpha.fract() == 0.0 {
+                assert_eq!(pair.alpha(), alpha, "rank {rank}");
+            }
+        }
+    }
+}
+
+/// LoRA of rank 16 on q and v in the shape of GPT-Neo 1.3B: 24 layers of two 2048 x 2048 linears. The paper's 13 MB.
+#[test]
+fn an_adapter_in_the_papers_shape_takes_the_papers_bytes() {
+    const BYTES: usize = 24 * 2 * (16 * 2048 + 2048 * 16) * 4;
+    assert_eq!(BYTES, 12_582_912);
+    let pair = LoraPair { a: vec![0.5; 16 * 2048], b: vec![0.25; 2048 * 16], rank: 16, scaling: 2.0 };
+    let keys = (0..24).flat_map(|layer| [(layer, Linear::Q), (layer, Linear::V)]);
+    let adapter = LoraAdapter::from_pairs("paper", keys.map(|key| (key, pair.clone())).collect());
+    assert_eq!(adapter.num_parameters() * 4, BYTES);
+    for (precision, expected) in [(Precision::F32, BYTES), (Precision::F16, BYTES / 2)] {
+        let folder = tempfile::tempdir().unwrap();
+        adapter.save(folder.path(), "gpt-neo-1.3B", precision).unwrap();
+        let file = fs::read(folder.path().join("adapter_model.safetensors")).unwrap();
+        let tensors = safetensors::SafeTensors::deserialize(&file).unwrap();
+        assert_eq!(tensors.iter().map(|(_, tensor)| tensor.data().len()).sum::<usize>(), expected);
+        let header = file.len() - expected;
+        assert!(header < 16 << 10, "names and shapes take {header} bytes");
+    }
+}

@@ -1,0 +1,124 @@
+//! The two halves of an update, as either file format holds them, and how they become pairs.
+
+use std::collections::BTreeMap;
+
+use safetensors::Dtype;
+
+use super::{LoraPair, Pairs, Precision};
+use crate::{Error, Linear, Result};
+
+/// One of a pair's two matrices.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Half {
+    A = 0,
+    B = 1,
+}
+
+/// Where a tensor belongs.
+pub(super) struct TensorKey {
+    pub layer: usize,
+    pub linear: Linear,
+    pub half: Half,
+}
+
+/// A or B, row-major.
+pub(super) struct Matrix {
+    pub rows: usize,
+    pub columns: usize,
+    pub data: Vec<f32>,
+}
+
+impl Matrix {
+    /// Checks and widens a tensor; `shape` is rows first.
+    pub fn read(name: &str, dtype: Dtype, shape: &[usize], bytes: &[u8]) -> Result<Self, String> {
+        let &[rows, columns] = shape else { return Err(format!("tensor `{name}` has shape {shape:?}, expected two")) };
+        if rows == 0 || columns == 0 {
+            return Err(format!("tensor `{name}` is empty: {rows} x {columns}"));
+        }
+        let data: Vec<f32> = match dtype {
+            Dtype::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
+            Dtype::F16 => bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
+            Dtype::BF16 => bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
+            other => return Err(format!("tensor `{name}` is {other:?}, expected F32, F16 or BF16")),
+        };
+        let broken = data.iter().filter(|value| !value.is_finite()).count();
+        if broken > 0 {
+            let of = data.len();
+            return Err(format!(
+                "tensor `{name}` has {broken} of {of} values NaN or infinite (hint: training diverged?)"
+            ));
+        }
+        Ok(Self { rows, columns, data })
+    }
+}
+
+/// Matrices that are still looking for their other half.
+#[derive(Default)]
+pub(super) struct Halves(BTreeMap<(usize, Linear), [Option<Matrix>; 2]>);
+
+impl Halves {
+    /// Adds a matrix; each may come once.
+    pub fn insert(&mut self, tensor_name: &str, key: &TensorKey, matrix: Matrix) -> Result<(), String> {
+        let slot = &mut self.0.entry((key.layer, key.linear)).or_default()[key.half as usize];
+        match slot.replace(matrix) {
+            None => Ok(()),
+            Some(_) => Err(format!("tensor `{tensor_name}` is there twice under two names")),
+        }
+    }
+
+    /// Nothing came.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The pairs, once every A has its B of the same rank; `scaling` hears module name and rank.
+    pub fn into_pairs(self, name: &str, scaling: impl Fn(&str, usize) -> Result<f32, String>) -> Result<Pairs> {
+        let mut pairs = BTreeMap::new();
+        for ((layer, linear), halves) in self.0 {
+            let module = format!("model.{}", module_name(layer, linear));
+            let [Some(a), Some(b)] = halves else {
+                return Err(Error::adapter(name, format!("`{module}` has only one of lora_A and lora_B")));
+            };
+            let rank = a.rows;
+            if b.columns != rank {
+                let reason = format!("`{module}`: lora_A has rank {rank}, lora_B has rank {}", b.columns);
+                return Err(Error::adapter(name, reason));
+            }
+            let scaling = scaling(&module, rank).map_err(|reason| Error::adapter(name, reason))?;
+            pairs.insert((layer, linear), LoraPair { a: a.data, b: b.data, rank, scaling });
+        }
+        Ok(pairs)
+    }
+}
+
+impl Precision {
+    /// The values' bytes; a value that only f32 can hold is refused rather than written as infinite.
+    pub(super) fn encode(self, values: &[f32]) -> Result<Vec<u8>, String> {
+        match self {
+            Self::F32 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
+            Self::F16 => {
+                let mut bytes = Vec::with_capacity(2 * values.len());
+                for &value in values {
+                    let narrow = half::f16::from_f32(value);
+                    if !narrow.is_finite() {
+                        return Err(format!("the value {value} does not fit f16 (hint: write f32)"));
+                    }
+                    bytes.extend(narrow.to_le_bytes());
+                }
+                Ok(bytes)
+            }
+        }
+    }
+}
+
+/// The end of a module's name in PEFT, which no other module of a model shares.
+pub(super) fn module_name(layer: usize, linear: Linear) -> String {
+    format!("layers.{layer}.{}.{linear}", linear.hf_module())
+}
+
+/// The commonest of some values; of several, the largest.
+pub(super) fn commonest<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts = BTreeMap::<T, usize>::new();
+    values.for_each(|value| *counts.entry(value).or_default() += 1);
+    counts.into_iter().max_by_key(|(_, count)| *count).map(|(value, _)| value)
+}
