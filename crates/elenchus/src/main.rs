@@ -5,9 +5,11 @@
 mod adapter;
 mod characters;
 mod data;
+mod eval;
 mod model;
 mod talk;
 mod train;
+mod voice;
 
 use std::process::ExitCode;
 
@@ -39,7 +41,7 @@ enum Command {
     Train(train::TrainCommand),
     /// Measure what adapters have learned
     #[command(subcommand)]
-    Eval(train::EvalCommand),
+    Eval(eval::EvalCommand),
 }
 
 fn main() -> ExitCode {
@@ -57,7 +59,7 @@ fn main() -> ExitCode {
         Command::Adapter(command) => adapter::run(command),
         Command::Data(command) => data::run(command),
         Command::Train(command) => train::run(command),
-        Command::Eval(command) => train::eval(command),
+        Command::Eval(command) => eval::run(command),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

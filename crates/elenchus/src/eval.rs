@@ -1,0 +1,105 @@
+//! `elenchus eval`: what an adapter has learned is measured as the game would prompt it.
+
+use std::{
+    io::{self, Write},
+    num::NonZeroUsize,
+    path::PathBuf,
+};
+
+use anyhow::{Result, ensure};
+use clap::Subcommand;
+use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
+use elenchus_train::perplexity;
+use indicatif::ProgressBar;
+use serde_json::json;
+
+use crate::{
+    characters::Characters,
+    voice::{Voice, read_character, read_pairs},
+};
+
+#[derive(Debug, Subcommand)]
+pub enum EvalCommand {
+    /// How well replies are foreseen, in perplexity a token, prompted as the game would
+    Perplexity {
+        /// Pairs: JSON Lines, or any text that `data inspect` reads
+        #[arg(long, value_name = "FILE")]
+        pairs: PathBuf,
+        /// GGUF file or Hugging Face folder; the default model if left out
+        #[arg(long, value_name = "FILE")]
+        base: Option<PathBuf>,
+        /// PEFT folder to measure beside the base; `none` measures the base alone
+        #[arg(long, value_name = "DIR|none", default_value = "none")]
+        adapter: PathBuf,
+        /// Whose replies and whose prompt: a folder of `adapters/`
+        #[arg(long, value_name = "NAME", default_value = "socrates")]
+        character: String,
+        /// Turns before a reply, at most
+        #[arg(long, value_name = "N", default_value = "4")]
+        context: NonZeroUsize,
+        /// Works to measure on, by name; all if left out
+        #[arg(long = "work", value_name = "NAME")]
+        works: Vec<String>,
+        /// Tokens of an example at most; longer replies are cut
+        #[arg(long, value_name = "N", default_value = "256")]
+        max_tokens: usize,
+        /// cpu, cuda, or cuda:N
+        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+        device: ComputeDevice,
+        /// Print JSON
+        #[arg(long)]
+        json: bool,
+    },
+}
+
+pub fn run(command: EvalCommand) -> Result<()> {
+    let EvalCommand::Perplexity { pairs, base, adapter, character, context, works, max_tokens, device, json } = command;
+    let characters = Characters::find()?;
+    let id = characters.id(&character)?;
+    let character = read_character(&characters.folder.join(id).join("character.toml"))?;
+    let mut read = read_pairs(std::slice::from_ref(&pairs), &character, context)?;
+    if !works.is_empty() {
+        read.retain(|pair| works.contains(&pair.work));
+        ensure!(!read.is_empty(), "{} has no pairs of {}", pairs.display(), works.join(", "));
+    }
+    let voice = Voice::open(base, Numerics::Exact, device)?;
+    let lora = if adapter.as_os_str() == "none" {
+        None
+    } else {
+        Some(TrainableLora::new(&LoraAdapter::open(&adapter)?, &voice.executor)?)
+    };
+    let examples = voice.examples(&read, &character, max_tokens)?;
+    let bar = ProgressBar::new(examples.len() as u64 * (1 + u64::from(lora.is_some())));
+    let base = perplexity(&voice.executor, None, &examples, |read| bar.set_position(read as u64))?;
+    let worn = match &lora {
+        Some(lora) => {
+            let position = |read| bar.set_position((examples.len() + read) as u64);
+            perplexity(&voice.executor, Some(lora), &examples, position)?
+        }
+        None => base,
+    };
+    bar.finish_and_clear();
+    let report = json!({
+        "pairs": examples.len(),
+        "tokens": worn.tokens,
+        "perplexity": worn.of_tokens(),
+        "base_perplexity": base.of_tokens(),
+        "end_tokens": worn.end_tokens,
+        "end_perplexity": worn.of_ends(),
+        "base_end_perplexity": base.of_ends(),
+    });
+    let text = if json {
+        format!("{report}\n")
+    } else {
+        let line = |name: &str, worn: f64, base: f64| {
+            format!("{name:<12} {worn:8.3}   base {base:8.3}   {:+.1}%\n", (worn / base - 1.0) * 100.0)
+        };
+        let replies = format!("{} replies, {} tokens\n", examples.len(), worn.tokens);
+        replies
+            + &line("perplexity", worn.of_tokens(), base.of_tokens())
+            + &line("of its end", worn.of_ends(), base.of_ends())
+    };
+    // Not `print!`, which panics when nobody reads on.
+    io::stdout().write_all(text.as_bytes())?;
+    Ok(())
+}
