@@ -5,6 +5,7 @@ use std::{collections::BTreeMap, fs, io};
 
 use serde::{Deserialize, de::DeserializeOwned};
 
+use super::scale::grouped;
 use crate::{Error, Result, RunFolder, SftConfig};
 
 /// Everything a report says.
@@ -218,7 +219,10 @@ impl Facts {
         if self.steps.is_empty() {
             notes.push("No step was taken yet.".to_owned());
         } else if self.outcome.is_none() {
-            notes.push(format!("The run has not ended: this is what it came to after step {}.", self.last_step()));
+            notes.push(format!(
+                "The run has not ended: this is what it came to after step {}.",
+                grouped(self.last_step() as f64, 0)
+            ));
         }
         if let Some(Outcome { steps: Some(steps), total_steps: Some(total), .. }) = self.outcome
             && steps < total
@@ -238,8 +242,11 @@ impl Facts {
             notes.push(format!("Loss, gradient norm or learning rate is not finite at {steps}; plots leave that out."));
         }
         for (file, count) in &self.unreadable {
-            let lines = if *count == 1 { "1 line".to_owned() } else { format!("{count} lines") };
-            notes.push(format!("{lines} of {file} could not be read and are left out."));
+            notes.push(if *count == 1 {
+                format!("One line of {file} could not be read and is left out.")
+            } else {
+                format!("{count} lines of {file} could not be read and are left out.")
+            });
         }
         notes
     }

@@ -5,7 +5,7 @@ use std::fmt::Write;
 use super::{
     facts::{Facts, Sample, Step},
     plot::{Plot, figure},
-    scale::{byte_unit, duration, grouped, number, per_second},
+    scale::{byte_unit, bytes, count, duration, grouped, number, per_second},
 };
 
 /// The page.
@@ -32,16 +32,16 @@ pub(crate) fn page(facts: &Facts) -> String {
 fn header(page: &mut String, facts: &Facts) {
     let _ = writeln!(page, "<header>\n<h1>{}</h1>", escaped(&facts.character));
     let base = facts.base.as_ref().map(|base| format!(" on {}", escaped(base))).unwrap_or_default();
-    let _ =
-        writeln!(page, "<p class=\"quiet\">A LoRA adapter{base}, by supervised fine-tuning.</p>\n<ul class=\"facts\">");
-    for setting in facts.settings() {
-        let _ = writeln!(page, "<li>{}</li>", escaped(&setting));
-    }
+    let mut settings = facts.settings();
     let works = facts.config.held_out_works.join(", ");
     if !works.is_empty() {
-        let _ = writeln!(page, "<li>measured on {}</li>", escaped(&works));
+        settings.push(format!("measured on {works}"));
     }
-    page.push_str("</ul>\n");
+    let _ = writeln!(
+        page,
+        "<p class=\"quiet\">A LoRA adapter{base}, by supervised fine-tuning.<br>{}</p>",
+        escaped(&settings.join(" · "))
+    );
     for note in facts.notes() {
         let _ = writeln!(page, "<p class=\"note\">{}</p>", escaped(&note));
     }
@@ -55,12 +55,12 @@ fn tiles(page: &mut String, facts: &Facts) {
             writeln!(page, "<div><dt>{name}</dt><dd class=\"value\">{value}</dd><dd class=\"more\">{more}</dd></div>");
     };
     let learned = facts.learned();
-    let over = if learned.is_final { "all held-out replies" } else { "those measured so far" };
+    let over = if learned.is_final { "on all held-out replies" } else { "on what was measured so far" };
     match (learned.base, learned.best) {
         (Some(base), Some(best)) => {
             let change = (best / base - 1.0) * 100.0;
             let (class, word) = if change <= 0.0 { ("lower", "lower") } else { ("higher", "higher") };
-            let change = format!("<span class=\"{class}\">{:.1}% {word}</span> than the base, {over}", change.abs());
+            let change = format!("<span class=\"{class}\">{:.1}% {word}</span> than the base {over}", change.abs());
             tile("Held-out perplexity", &format!("{} → {}", number(base), number(best)), &change);
         }
         (None, Some(best)) => {
@@ -76,15 +76,14 @@ fn tiles(page: &mut String, facts: &Facts) {
     } else {
         tile("Steps", &grouped(facts.last_step() as f64, 0), "taken");
     }
-    let targets = format!("{} learned from", grouped(facts.targets() as f64, 0));
-    tile("Tokens read", &grouped(facts.tokens() as f64, 0), &targets);
-    tile("Time", &duration(facts.seconds()), "of training, evaluations left out");
+    let targets = format!("{} learned from", count(facts.targets()));
+    tile("Tokens read", &count(facts.tokens()), &targets);
+    tile("Time", &duration(facts.seconds()), "without evaluations");
     if let Some(speed) = facts.median_speed() {
         tile("Speed", &per_second(speed), "tokens/s, the median step");
     }
     if let Some(peak) = facts.peak_bytes() {
-        let (unit, size) = byte_unit(peak);
-        tile("Memory", &format!("{} {unit}", number(peak / size)), "resident at most");
+        tile("Memory", &bytes(peak), "resident at most");
     }
     page.push_str("</dl>\n");
 }
@@ -113,12 +112,12 @@ fn plots(page: &mut String, facts: &Facts) {
     let perplexity = Plot {
         dots: true,
         level: learned.base.map(|base| ("base over all replies", base)),
-        remark: format!("points over {} of them at most", facts.config.training.eval_examples),
+        remark: format!("measured on {} replies at most", facts.config.training.eval_examples),
         ..plain("Held-out perplexity", "", measured)
     };
-    let bytes = series(|step| step.resident_bytes);
+    let resident = series(|step| step.resident_bytes);
     let (unit, size) = byte_unit(facts.peak_bytes().unwrap_or_default());
-    let bytes = bytes.into_iter().map(|(step, value)| (step, value / size)).collect();
+    let resident = resident.into_iter().map(|(step, value)| (step, value / size)).collect();
     let figures = [
         Plot { smoothed_over: Some(window), ..plain("Loss", "nats a token", always(|step| step.loss)) },
         perplexity,
@@ -133,7 +132,7 @@ fn plots(page: &mut String, facts: &Facts) {
             smoothed_over: Some(window),
             ..plain("Speed", "tokens/s", series(Step::tokens_per_second))
         },
-        Plot { from_zero: true, ..plain("Resident memory", unit, bytes) },
+        Plot { from_zero: true, ..plain("Resident memory", unit, resident) },
     ];
     page.push_str("<h2>The run</h2>\n<div class=\"plots\">\n");
     for plot in &figures {

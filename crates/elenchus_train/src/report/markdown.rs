@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::{
     facts::Facts,
-    scale::{byte_unit, duration, grouped, number, per_second},
+    scale::{bytes, duration, grouped, number, per_second},
 };
 
 /// Rows of a table at most.
@@ -62,13 +62,12 @@ fn summary(page: &mut String, facts: &Facts) {
     }
     row("Tokens read", grouped(facts.tokens() as f64, 0));
     row("Tokens learned from", grouped(facts.targets() as f64, 0));
-    row("Time of training, evaluations left out", duration(facts.seconds()));
+    row("Time without evaluations", duration(facts.seconds()));
     if let Some(speed) = facts.median_speed() {
         row("Tokens/s, the median step", per_second(speed));
     }
     if let Some(peak) = facts.peak_bytes() {
-        let (unit, size) = byte_unit(peak);
-        row("Resident memory at most", format!("{} {unit}", number(peak / size)));
+        row("Resident memory at most", bytes(peak));
     }
 }
 

@@ -2,12 +2,12 @@
 
 use std::fmt::Write;
 
-use super::scale::{Axis, is_drawable, number};
+use super::scale::{Axis, grouped, is_drawable, number};
 
 const WIDTH: f64 = 640.0;
 const HEIGHT: f64 = 260.0;
 const LEFT: f64 = 70.0;
-const RIGHT: f64 = 18.0;
+const RIGHT: f64 = 30.0;
 const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
 /// Points of a drawn line at most; more than a screen has columns.
@@ -48,7 +48,8 @@ pub(crate) fn figure(plot: &Plot<'_>, last_step: u64) -> String {
 
     let mut svg =
         format!("<svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{} by step\">\n", plot.title);
-    for &tick in &y.ticks {
+    // An axis around nothing has no numbers to tell.
+    for &tick in y.ticks.iter().filter(|_| !drawn.is_empty() || level.is_some()) {
         let (_, top) = at(0.0, tick);
         let _ = writeln!(
             svg,
@@ -146,7 +147,10 @@ fn legend(plot: &Plot<'_>, drawn: usize, left_out: usize) -> String {
         parts.push(plot.remark.clone());
     }
     if left_out > 0 {
-        parts.push(format!("<strong>{left_out} of {} not finite or too large to draw</strong>", plot.points.len()));
+        parts.push(format!(
+            "<strong>{left_out} of {} not finite or too large to draw</strong>",
+            grouped(plot.points.len() as f64, 0)
+        ));
     }
     parts.into_iter().map(|part| format!("<span>{part}</span>")).collect::<Vec<_>>().join(" ")
 }
@@ -217,6 +221,11 @@ mod tests {
             assert!(xs.len() > 8 && ys.len() > 8, "{svg}");
             assert!(xs.iter().all(|x| (0.0..=WIDTH).contains(x)), "{xs:?}");
             assert!(ys.iter().all(|y| (0.0..=HEIGHT).contains(y)), "{ys:?}");
+            // Labels below are centred at ticks.
+            for label in svg.split("class=\"tick\" text-anchor=\"middle\"").skip(1) {
+                let text = label.split(['>', '<']).nth(1).unwrap();
+                assert!(attribute(label, "x")[0] + text.len() as f64 * 7.5 / 2.0 <= WIDTH, "{text}");
+            }
             // Labels of the left axis end 8 before it; a digit is less than 7.5 wide at 13 units.
             for label in svg.split("text-anchor=\"end\"").skip(1) {
                 let text = label.split(['>', '<']).nth(1).unwrap();

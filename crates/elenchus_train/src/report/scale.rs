@@ -141,6 +141,17 @@ pub(crate) fn byte_unit(bytes: f64) -> (&'static str, f64) {
     if bytes >= 1e9 { ("GB", 1e9) } else { ("MB", 1e6) }
 }
 
+/// `1.67 GB`, `600 MB`.
+pub(crate) fn bytes(bytes: f64) -> String {
+    let (unit, size) = byte_unit(bytes);
+    format!("{} {unit}", grouped(bytes / size, if size == 1e9 { 2 } else { 0 }))
+}
+
+/// All digits while they are few: `346,380`, `15.0 M`.
+pub(crate) fn count(count: u64) -> String {
+    if count < 10_000_000 { grouped(count as f64, 0) } else { format!("{} M", grouped(count as f64 / 1e6, 1)) }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -217,6 +228,18 @@ mod tests {
         check(3_599.0, "1 h 00 min");
         check(11_100.0, "3 h 05 min");
         check(f64::INFINITY, "unknown");
+    }
+
+    #[test]
+    fn sizes_fit_a_tile() {
+        let check = |size: f64, expected: &str| assert_eq!(bytes(size), expected);
+        check(0.0, "0 MB");
+        check(599_900_000.0, "600 MB");
+        check(1_670_000_000.0, "1.67 GB");
+        let check = |number, expected: &str| assert_eq!(count(number), expected);
+        check(0, "0");
+        check(9_999_999, "9,999,999");
+        check(15_000_000, "15.0 M");
     }
 
     #[test]

@@ -105,7 +105,7 @@ fn a_young_run_says_what_it_does_not_know() {
     check(&step(1, "3.5", ""), &["after step 1", "not measured yet"]);
     check(&step(1, "3.5", ",\"held_out_perplexity\":30.0"), &["30.00"]);
     // A kill cut the last line short.
-    check(&(step(1, "3.5", "") + "{\"step\":2,\"lo"), &["after step 1", "1 line of metrics.jsonl could not be read"]);
+    check(&(step(1, "3.5", "") + "{\"step\":2,\"lo"), &["after step 1", "One line of metrics.jsonl could not be read"]);
 }
 
 #[test]
