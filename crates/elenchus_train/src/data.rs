@@ -21,6 +21,7 @@
 //! ```
 
 mod filter;
+mod gutenberg;
 mod pairs;
 mod plain_text;
 mod player_lines;
@@ -30,6 +31,7 @@ mod stats;
 mod turns;
 
 pub use filter::{FilterReport, Filters, LongReplies, filter};
+pub use gutenberg::{Gutenberg, GutenbergEvent};
 pub use pairs::{Pair, pairs};
 pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256};
 pub use speakers::Speakers;

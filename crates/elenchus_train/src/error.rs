@@ -21,6 +21,14 @@ pub enum Error {
     /// A line that does not hold what it should, where the run was told to stop at one.
     #[error("{0}")]
     BrokenLine(BrokenLine),
+    /// A text that cannot be downloaded.
+    #[error("{what}: {reason}")]
+    Download {
+        /// The work, or the mirror.
+        what: String,
+        /// What was asked for, what came back, and the fix.
+        reason: String,
+    },
     /// An alias that leads nowhere or two ways.
     #[error("alias `{alias}`: {reason}")]
     Alias {

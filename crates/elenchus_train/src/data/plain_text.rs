@@ -97,6 +97,16 @@ fn is_title(line: &str) -> bool {
     line.chars().any(char::is_alphabetic) && !line.chars().any(char::is_lowercase) && line.split(' ').count() <= 6
 }
 
+/// Whether a text holds Project Gutenberg's marks at both ends, or which one it lacks.
+pub(super) fn is_whole_gutenberg(text: &str) -> Result<(), &'static str> {
+    let lines: Vec<_> = text.lines().map(str::trim).collect();
+    match without_gutenberg(&lines) {
+        Ok((_, body)) if body.start > 0 => Ok(()),
+        Ok(_) => Err("Project Gutenberg's `*** START OF` line is missing"),
+        Err(_) => Err("Project Gutenberg's `*** END OF` line is missing"),
+    }
+}
+
 /// The title and the lines between Project Gutenberg's header and its licence; all lines of another text.
 fn without_gutenberg(lines: &[&str]) -> Result<(Option<String>, std::ops::Range<usize>), (usize, String)> {
     let marker = |line: &str, word: &str| {

@@ -136,17 +136,22 @@ pub(super) fn unpacked(file: &Path) -> Result<Vec<u8>> {
     let fail = |hint| move |cause| Error::File { file: PathBuf::from(file), cause, hint };
     let mut bytes = Vec::new();
     File::open(file).and_then(|file| file.take(MAX_BYTES + 1).read_to_end(&mut bytes)).map_err(fail(""))?;
-    if bytes.starts_with(&[0x1f, 0x8b]) {
-        let mut text = Vec::new();
-        let unpacked = MultiGzDecoder::new(bytes.as_slice()).take(MAX_BYTES + 1).read_to_end(&mut text);
-        unpacked.map_err(fail(" (hint: the gzip file is cut or damaged; fetch it again)"))?;
-        bytes = text;
-    }
+    let bytes = unzipped(bytes).map_err(fail(" (hint: the gzip file is cut or damaged; fetch it again)"))?;
     if bytes.len() as u64 > MAX_BYTES {
         let cause = io::Error::new(io::ErrorKind::FileTooLarge, "holds more than 1 GiB of text");
         return Err(fail(" (hint: split it)")(cause));
     }
     Ok(bytes)
+}
+
+/// What gzip holds, a byte more than [`MAX_BYTES`] at most; other bytes as they are.
+pub(super) fn unzipped(bytes: Vec<u8>) -> io::Result<Vec<u8>> {
+    if !bytes.starts_with(&[0x1f, 0x8b]) {
+        return Ok(bytes);
+    }
+    let mut text = Vec::new();
+    MultiGzDecoder::new(bytes.as_slice()).take(MAX_BYTES + 1).read_to_end(&mut text)?;
+    Ok(text)
 }
 
 /// The file's name without any extension: `meno.txt.gz` is the work `meno`.
