@@ -1,6 +1,6 @@
-//! A run's curves as TensorBoard reads them. The format is a dozen lines of framing and protobuf, so it is written by hand.
+//! A run's curves as `TensorBoard` reads them. The format is a dozen lines of framing and protobuf, so it is written by hand.
 //!
-//! An event file is a sequence of TFRecords, each `length: u64, masked crc of it: u32, data, masked crc of it: u32` in
+//! An event file is a sequence of `TFRecord`s, each `length: u64, masked crc of it: u32, data, masked crc of it: u32` in
 //! little endian, whose data is an `Event` of tensorflow's `event.proto`. `metrics.jsonl` is the truth: on every start the
 //! file is written anew from it, so that steps that a resumed run takes again stand in it once.
 
@@ -8,7 +8,7 @@ use std::{fs::OpenOptions, io::Write, path::PathBuf, time::SystemTime};
 
 use crate::{Error, Result, RunFolder, StepReport};
 
-/// TensorBoard takes every file with `tfevents` in its name; one name per run, so that a resumed run replaces it.
+/// `TensorBoard` takes every file with `tfevents` in its name; one name per run, so that a resumed run replaces it.
 const FILE: &str = "events.out.tfevents.0.elenchus";
 
 /// The event file of a run.
@@ -39,7 +39,7 @@ impl EventFile {
 }
 
 /// A whole file. The last step ended now and each began where the one before it ended, as far as the metrics tell:
-/// TensorBoard's relative axis then shows time spent, without the pauses of a run that was killed.
+/// `TensorBoard`'s relative axis then shows time spent, without the pauses of a run that was killed.
 fn file(now: f64, reports: &[StepReport]) -> Vec<u8> {
     let mut wall_time = now - reports.iter().map(|report| report.seconds).sum::<f64>();
     let mut bytes = record(&version_event(wall_time));
@@ -118,7 +118,7 @@ fn message(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
     out.extend(bytes);
 }
 
-/// One TFRecord.
+/// One `TFRecord`.
 fn record(data: &[u8]) -> Vec<u8> {
     let length = (data.len() as u64).to_le_bytes();
     let masked = |bytes: &[u8]| crc32c(bytes).rotate_right(15).wrapping_add(0xa282_ead8).to_le_bytes();
@@ -191,7 +191,7 @@ mod tests {
         r#"{"step":1,"loss":3.5,"grad_norm":2.25,"learning_rate":0.0,"tokens":1024,"targets":400,"seconds":4.0}"#;
     const SECOND: &str = r#"{"step":300,"loss":3.25,"grad_norm":0.5,"learning_rate":0.0003,"tokens":512,"targets":200,"seconds":2.0,"resident_bytes":1500000000,"held_out_perplexity":24.5}"#;
 
-    /// TensorBoard 2.21 read exactly these bytes without a complaint and gave every tag, step, value and wall time:
+    /// `TensorBoard` 2.21 read exactly these bytes without a complaint and gave every tag, step, value and wall time:
     ///
     /// ```python
     /// from tensorboard.backend.event_processing.event_accumulator import EventAccumulator

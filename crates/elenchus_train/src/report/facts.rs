@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, io};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::scale::grouped;
-use crate::{Error, Result, RunFolder, SftConfig};
+use crate::{Error, Result, RunFolder, Sample, SftConfig};
 
 /// Everything a report says.
 pub(crate) struct Facts {
@@ -40,14 +40,6 @@ pub(crate) struct Step {
     pub seconds: f64,
     pub held_out_perplexity: Option<f64>,
     pub resident_bytes: Option<f64>,
-}
-
-/// A line of `samples.jsonl`: what the player says, and what the character replied after a step; step 0 is the base.
-#[derive(Debug, Clone, Deserialize)]
-pub(crate) struct Sample {
-    pub step: u64,
-    pub line: String,
-    pub reply: String,
 }
 
 /// `result.json`: base and best adapter over all held-out examples.
@@ -151,6 +143,13 @@ impl Step {
     }
 }
 
+/// Replies of the base beside those after a step.
+pub(crate) struct Comparison<'a> {
+    pub step: u64,
+    /// What the player says, what the base replies and, unless that line was not asked again, what the adapter does.
+    pub rows: Vec<(&'a str, &'a str, Option<&'a str>)>,
+}
+
 /// Base and best held-out perplexity.
 pub(crate) struct Learned {
     pub base: Option<f64>,
@@ -200,17 +199,15 @@ impl Facts {
         self.steps.iter().filter_map(|step| step.resident_bytes).max_by(f64::total_cmp)
     }
 
-    /// Replies of the base, and after the best step or, where that has none, the newest: `(step, line, before, after)`.
-    pub(crate) fn before_and_after(&self) -> Option<(u64, Vec<(&str, &str, Option<&str>)>)> {
-        let (first, before) = self.samples.first()?;
+    /// Replies of the base, and after the best step or, where that has none, the newest.
+    pub(crate) fn comparison(&self) -> Option<Comparison<'_>> {
+        let (_, before) = self.samples.first().filter(|(step, _)| *step == 0)?;
+        let trained = &self.samples[1..];
         let best = self.learned().best_step;
-        let trained = self.samples.iter().filter(|(step, _)| *step > 0);
-        let (step, after) = trained.clone().find(|(step, _)| Some(*step) == best).or_else(|| trained.last())?;
-        if *first != 0 {
-            return None;
-        }
+        let (step, after) = trained.iter().find(|(step, _)| Some(*step) == best).or(trained.last())?;
         let reply = |line: &str| after.iter().find(|sample| sample.line == line).map(|sample| sample.reply.as_str());
-        Some((*step, before.iter().map(|old| (old.line.as_str(), old.reply.as_str(), reply(&old.line))).collect()))
+        let rows = before.iter().map(|base| (base.line.as_str(), base.reply.as_str(), reply(&base.line))).collect();
+        Some(Comparison { step: *step, rows })
     }
 
     /// What a reader should know before trusting the numbers.

@@ -3,10 +3,11 @@
 use std::fmt::Write;
 
 use super::{
-    facts::{Facts, Sample, Step},
+    facts::{Comparison, Facts, Step},
     plot::{Plot, figure},
     scale::{byte_unit, bytes, count, duration, grouped, number, per_second},
 };
+use crate::Sample;
 
 /// The page.
 pub(crate) fn page(facts: &Facts) -> String {
@@ -64,10 +65,10 @@ fn tiles(page: &mut String, facts: &Facts) {
             tile("Held-out perplexity", &format!("{} → {}", number(base), number(best)), &change);
         }
         (None, Some(best)) => {
-            tile("Held-out perplexity", &number(best), &format!("{over}; the base was not measured yet"))
+            tile("Held-out perplexity", &number(best), &format!("{over}; the base was not measured yet"));
         }
         (Some(base), None) => {
-            tile("Held-out perplexity", &number(base), "of the base; the adapter was not measured yet")
+            tile("Held-out perplexity", &number(base), "of the base; the adapter was not measured yet");
         }
         (None, None) => tile("Held-out perplexity", "–", "not measured yet"),
     }
@@ -143,7 +144,7 @@ fn plots(page: &mut String, facts: &Facts) {
 
 fn replies(page: &mut String, facts: &Facts) {
     page.push_str("<h2>Replies before and after</h2>\n");
-    if let Some((step, rows)) = facts.before_and_after() {
+    if let Some(Comparison { step, rows }) = facts.comparison() {
         let _ = writeln!(
             page,
             "<p class=\"quiet\">The same prompt, the same decoding and the same seed for both; before is the base model without \

@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::{
-    facts::Facts,
+    facts::{Comparison, Facts},
     scale::{bytes, duration, grouped, number, per_second},
 };
 
@@ -95,7 +95,7 @@ fn course(page: &mut String, facts: &Facts) {
 }
 
 fn replies(page: &mut String, facts: &Facts) {
-    let Some((step, rows)) = facts.before_and_after() else { return };
+    let Some(Comparison { step, rows }) = facts.comparison() else { return };
     let _ = write!(
         page,
         "\n## Replies before and after\n\nThe same prompt, decoding and seed for both; before is the base model without an \

@@ -45,7 +45,7 @@ impl Axis {
         let largest = self.low.abs().max(self.high.abs());
         if tick == 0.0 {
             "0".to_owned()
-        } else if largest >= 1e6 || largest < 1e-3 {
+        } else if !(1e-3..1e6).contains(&largest) {
             // As many digits as tell neighbours apart.
             let digits =
                 (tick.abs().log10().floor() - (self.step * 1.000_001).log10().floor()).clamp(0.0, 6.0) as usize;
