@@ -37,7 +37,7 @@ impl Axis {
 
     /// Where a value lies: 0 at the low end, 1 at the high one.
     pub(crate) fn share(&self, value: f64) -> f64 {
-        ((value - self.low) / (self.high - self.low)).clamp(0.0, 1.0)
+        (value - self.low) / (self.high - self.low)
     }
 
     /// A tick's label, with as many decimals as the ticks need.
