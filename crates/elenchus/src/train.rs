@@ -2,16 +2,24 @@
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
 };
 
 use anyhow::{Context, Result};
 use clap::Subcommand;
 use elenchus_lm::{ComputeDevice, Numerics};
-use elenchus_train::{Learner, RunFolder, SftConfig, SftEvent, StepReport, data, train};
+use elenchus_train::{Learner, RunFolder, SftEvent, SftOutcome, SftResult, StepReport, train};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::voice::{Voice, read_character, read_pairs};
+use crate::{
+    model,
+    voice::{Lesson, Voice},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
@@ -20,7 +28,7 @@ pub enum TrainCommand {
         /// The run's `training.toml`
         #[arg(value_name = "TRAINING.TOML")]
         config: PathBuf,
-        /// The run's folder: metrics, checkpoint, adapter
+        /// The run's folder: metrics, samples, checkpoint, report, adapter
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
         /// GGUF file or Hugging Face folder; the default model if left out
@@ -37,25 +45,18 @@ pub enum TrainCommand {
 
 pub fn run(command: TrainCommand) -> Result<()> {
     let TrainCommand::Sft { config: file, out, base, quantised, device } = command;
-    let text = fs::read_to_string(&file).with_context(|| file.display().to_string())?;
-    let config = SftConfig::parse(&text, &file.display().to_string())?;
-    let beside = |path: &PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
-    let character_file = beside(&config.character);
-    let character = read_character(&character_file)?;
-
-    let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
-    let pairs = read_pairs(&files, &character, config.context)?;
-    let read = pairs.len();
-    let (pairs, report) = data::filter(pairs, &config.filters);
-    let pairs = pairs.into_iter().filter(|pair| !config.excluded_works.contains(&pair.work)).collect::<Vec<_>>();
-    let split = data::by_work(pairs, &config.held_out_works)?;
-    println!("{read} pairs of {}, {} fit to learn from:", character.name, report.kept);
-    println!(
-        "{} are trained on, {} of {} measured on",
-        split.train.len(),
-        split.held_out.len(),
-        config.held_out_works.join(", ")
-    );
+    let Lesson { config, text, character_file, character, read, filtered, mut split, player_lines } =
+        Lesson::open(&file)?;
+    println!("{read} pairs of {}, {} fit to learn from:", character.name, filtered.kept);
+    let what = match config.held_out_fraction {
+        Some(share) => format!("the last {:.0}%", share * 100.0),
+        None => config.held_out_works.join(", "),
+    };
+    println!("{} are trained on, {} of {what} measured on", split.train.len(), split.held_out.len());
+    if !player_lines.is_empty() {
+        println!("{} lines as a player says them are trained on as well", player_lines.len());
+        split.train.extend(player_lines);
+    }
 
     let voice = Voice::open(base, if quantised { Numerics::Quantised } else { Numerics::Exact }, device)?;
     let max_tokens = config.training.max_tokens;
@@ -63,33 +64,119 @@ pub fn run(command: TrainCommand) -> Result<()> {
     let held_out = voice.examples(&split.held_out, &character, max_tokens)?;
     let run = RunFolder::open(&out, &text)?;
     let name = voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let learner =
-        Learner { executor: &voice.executor, base_model_name: &name, examples: &examples, held_out: &held_out };
-    let bar = ProgressBar::new(0).with_style(
-        ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left").context("the bar's template")?,
-    );
-    let mut measured = None;
-    let adapter = train(&learner, &config, &run, |event| match event {
-        SftEvent::Begun(step, steps) => {
-            bar.set_length(steps);
-            bar.set_position(step);
-            bar.reset_eta();
+    let learner = Learner {
+        executor: &voice.executor,
+        tokenizer: &voice.tokenizer,
+        template: &voice.template,
+        character: &character,
+        base_model_name: &name,
+        examples: &examples,
+        held_out: &held_out,
+    };
+    let (screen, should_stop) = (Screen::new()?, interrupts()?);
+    let outcome = train(&learner, &config, &run, &should_stop, |event| screen.show(event, &character.name));
+    screen.bar.finish_and_clear();
+    match outcome? {
+        SftOutcome::Stopped(step) => {
+            println!("stopped behind step {step}; the same command goes on from there");
         }
-        SftEvent::Step(report) => {
-            measured = report.held_out_perplexity.or(measured);
-            bar.set_message(message(&report, measured));
-            bar.set_position(report.step);
+        SftOutcome::Finished(adapter, result) => {
+            // With these the folder is a whole character, as `adapters/` holds them.
+            run.write("adapter/character.toml", &fs::read(&character_file)?)?;
+            run.write("adapter/training.toml", text.as_bytes())?;
+            let report = run.file("REPORT.md");
+            run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?;
+            println!("{}", summary(&result));
+            println!("the adapter is in {}, the report in {}", adapter.display(), run.file("REPORT.html").display());
         }
-    })?;
-    bar.finish();
-    // With it the folder is a whole character, as `adapters/` holds them.
-    run.write("adapter/character.toml", &fs::read(&character_file)?)?;
-    println!("the adapter is in {}", adapter.display());
+    }
     Ok(())
 }
 
-fn message(report: &StepReport, measured: Option<f64>) -> String {
-    let speed = report.tokens as f64 / report.seconds;
-    let measured = measured.map_or_else(String::new, |measured| format!("  held-out perplexity {measured:.2}"));
-    format!("loss {:.3}{measured}  {speed:.0} tokens/s", report.loss)
+/// Set by the first Ctrl-C, so that the step is finished and kept; the second ends the program at once.
+fn interrupts() -> Result<Arc<AtomicBool>> {
+    let should_stop = Arc::new(AtomicBool::new(false));
+    let asked = should_stop.clone();
+    ctrlc::set_handler(move || {
+        if asked.swap(true, Ordering::Relaxed) {
+            // What a process says that Ctrl-C ended.
+            std::process::exit(130);
+        }
+        eprintln!("\nfinishing this step; Ctrl-C again ends at once, back to the last checkpoint");
+    })
+    .context("Ctrl-C cannot be heard")?;
+    Ok(should_stop)
+}
+
+/// A bar where somebody looks; a line for each evaluation everywhere.
+struct Screen {
+    bar: ProgressBar,
+}
+
+impl Screen {
+    fn new() -> Result<Self> {
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
+        Ok(Self { bar: ProgressBar::new(0).with_style(style.context("the bar's template")?) })
+    }
+
+    fn show(&self, event: SftEvent, name: &str) {
+        let bar = &self.bar;
+        match event {
+            SftEvent::Begun { step, total_steps, adapter_bytes, optimiser_bytes } => {
+                let (adapter, optimiser) = (model::size(adapter_bytes), model::size(optimiser_bytes));
+                self.line(&format!("adapter: {adapter}, its optimiser: {optimiser} in memory"));
+                if step > 0 {
+                    self.line(&format!("goes on behind step {step} of {total_steps}"));
+                }
+                bar.set_length(total_steps);
+                bar.set_position(step);
+                bar.reset_eta();
+                bar.enable_steady_tick(Duration::from_millis(500));
+            }
+            SftEvent::Step(report) => {
+                bar.set_message(message(&report));
+                bar.set_position(report.step);
+                if let Some(perplexity) = report.held_out_perplexity {
+                    let (step, of, eta) = (report.step, bar.length().unwrap_or_default(), bar.eta().as_secs());
+                    let left = format!("{}:{:02}:{:02} left", eta / 3600, eta / 60 % 60, eta % 60);
+                    self.line(&format!(
+                        "step {step} of {of}: {}, held-out perplexity {perplexity:.2}, {left}",
+                        message(&report)
+                    ));
+                }
+            }
+            SftEvent::Evaluated { best, samples, .. } => {
+                for sample in samples {
+                    let reply = sample.reply.replace('\n', " ");
+                    self.line(&format!("    {}\n    {name} > {reply}", sample.line));
+                }
+                if let Some((step, perplexity)) = best {
+                    self.line(&format!("best so far: step {step} with {perplexity:.2}"));
+                }
+            }
+            SftEvent::Measured(read, of) => {
+                bar.set_message("the last measure: all that is held out, base and adapter");
+                bar.set_length(of as u64);
+                bar.set_position(read as u64);
+            }
+        }
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+}
+
+fn message(report: &StepReport) -> String {
+    format!("loss {:.3}, {:.0} tokens/s", report.loss, report.tokens as f64 / report.seconds)
+}
+
+fn summary(result: &SftResult) -> String {
+    let SftResult { steps, total_steps, best_step, perplexity, base_perplexity, tokens, .. } = result;
+    let early =
+        if steps < total_steps { format!(", ended early after {steps} of {total_steps}") } else { String::new() };
+    let change = (perplexity / base_perplexity - 1.0) * 100.0;
+    format!(
+        "best was step {best_step}{early}: held-out perplexity {perplexity:.2}, base {base_perplexity:.2} ({change:+.1}%) over {tokens} tokens"
+    )
 }

@@ -35,7 +35,7 @@ pub use gutenberg::{Gutenberg, GutenbergEvent};
 pub use pairs::{Pair, pairs};
 pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256};
 pub use speakers::Speakers;
-pub use split::{Split, by_work, last_fifth};
+pub use split::{Split, by_work, last_part};
 pub use stats::{Quantiles, Stats, WorkStats};
 pub use turns::{Dialogue, OnBroken, Spoken, Texts, WrittenPair, read};
 

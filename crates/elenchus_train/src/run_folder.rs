@@ -1,11 +1,11 @@
-//! A run is a folder: its configuration, `metrics.jsonl`, the newest checkpoint, and the adapter.
+//! A run is a folder: its configuration, `metrics.jsonl`, `samples.jsonl`, the newest checkpoint, and the adapter.
 //!
 //! Whatever is replaced is written beside itself first and renamed, so that a run killed at any moment loses at most one
 //! checkpoint interval.
 
 use std::{
     collections::HashMap,
-    fs::{self, File, OpenOptions},
+    fs::{self, File, OpenOptions, TryLockError},
     io::{self, Write},
     path::{Path, PathBuf},
 };
@@ -13,12 +13,16 @@ use std::{
 use candle_core::{Device, Tensor};
 use serde::{Serialize, de::DeserializeOwned};
 
-use crate::{Error, Result};
+use crate::{Error, Result, Sample};
 
 const CONFIG: &str = "training.toml";
-const METRICS: &str = "metrics.jsonl";
+pub(crate) const METRICS: &str = "metrics.jsonl";
+pub(crate) const SAMPLES: &str = "samples.jsonl";
+const LOCK: &str = ".lock";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const STEP: &str = "step";
+const BEST_STEP: &str = "best_step";
+const BEST_PERPLEXITY: &str = "best_perplexity";
 
 /// One run's files.
 #[derive(Debug)]
@@ -30,15 +34,17 @@ pub struct RunFolder {
 pub(crate) struct Checkpoint {
     /// Steps taken.
     pub step: u64,
-    /// Variables and optimiser state by name.
+    /// Variables and optimiser state by name, and the best variables so far.
     pub tensors: HashMap<String, Tensor>,
+    /// The step of the best variables and their held-out perplexity.
+    pub best: Option<(u64, f64)>,
 }
 
 impl RunFolder {
     /// Opens a run, or makes it. A folder that was started with another configuration is refused.
     pub fn open(folder: &Path, config: &str) -> Result<Self> {
         let run = Self { folder: folder.to_owned() };
-        fs::create_dir_all(folder).map_err(|cause| run.fail(cause))?;
+        fs::create_dir_all(folder).map_err(|cause| run.fail("", cause))?;
         match fs::read_to_string(run.file(CONFIG)) {
             Ok(known) if known == config => {}
             Ok(_) => {
@@ -47,7 +53,7 @@ impl RunFolder {
                 return Err(Error::Run { folder: run.folder, reason: reason.to_owned() });
             }
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => run.write(CONFIG, config.as_bytes())?,
-            Err(cause) => return Err(run.fail(cause)),
+            Err(cause) => return Err(run.fail(CONFIG, cause)),
         }
         Ok(run)
     }
@@ -65,43 +71,81 @@ impl RunFolder {
             file.as_file().sync_all()?;
             file.persist(self.file(name)).map(drop).map_err(|error| error.error)
         };
-        write().map_err(|cause| self.fail(cause))
+        write().map_err(|cause| self.fail(name, cause))
     }
 
-    /// Appends a line to the metrics.
-    pub(crate) fn log(&self, line: &impl Serialize) -> Result<()> {
+    /// Keeps the run to one process until the file is dropped, or the process is gone.
+    pub(crate) fn lock(&self) -> Result<File> {
+        let file = File::create(self.file(LOCK)).map_err(|cause| self.fail(LOCK, cause))?;
+        match file.try_lock() {
+            Ok(()) => Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                let reason = "is being trained by another process (hint: wait for it, or name another --out)";
+                Err(Error::Run { folder: self.folder.clone(), reason: reason.to_owned() })
+            }
+            Err(TryLockError::Error(cause)) => Err(self.fail(LOCK, cause)),
+        }
+    }
+
+    /// Appends a line to a file of JSON Lines.
+    pub(crate) fn append(&self, name: &str, line: &impl Serialize) -> Result<()> {
         let append = || {
-            let mut file = OpenOptions::new().create(true).append(true).open(self.file(METRICS))?;
+            let mut file = OpenOptions::new().create(true).append(true).open(self.file(name))?;
             file.write_all(format!("{}\n", serde_json::to_string(line)?).as_bytes())
         };
-        append().map_err(|cause| self.fail(cause))
+        append().map_err(|cause| self.fail(name, cause))
     }
 
     /// The metrics logged so far. A line that a kill cut short is left out.
     pub fn metrics<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
-        Ok(self.metrics_text()?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+        self.lines(METRICS)
     }
 
-    /// Forgets metrics of steps that a resumed run takes again, and a line that a kill cut short.
-    pub(crate) fn keep_metrics<T: DeserializeOwned>(&self, keep: impl Fn(&T) -> bool) -> Result<()> {
-        let text = self.metrics_text()?;
+    /// The samples taken so far.
+    pub fn samples(&self) -> Result<Vec<Sample>> {
+        self.lines(SAMPLES)
+    }
+
+    fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>> {
+        Ok(self.text(name)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
+    }
+
+    /// Forgets lines of steps that a resumed run takes again, and a line that a kill cut short.
+    pub(crate) fn keep_lines<T: DeserializeOwned>(&self, name: &str, keep: impl Fn(&T) -> bool) -> Result<()> {
+        let text = self.text(name)?;
         // Lines are kept as they were written: a number that is read and written again may change its last digit.
         let kept = text.split_inclusive('\n').filter(|line| serde_json::from_str(line).is_ok_and(|line| keep(&line)));
-        self.write(METRICS, kept.collect::<String>().as_bytes())
+        self.write(name, kept.collect::<String>().as_bytes())
     }
 
-    fn metrics_text(&self) -> Result<String> {
-        match fs::read_to_string(self.file(METRICS)) {
+    fn text(&self, name: &str) -> Result<String> {
+        match fs::read_to_string(self.file(name)) {
             Ok(text) => Ok(text),
             Err(cause) if cause.kind() == io::ErrorKind::NotFound => Ok(String::new()),
-            Err(cause) => Err(self.fail(cause)),
+            Err(cause) => Err(self.fail(name, cause)),
+        }
+    }
+
+    /// What `write` was once given as JSON; `None` if the file is not there or does not hold it.
+    pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+        Ok(serde_json::from_str(&self.text(name)?).ok())
+    }
+
+    pub(crate) fn remove(&self, name: &str) -> Result<()> {
+        match fs::remove_file(self.file(name)) {
+            Err(cause) if cause.kind() != io::ErrorKind::NotFound => Err(self.fail(name, cause)),
+            _ => Ok(()),
         }
     }
 
     pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
-        let metadata = HashMap::from([(STEP.to_owned(), checkpoint.step.to_string())]);
+        let mut metadata = HashMap::from([(STEP.to_owned(), checkpoint.step.to_string())]);
+        if let Some((step, perplexity)) = checkpoint.best {
+            metadata.insert(BEST_STEP.to_owned(), step.to_string());
+            metadata.insert(BEST_PERPLEXITY.to_owned(), perplexity.to_string());
+        }
         let bytes = safetensors::serialize(&checkpoint.tensors, Some(metadata))
-            .map_err(|error| self.fail(io::Error::other(error)))?;
+            .map_err(|error| self.fail(CHECKPOINT, io::Error::other(error)))?;
         self.write(CHECKPOINT, &bytes)
     }
 
@@ -110,20 +154,21 @@ impl RunFolder {
         if !path.is_file() {
             return Ok(None);
         }
-        let mut head = Vec::new();
-        let read = File::open(&path).and_then(|mut file| io::Read::read_to_end(&mut file, &mut head));
-        read.map_err(|cause| self.fail(cause))?;
+        let bytes = fs::read(&path).map_err(|cause| self.fail(CHECKPOINT, cause))?;
         let broken =
             |error: String| Error::Run { folder: self.folder.clone(), reason: format!("{CHECKPOINT}: {error}") };
         let (_, metadata) =
-            safetensors::SafeTensors::read_metadata(&head).map_err(|error| broken(error.to_string()))?;
-        let step = metadata.metadata().as_ref().and_then(|metadata| metadata.get(STEP)?.parse().ok());
+            safetensors::SafeTensors::read_metadata(&bytes).map_err(|error| broken(error.to_string()))?;
+        let text = |name: &str| metadata.metadata().as_ref().and_then(|metadata| metadata.get(name));
+        let step = text(STEP).and_then(|text| text.parse().ok());
         let step = step.ok_or_else(|| broken("does not say its step (hint: delete it to start over)".to_owned()))?;
-        let tensors = candle_core::safetensors::load_buffer(&head, &Device::Cpu)?;
-        Ok(Some(Checkpoint { step, tensors }))
+        let best = text(BEST_STEP).zip(text(BEST_PERPLEXITY));
+        let best = best.and_then(|(step, perplexity)| Some((step.parse().ok()?, perplexity.parse().ok()?)));
+        let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
+        Ok(Some(Checkpoint { step, tensors, best }))
     }
 
-    fn fail(&self, cause: io::Error) -> Error {
-        Error::File { file: self.folder.clone(), cause, hint: "" }
+    fn fail(&self, name: &str, cause: io::Error) -> Error {
+        Error::File { file: self.file(name), cause, hint: "" }
     }
 }

@@ -1,27 +1,52 @@
-//! Supervised fine-tuning: an adapter learns to foresee a character's replies.
+//! Supervised fine-tuning: an adapter learns to foresee a character's replies, and the best one it ever was is kept.
 //!
 //! A step is a function of the configuration, its number and the variables: order, masks and rates come from the seed and
-//! the step alone. So a resumed run needs only variables and moments to go on bit for bit.
+//! the step alone. So a resumed run needs only variables and moments to go on bit for bit. Evaluations change neither.
 
-use std::{collections::HashMap, path::PathBuf, time::Instant};
+use std::{
+    collections::HashMap,
+    fs,
+    path::PathBuf,
+    sync::atomic::{AtomicBool, Ordering},
+    time::Instant,
+};
 
 use candle_core::{Tensor, backprop::GradStore};
-use elenchus_lm::{CandleExecutor, LoraDropout, Precision, TrainableLora};
+use elenchus_dialogue::Character;
+use elenchus_lm::{CandleExecutor, ChatTemplate, LoraAdapter, LoraDropout, Precision, Tokenizer, TrainableLora};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamW, Error, Example, Result, RunFolder, SftConfig, SftSettings,
+    AdamW, Error, Example, Result, RunFolder, Sample, SftConfig, SftSettings,
     forward::{passes, reply_logprobs},
-    perplexity,
-    run_folder::Checkpoint,
+    memory::resident_bytes,
+    perplexity, report,
+    run_folder::{Checkpoint, METRICS, SAMPLES},
+    samples::samples,
+    tensorboard::EventFile,
 };
 
+/// The folder of the adapter with the lowest held-out perplexity so far.
+const BEST: &str = "best";
+/// The folder of the adapter that a finished run gives.
+const ADAPTER: &str = "adapter";
+const RESULT: &str = "result.json";
+/// Before the names of the best variables in a checkpoint.
+const BEST_PREFIX: &str = "best.";
+
 /// What is trained, and on what.
+#[derive(Clone, Copy)]
 pub struct Learner<'a> {
     /// The base; exact numerics, or quantised for a smaller memory.
     pub executor: &'a CandleExecutor,
+    /// The base's.
+    pub tokenizer: &'a Tokenizer,
+    /// The base's.
+    pub template: &'a ChatTemplate,
+    /// Whose replies are learned; answers the samples.
+    pub character: &'a Character,
     /// Written into the adapter.
     pub base_model_name: &'a str,
     /// Learned from.
@@ -45,52 +70,146 @@ pub struct StepReport {
     pub tokens: usize,
     /// Learned from.
     pub targets: usize,
-    /// Spent.
+    /// Spent on the step, evaluation left out.
     pub seconds: f64,
-    /// Held-out reply perplexity after this step, where it was measured.
+    /// Memory resident after the step; `None` where the system does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<u64>,
+    /// Held-out reply perplexity after this step, where it was measured; over the same examples each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_perplexity: Option<f64>,
+}
+
+/// What a finished run came to, over all held-out examples; `result.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct SftResult {
+    /// Steps taken; fewer than `total_steps` where the run ended early.
+    pub steps: u64,
+    /// Steps planned.
+    pub total_steps: u64,
+    /// After how many steps the adapter was best.
+    pub best_step: u64,
+    /// Held-out reply perplexity of that adapter as it ships, end tokens left out.
+    pub perplexity: f64,
+    /// Of the base alone.
+    pub base_perplexity: f64,
+    /// Tokens measured.
+    pub tokens: usize,
+    /// Perplexity of the tokens that end replies; `None` where all replies were cut.
+    pub end_perplexity: Option<f64>,
+    /// Of the base alone.
+    pub base_end_perplexity: Option<f64>,
+    /// End tokens measured.
+    pub end_tokens: usize,
+}
+
+/// How a call of [`train`] ended.
+#[derive(Debug, Clone, PartialEq)]
+pub enum SftOutcome {
+    /// The run is over; its adapter is in this folder.
+    Finished(PathBuf, SftResult),
+    /// It was stopped behind this step, and goes on from there.
+    Stopped(u64),
 }
 
 /// What a run tells while it goes on.
 #[derive(Debug, Clone, PartialEq)]
 pub enum SftEvent {
-    /// Goes on behind this many of so many steps.
-    Begun(u64, u64),
+    /// Training begins, or goes on.
+    Begun {
+        /// Steps taken before.
+        step: u64,
+        /// Steps planned.
+        total_steps: u64,
+        /// Bytes of the variables.
+        adapter_bytes: usize,
+        /// Bytes of the optimiser's moments.
+        optimiser_bytes: usize,
+    },
     /// A step was taken.
     Step(StepReport),
+    /// What the character answers now; at step 0 the base alone. Behind an evaluating step's `Step`.
+    Evaluated {
+        /// Steps taken.
+        step: u64,
+        /// The best step so far and its held-out perplexity; `None` at step 0.
+        best: Option<(u64, f64)>,
+        /// Question and answer.
+        samples: Vec<Sample>,
+    },
+    /// The last measure: this many of so many examples were read, those of base and adapter together.
+    Measured(usize, usize),
 }
 
-/// Trains to the end, or goes on where a killed run's last checkpoint was; the adapter lies in `adapter/` of the run, f16.
-/// Returns its folder.
+/// Variables that were best, and when.
+struct Best {
+    step: u64,
+    perplexity: f64,
+    lora: TrainableLora,
+}
+
+/// Trains to the end, or goes on where a killed run's last checkpoint was. The best adapter lies in `adapter/` of the run,
+/// f16. `should_stop` is looked at after each step: the run then ends with a checkpoint.
 pub fn train(
     learner: &Learner<'_>,
     config: &SftConfig,
     run: &RunFolder,
+    should_stop: &AtomicBool,
     mut on_event: impl FnMut(SftEvent),
-) -> Result<PathBuf> {
-    let Learner { executor, base_model_name, examples, held_out } = *learner;
+) -> Result<SftOutcome> {
+    let Learner { executor, base_model_name, examples, held_out, .. } = *learner;
     let settings = &config.training;
     let refuse = |reason: String| Error::Config { file: "training.toml".to_owned(), reason };
-    let linears = config.linears().map_err(refuse)?;
+    let linears = config.linears().map_err(|reason| refuse(format!("`lora.targets` {reason}")))?;
     if examples.is_empty() || held_out.is_empty() {
         let (train, eval) = (examples.len(), held_out.len());
         return Err(refuse(format!(
             "{train} examples to learn from and {eval} to measure on (hint: loosen `filters`)"
         )));
     }
+    let _alone = run.lock()?;
     let schedule = settings.schedule(examples.len());
     let total_steps = schedule.total_steps;
-    let lora = TrainableLora::fresh(executor, &linears, config.lora.rank, config.lora.alpha, settings.seed)?;
+    let fresh = || TrainableLora::fresh(executor, &linears, config.lora.rank, config.lora.alpha, settings.seed);
+    let lora = fresh()?;
     let mut optimiser = AdamW::new(lora.vars(), settings.adamw)?;
-    let begin = match run.load_checkpoint()? {
-        Some(checkpoint) => restore(&lora, &mut optimiser, &checkpoint)?,
-        None => 0,
-    };
-    run.keep_metrics(|report: &StepReport| report.step <= begin)?;
-    on_event(SftEvent::Begun(begin, total_steps));
+    let (mut step, mut best) = (0, None);
+    if let Some(checkpoint) = run.load_checkpoint()? {
+        optimiser.restore(checkpoint.step, &checkpoint.tensors)?;
+        set_vars(&lora, &checkpoint.tensors, "")?;
+        step = checkpoint.step;
+        if let Some((step, perplexity)) = checkpoint.best {
+            let lora = fresh()?;
+            set_vars(&lora, &checkpoint.tensors, BEST_PREFIX)?;
+            best = Some(Best { step, perplexity, lora });
+        }
+    }
+    let begin = step;
+    run.keep_lines(METRICS, |report: &StepReport| report.step <= begin)?;
+    run.keep_lines(SAMPLES, |sample: &Sample| begin > 0 && sample.step <= begin)?;
+    let curves = EventFile::rewrite(run, &run.metrics()?)?;
+    keep_best(run, best.as_ref(), base_model_name)?;
+    let adapter_bytes = lora.vars().iter().map(|(_, var)| var.elem_count() * size_of::<f32>()).sum();
+    on_event(SftEvent::Begun { step, total_steps, adapter_bytes, optimiser_bytes: 2 * adapter_bytes });
 
-    for step in begin..total_steps {
+    let is_over = |step: u64, best: Option<&Best>| {
+        let evaluations = |step: u64| step / settings.eval_steps;
+        let since = best.map_or(0, |best| evaluations(step) - evaluations(best.step));
+        step == total_steps || settings.patience.is_some_and(|patience| since >= patience)
+    };
+    let sample = |step: u64, lora: Option<&TrainableLora>| {
+        let samples = samples(learner, lora, &settings.samples, settings.seed, step)?;
+        samples.iter().try_for_each(|sample| run.append(SAMPLES, sample))?;
+        Ok::<_, Error>(samples)
+    };
+    if step == 0 {
+        let samples = sample(0, None)?;
+        on_event(SftEvent::Evaluated { step, best: None, samples });
+    }
+    let measured = spread(held_out, settings.eval_examples);
+
+    while !is_over(step, best.as_ref()) {
+        run.remove(RESULT)?;
         let started = Instant::now();
         let batch = batch(examples, settings, step);
         let mut dropout = LoraDropout::new(config.lora.dropout, mixed(settings.seed, step));
@@ -101,40 +220,111 @@ pub fn train(
         let grad_norm = optimiser.grad_norm(&grads)?;
         let learning_rate = schedule.rate(step);
         optimiser.step(&grads, (settings.max_grad_norm / grad_norm.max(1e-12)).min(1.0), learning_rate)?;
+        drop(grads);
+        let seconds = started.elapsed().as_secs_f64();
+        step += 1;
 
-        let taken = step + 1;
-        let is_last = taken == total_steps;
-        let measured = if is_last {
-            held_out
-        } else if taken.is_multiple_of(settings.eval_steps) {
-            &held_out[..settings.eval_examples.min(held_out.len())]
-        } else {
-            &[]
-        };
-        let held_out_perplexity = if measured.is_empty() {
-            None
-        } else {
-            Some(perplexity(executor, Some(&lora), measured, |_| {})?.of_tokens())
-        };
-        let report = StepReport {
-            step: taken,
+        let mut report = StepReport {
+            step,
             loss,
             grad_norm,
             learning_rate,
             tokens: batch.iter().map(|example| example.tokens.len()).sum(),
             targets,
-            seconds: started.elapsed().as_secs_f64(),
-            held_out_perplexity,
+            seconds,
+            resident_bytes: resident_bytes(),
+            held_out_perplexity: None,
         };
-        run.log(&report)?;
+        let evaluates = step == total_steps || step.is_multiple_of(settings.eval_steps);
+        if evaluates {
+            let perplexity = perplexity(executor, Some(&lora), &measured, |_| {})?.of_tokens();
+            if !perplexity.is_finite() {
+                return Err(Error::Diverged { step, loss: perplexity.ln() });
+            }
+            report.held_out_perplexity = Some(perplexity);
+            if best.as_ref().is_none_or(|best| perplexity < best.perplexity) {
+                let lora = TrainableLora::new(&lora.to_adapter(BEST)?, executor)?;
+                best = Some(Best { step, perplexity, lora });
+                keep_best(run, best.as_ref(), base_model_name)?;
+            }
+        }
+        run.append(METRICS, &report)?;
+        curves.append(&report)?;
         on_event(SftEvent::Step(report));
-        if is_last || taken.is_multiple_of(settings.checkpoint_steps) {
-            run.save_checkpoint(&checkpoint(&lora, &optimiser))?;
+        if evaluates {
+            let samples = sample(step, Some(&lora))?;
+            report::write(run)?;
+            let best = best.as_ref().map(|best| (best.step, best.perplexity));
+            on_event(SftEvent::Evaluated { step, best, samples });
+        }
+        let stops = should_stop.load(Ordering::Relaxed);
+        if stops || is_over(step, best.as_ref()) || step.is_multiple_of(settings.checkpoint_steps) {
+            run.save_checkpoint(&checkpoint(&lora, &optimiser, best.as_ref()))?;
+        }
+        if stops {
+            return Ok(SftOutcome::Stopped(step));
         }
     }
-    let folder = run.file("adapter");
-    lora.to_adapter("trained")?.save(&folder, base_model_name, Precision::F16)?;
-    Ok(folder)
+    let best = best.ok_or_else(|| Error::Run {
+        folder: run.file(""),
+        reason: "its checkpoint is of the last step but knows no best one (hint: delete it to start over)".to_owned(),
+    })?;
+    let folder = run.file(ADAPTER);
+    best.lora.to_adapter(ADAPTER)?.save(&folder, base_model_name, Precision::F16)?;
+    if let Some(result) = run.json(RESULT)? {
+        return Ok(SftOutcome::Finished(folder, result));
+    }
+    // What is measured is what ships, rounded to f16.
+    let shipped = TrainableLora::new(&LoraAdapter::open(&folder)?, executor)?;
+    let mut measures = Vec::new();
+    for lora in [None, Some(&shipped)] {
+        if should_stop.load(Ordering::Relaxed) {
+            return Ok(SftOutcome::Stopped(step));
+        }
+        let before = measures.len() * held_out.len();
+        let tell = |read| on_event(SftEvent::Measured(before + read, 2 * held_out.len()));
+        measures.push(perplexity(executor, lora, held_out, tell)?);
+    }
+    let [base, worn] = measures[..] else { unreachable!("two were measured") };
+    let of_ends = |of: crate::Perplexity| Some(of.of_ends()).filter(|perplexity| perplexity.is_finite());
+    let result = SftResult {
+        steps: step,
+        total_steps,
+        best_step: best.step,
+        perplexity: worn.of_tokens(),
+        base_perplexity: base.of_tokens(),
+        tokens: worn.tokens,
+        end_perplexity: of_ends(worn),
+        base_end_perplexity: of_ends(base),
+        end_tokens: worn.end_tokens,
+    };
+    let text = serde_json::to_string_pretty(&result).map_err(|error| Error::File {
+        file: run.file(RESULT),
+        cause: error.into(),
+        hint: "",
+    })?;
+    run.write(RESULT, text.as_bytes())?;
+    report::write(run)?;
+    Ok(SftOutcome::Finished(folder, result))
+}
+
+/// At most so many examples, evenly over all of them: works stand one behind the other.
+fn spread(examples: &[Example], count: usize) -> Vec<Example> {
+    let count = count.min(examples.len());
+    (0..count).map(|number| examples[number * examples.len() / count].clone()).collect()
+}
+
+/// Brings `best/` to what the run knows as best.
+fn keep_best(run: &RunFolder, best: Option<&Best>, base_model_name: &str) -> Result<()> {
+    let folder = run.file(BEST);
+    match best {
+        Some(best) => Ok(best.lora.to_adapter(BEST)?.save(&folder, base_model_name, Precision::F16)?),
+        // A killed run may have left one of a step that is taken again.
+        None if folder.is_dir() => {
+            fs::remove_dir_all(&folder).map_err(|cause| Error::File { file: folder, cause, hint: "" })
+        }
+        None => Ok(()),
+    }
 }
 
 /// The examples of a step, the first being 0. Each epoch has an order of its own.
@@ -152,7 +342,7 @@ fn mixed(seed: u64, number: u64) -> u64 {
 }
 
 /// Mean loss over all targets of a batch, their number, and the gradients, in as many passes as its tokens need.
-fn gradients(
+pub fn gradients(
     executor: &CandleExecutor,
     lora: &TrainableLora,
     batch: &[&Example],
@@ -186,18 +376,23 @@ fn gradients(
     Ok((loss, targets, grads))
 }
 
-fn checkpoint(lora: &TrainableLora, optimiser: &AdamW) -> Checkpoint {
+fn checkpoint(lora: &TrainableLora, optimiser: &AdamW, best: Option<&Best>) -> Checkpoint {
     let (step, mut tensors) = optimiser.state();
-    tensors.extend(lora.vars().into_iter().map(|(name, var)| (name, var.as_tensor().clone())));
-    Checkpoint { step, tensors }
+    let mut keep = |lora: &TrainableLora, prefix: &str| {
+        tensors.extend(lora.vars().into_iter().map(|(name, var)| (format!("{prefix}{name}"), var.as_tensor().clone())));
+    };
+    keep(lora, "");
+    if let Some(best) = best {
+        keep(&best.lora, BEST_PREFIX);
+    }
+    Checkpoint { step, tensors, best: best.map(|best| (best.step, best.perplexity)) }
 }
 
-fn restore(lora: &TrainableLora, optimiser: &mut AdamW, checkpoint: &Checkpoint) -> Result<u64> {
-    let state: &HashMap<String, Tensor> = &checkpoint.tensors;
-    optimiser.restore(checkpoint.step, state)?;
+fn set_vars(lora: &TrainableLora, tensors: &HashMap<String, Tensor>, prefix: &str) -> Result<()> {
     for (name, var) in lora.vars() {
-        let tensor = state.get(&name).ok_or_else(|| Error::OptimiserState(format!("`{name}` is missing")))?;
+        let key = format!("{prefix}{name}");
+        let tensor = tensors.get(&key).ok_or_else(|| Error::OptimiserState(format!("`{key}` is missing")))?;
         var.set(&tensor.to_device(var.device())?)?;
     }
-    Ok(checkpoint.step)
+    Ok(())
 }

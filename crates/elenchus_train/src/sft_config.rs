@@ -1,12 +1,16 @@
 //! `training.toml`: everything a run depends on besides the texts themselves. Unknown keys are errors: a misspelt
 //! learning rate must not train with the default.
 
-use std::path::PathBuf;
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use elenchus_lm::Linear;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
+use toml::de::{DeTable, DeValue};
 
-use crate::{AdamWSettings, Decay, Error, Result, Schedule, data::Filters};
+use crate::{
+    AdamWSettings, Decay, Error, Result, Schedule,
+    data::{self, FilterReport, Filters, Pair, Split},
+};
 
 /// One run of supervised fine-tuning.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -18,12 +22,23 @@ pub struct SftConfig {
     pub data: Vec<PathBuf>,
     /// Turns before a reply, at most.
     #[serde(default = "four")]
-    pub context: std::num::NonZeroUsize,
-    /// Works whose pairs are measured on and never trained on.
+    pub context: NonZeroUsize,
+    /// Works whose pairs are measured on and never trained on; or, for a voice that lives in one work,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_out_works: Vec<String>,
+    /// the share of its pairs that is: the last ones in the work's order, behind a gap as wide as a context.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub held_out_fraction: Option<f64>,
     /// Works that are neither trained on nor measured on.
     #[serde(default)]
     pub excluded_works: Vec<String>,
+    /// Lines as a player says them, answered by real replies: trained on beside the texts, never measured on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub player_lines: Option<PathBuf>,
+    /// Under which names the texts have the lines to learn, if not under the character's own: an invented olive seller
+    /// learns from the women of several plays.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub speakers: Vec<String>,
     /// Which pairs are fit to learn from.
     #[serde(default)]
     pub filters: Filters,
@@ -35,8 +50,8 @@ pub struct SftConfig {
     pub training: SftSettings,
 }
 
-fn four() -> std::num::NonZeroUsize {
-    std::num::NonZeroUsize::new(4).unwrap_or(std::num::NonZeroUsize::MIN)
+fn four() -> NonZeroUsize {
+    NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN)
 }
 
 /// Shape of a fresh adapter; the defaults are AIRL's.
@@ -49,8 +64,26 @@ pub struct LoraSettings {
     pub alpha: f32,
     /// Share of the inputs that is left out at random while training.
     pub dropout: f32,
-    /// The linears that learn, by Hugging Face's names.
+    /// The linears that learn, by Hugging Face's names; `"all-linear"` names them all.
+    #[serde(deserialize_with = "one_or_more")]
     pub targets: Vec<String>,
+}
+
+/// PEFT's word for every linear of a block.
+const ALL_LINEAR: &str = "all-linear";
+
+/// A name, or a list of names.
+fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a list of linears, or \"all-linear\"")]
+    enum Names {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Names::deserialize(deserializer)? {
+        Names::One(name) => vec![name],
+        Names::More(names) => names,
+    })
 }
 
 impl Default for LoraSettings {
@@ -85,10 +118,15 @@ pub struct SftSettings {
     pub adamw: AdamWSettings,
     /// Steps between two checkpoints: what a killed run may lose.
     pub checkpoint_steps: u64,
-    /// Steps between two measures of held-out perplexity.
+    /// Steps between two evaluations: held-out perplexity and samples.
     pub eval_steps: u64,
-    /// Held-out examples measured during the run; the last measure takes all.
+    /// Held-out examples measured in each evaluation, the same ones every time; the measure after the run takes all.
     pub eval_examples: usize,
+    /// Evaluations without a better held-out perplexity after which the run ends; it never ends early if left out.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub patience: Option<u64>,
+    /// What the character is asked at each evaluation, so that one can read how its manner comes.
+    pub samples: Vec<String>,
 }
 
 impl Default for SftSettings {
@@ -107,6 +145,15 @@ impl Default for SftSettings {
             checkpoint_steps: 25,
             eval_steps: 50,
             eval_examples: 64,
+            patience: None,
+            // Fit for anybody in the agora.
+            samples: [
+                "Good day. Who are you?",
+                "What do people speak of in the agora today?",
+                "Tell me, what makes a good life?",
+            ]
+            .map(str::to_owned)
+            .to_vec(),
         }
     }
 }
@@ -120,16 +167,39 @@ impl SftSettings {
 }
 
 impl SftConfig {
-    /// Reads the text of a `training.toml`; `file` is what errors call it.
+    /// Reads the text of a `training.toml`; `file` is what errors call it, with the line.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text)
-            .map_err(|error| Error::Config { file: file.to_owned(), reason: error.to_string().trim().to_owned() })?;
-        config.check().map_err(|reason| Error::Config { file: file.to_owned(), reason })?;
+        let config: Self = toml::from_str(text).map_err(|error| Error::Config {
+            file: error.span().map_or_else(|| file.to_owned(), |span| format!("{file}:{}", line(text, span.start))),
+            reason: with_suggestion(error.message()),
+        })?;
+        config.check().map_err(|Misfit { field, reason }| Error::Config {
+            file: place(text, field).map_or_else(|| file.to_owned(), |at| format!("{file}:{}", line(text, at))),
+            reason: format!("`{field}` {reason}"),
+        })?;
         Ok(config)
     }
 
-    fn check(&self) -> Result<(), String> {
+    fn check(&self) -> Result<(), Misfit> {
         let (lora, training) = (&self.lora, &self.training);
+        let misfit = |field, reason| Err(Misfit { field, reason });
+        match (self.held_out_works.is_empty(), self.held_out_fraction) {
+            (true, None) => {
+                let hint = "or `held_out_fraction = 0.2` for a voice that lives in one work";
+                return misfit("held_out_works", format!("names no work to measure on (hint: name one, {hint})"));
+            }
+            (false, Some(_)) => {
+                let reason = "stands beside `held_out_works` (hint: keep one of them)";
+                return misfit("held_out_fraction", reason.to_owned());
+            }
+            (true, Some(share)) if !(share > 0.0 && share < 1.0) => {
+                return misfit("held_out_fraction", format!("is {share}, expected more than 0 and less than 1"));
+            }
+            _ => {}
+        }
+        if self.data.is_empty() {
+            return misfit("data", "names no file (hint: data = [\"texts/meno.txt\"])".to_owned());
+        }
         let positive = [
             ("lora.rank", lora.rank as u64),
             ("training.epochs", training.epochs),
@@ -139,36 +209,108 @@ impl SftConfig {
             ("training.checkpoint_steps", training.checkpoint_steps),
             ("training.eval_steps", training.eval_steps),
             ("training.eval_examples", training.eval_examples as u64),
+            ("training.patience", training.patience.unwrap_or(1)),
         ];
         if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return Err(format!("`{field}` is 0, expected at least 1"));
+            return misfit(field, "is 0, expected at least 1".to_owned());
         }
         if !(0.0..1.0).contains(&lora.dropout) {
-            return Err(format!("`lora.dropout` is {}, expected 0 or more and less than 1", lora.dropout));
+            return misfit("lora.dropout", format!("is {}, expected 0 or more and less than 1", lora.dropout));
         }
-        let rates =
-            [("training.learning_rate", training.learning_rate), ("training.max_grad_norm", training.max_grad_norm)];
-        if let Some((field, value)) = rates.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-            return Err(format!("`{field}` is {value}, expected a number above 0"));
+        let AdamWSettings { beta1, beta2, eps, weight_decay } = training.adamw;
+        let above_nothing = [
+            ("lora.alpha", f64::from(lora.alpha)),
+            ("training.learning_rate", training.learning_rate),
+            ("training.max_grad_norm", training.max_grad_norm),
+            ("training.adamw.eps", eps),
+        ];
+        if let Some((field, value)) = above_nothing.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
+            return misfit(field, format!("is {value}, expected a number above 0"));
         }
-        if self.data.is_empty() {
-            return Err("`data` names no file (hint: data = [\"texts/meno.txt\"])".to_owned());
+        let shares = [
+            ("training.adamw.beta1", beta1),
+            ("training.adamw.beta2", beta2),
+            ("training.adamw.weight_decay", weight_decay),
+        ];
+        if let Some((field, value)) = shares.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
+            return misfit(field, format!("is {value}, expected 0 or more and less than 1"));
         }
-        self.linears().map(drop)
+        if let Some(number) = training.samples.iter().position(|line| line.trim().is_empty()) {
+            return misfit("training.samples", format!("holds no words in line {number} (hint: remove it)"));
+        }
+        self.linears().map(drop).map_err(|reason| Misfit { field: "lora.targets", reason })
     }
 
     /// `lora.targets` as linears.
     pub fn linears(&self) -> Result<Vec<Linear>, String> {
-        let linear = |name: &String| {
-            Linear::from_hf_name(name).ok_or_else(|| {
-                let known: Vec<&str> = Linear::ALL.iter().map(|linear| linear.hf_name()).collect();
-                format!("`lora.targets` names `{name}` (hint: {})", known.join(", "))
-            })
-        };
-        if self.lora.targets.is_empty() {
-            return Err("`lora.targets` is empty (hint: [\"q_proj\", \"v_proj\"])".to_owned());
+        if self.lora.targets == [ALL_LINEAR] {
+            return Ok(Linear::ALL.to_vec());
         }
-        self.lora.targets.iter().map(linear).collect()
+        if self.lora.targets.is_empty() {
+            return Err("is empty (hint: [\"q_proj\", \"v_proj\"])".to_owned());
+        }
+        let mut linears = Vec::new();
+        for name in &self.lora.targets {
+            let Some(linear) = Linear::from_hf_name(name) else {
+                let known: Vec<&str> = Linear::ALL.iter().map(|linear| linear.hf_name()).collect();
+                return Err(format!("names `{name}` (hint: {}, or \"{ALL_LINEAR}\" alone)", known.join(", ")));
+            };
+            linears.push(linear);
+        }
+        Ok(linears)
+    }
+
+    /// Excludes works, filters, and holds out: pairs to train on and pairs to measure on, and what the filters did.
+    pub fn split(&self, mut pairs: Vec<Pair>) -> Result<(Split, FilterReport)> {
+        // A misspelt work would be trained on unseen.
+        if let Some(work) = self.excluded_works.iter().find(|work| !pairs.iter().any(|pair| pair.work == **work)) {
+            let hint = "(hint: misspelt? if the character does not speak there, leave it out)";
+            return Err(Error::Split(format!("`excluded_works` names `{work}`, of which there are no pairs {hint}")));
+        }
+        pairs.retain(|pair| !self.excluded_works.contains(&pair.work));
+        let (pairs, report) = data::filter(pairs, &self.filters);
+        let split = match self.held_out_fraction {
+            Some(fraction) => data::last_part(pairs, fraction, self.context)?,
+            None => data::by_work(pairs, &self.held_out_works)?,
+        };
+        Ok((split, report))
+    }
+}
+
+/// A field that holds what cannot be meant.
+struct Misfit {
+    field: &'static str,
+    reason: String,
+}
+
+/// The line of a place in a text, from 1.
+fn line(text: &str, place: usize) -> usize {
+    text.bytes().take(place).filter(|&byte| byte == b'\n').count() + 1
+}
+
+/// Where the value of a dotted field is written.
+fn place(text: &str, field: &str) -> Option<usize> {
+    let table = DeTable::parse(text).ok()?;
+    let mut names = field.split('.');
+    let mut value = table.get_ref().get(names.next()?)?;
+    for name in names {
+        let DeValue::Table(table) = value.get_ref() else { return None };
+        value = table.get(name)?;
+    }
+    Some(value.span().start)
+}
+
+/// What serde says of an unknown name, with the known name that is nearest to it instead of all of them.
+fn with_suggestion(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let nearest = quoted.next().filter(|_| message.starts_with("unknown ")).and_then(|unknown| {
+        let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(unknown, known);
+        let nearest = quoted.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+        (likeness(&nearest) >= 0.5).then_some((unknown, nearest))
+    });
+    match (nearest, message.split_once(',')) {
+        (Some((_, nearest)), Some((what, _))) => format!("{what} (hint: did you mean `{nearest}`?)"),
+        _ => message.trim().to_owned(),
     }
 }
 
@@ -190,14 +332,72 @@ mod tests {
     fn what_cannot_be_meant_is_refused_by_name() {
         let check = |more: &str, says: &str| {
             let error = SftConfig::parse(&format!("{LEAST}{more}"), "training.toml").unwrap_err().to_string();
-            assert!(error.contains(says) && error.contains("training.toml"), "{error}");
+            assert!(error.contains(says), "{error}");
         };
-        check("[training]\nlearningrate = 1", "learning_rate");
-        check("[training]\nbatch = 0", "`training.batch` is 0");
-        check("[training]\nlearning_rate = -1.0", "`training.learning_rate` is -1");
-        check("[lora]\ndropout = 1.0", "`lora.dropout` is 1");
-        check("[lora]\ntargets = [\"lm_head\"]", "lm_head");
-        check("[lora]\ntargets = []", "empty");
-        check("[training]\ndecay = \"steep\"", "steep");
+        check(
+            "[training]\nlearning_rat = 1",
+            "training.toml:5: unknown field `learning_rat` (hint: did you mean `learning_rate`?)",
+        );
+        check("[training]\n\nfavourite = 1", "training.toml:6: unknown field `favourite`, expected one of `seed`");
+        check(
+            "held_out_work = []",
+            "training.toml:4: unknown field `held_out_work` (hint: did you mean `held_out_works`?)",
+        );
+        check("[training]\nadamw = { beta3 = 1 }", "did you mean `beta");
+        check("[training]\nseed = 1\nbatch = 0", "training.toml:6: `training.batch` is 0, expected at least 1");
+        check("[training]\npatience = 0", "`training.patience` is 0");
+        check(
+            "[training]\nlearning_rate = -1.0",
+            "training.toml:5: `training.learning_rate` is -1, expected a number above 0",
+        );
+        check("[training]\nadamw = { beta1 = 1.0 }", "training.toml:5: `training.adamw.beta1` is 1, expected");
+        check("[training]\nsamples = [\"a\", \" \"]", "`training.samples` holds no words in line 1");
+        check("[training]\nbatch = \"two\"", "training.toml:5: invalid type: string");
+        check("[training]\nbatch = ", "training.toml:5: ");
+        check("[lora]\nalpha = 0.0", "`lora.alpha` is 0");
+        check("[lora]\ndropout = 1.0", "training.toml:5: `lora.dropout` is 1, expected");
+        check("[lora]\ntargets = [\"lm_head\"]", "`lora.targets` names `lm_head`");
+        check("[lora]\ntargets = [\"all-linear\", \"q_proj\"]", "`lora.targets` names `all-linear`");
+        check("[lora]\ntargets = 3", "training.toml:5: expected a list of linears, or \"all-linear\"");
+        check("[lora]\ntargets = []", "`lora.targets` is empty");
+        check(
+            "[training]\ndecay = \"cosin\"",
+            "training.toml:5: unknown variant `cosin` (hint: did you mean `cosine`?)",
+        );
+        check("held_out_fraction = 0.2", "training.toml:4: `held_out_fraction` stands beside `held_out_works`");
+    }
+
+    #[test]
+    fn something_is_held_out() {
+        let check = |held_out: &str, says: Result<(), &str>| {
+            let text = LEAST.replace("held_out_works = [\"Meno\"]", held_out);
+            match (SftConfig::parse(&text, "it"), says) {
+                (Ok(_), Ok(())) => {}
+                (Err(error), Err(says)) => assert!(error.to_string().contains(says), "{error}"),
+                (found, _) => panic!("{found:?} is not {says:?}"),
+            }
+        };
+        check("held_out_fraction = 0.2", Ok(()));
+        check("held_out_fraction = 1.0", Err("it:3: `held_out_fraction` is 1, expected more than 0 and less than 1"));
+        check("held_out_fraction = nan", Err("it:3: `held_out_fraction` is NaN"));
+        check("", Err("it: `held_out_works` names no work to measure on (hint: name one, or `held_out_fraction"));
+        check("held_out_works = []", Err("it:3: `held_out_works` names no work"));
+    }
+
+    #[test]
+    fn all_linears_have_one_name() {
+        let config = SftConfig::parse(&format!("{LEAST}[lora]\ntargets = \"all-linear\""), "it").unwrap();
+        assert_eq!(config.linears().unwrap(), Linear::ALL);
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(SftConfig::parse(&written, "it").unwrap(), config);
+    }
+
+    #[test]
+    fn a_misspelt_exclusion_is_no_exclusion() {
+        let pair =
+            |work: &str| Pair { work: work.to_owned(), context: Vec::new(), reply: String::new(), confidence: 1.0 };
+        let config = SftConfig::parse(&format!("{LEAST}excluded_works = [\"Lysys\"]"), "it").unwrap();
+        let error = config.split(vec![pair("Meno"), pair("Lysis")]).unwrap_err().to_string();
+        assert!(error.contains("`excluded_works` names `Lysys`"), "{error}");
     }
 }

@@ -1,10 +1,17 @@
 //! Whole runs on the tiny model.
 
-use std::{fs, path::Path};
+use std::{
+    fs,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+};
 
 use candle_core::Device;
-use elenchus_lm::{CandleExecutor, LoraAdapter, Numerics, Weights, testing::TinyModel};
-use elenchus_train::{Example, Learner, RunFolder, SftConfig, SftEvent, StepReport, train};
+use elenchus_dialogue::Character;
+use elenchus_lm::{CandleExecutor, ChatTemplate, LoraAdapter, Numerics, Tokenizer, Weights, testing::TinyModel};
+use elenchus_train::{
+    Example, Learner, RunFolder, Sample, SftConfig, SftEvent, SftOutcome, SftResult, StepReport, train,
+};
 
 const CONFIG: &str = r#"
 character = "character.toml"
@@ -25,13 +32,14 @@ warmup_steps = 2
 checkpoint_steps = 3
 eval_steps = 4
 eval_examples = 2
+samples = ["Who are you?", "What is courage?"]
 "#;
 
-/// Replies that follow from their prompts: each letter of the prompt, one further in the alphabet.
-fn examples(count: u32) -> Vec<Example> {
+/// Replies that follow from their prompts: each letter of the prompt, so many further in the alphabet.
+fn examples(count: u32, further: u32) -> Vec<Example> {
     let example = |seed: u32| {
         let prompt: Vec<u32> = (0..12).map(|at| 97 + (seed * 7 + at * (seed % 5 + 1)) % 25).collect();
-        let reply = prompt.iter().map(|letter| letter + 1);
+        let reply = prompt.iter().map(|letter| letter + further);
         Example { tokens: prompt.iter().copied().chain(reply).collect(), reply_start: 12, is_ended: false }
     };
     (0..count).map(example).collect()
@@ -39,6 +47,12 @@ fn examples(count: u32) -> Vec<Example> {
 
 struct Lab {
     executor: CandleExecutor,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    character: Character,
+    examples: Vec<Example>,
+    held_out: Vec<Example>,
+    config: String,
     _folder: tempfile::TempDir,
 }
 
@@ -48,52 +62,110 @@ impl Lab {
         let path = folder.path().join("tiny.gguf");
         TinyModel::default().write_gguf(&path);
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
-        Self { executor: CandleExecutor::new(&weights, &Device::Cpu, numerics).unwrap(), _folder: folder }
+        let character = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]\n\
+                         [stop]\nmax_tokens = 12\nmax_sentences = 0\nother_speaker = false";
+        Self {
+            executor: CandleExecutor::new(&weights, &Device::Cpu, numerics).unwrap(),
+            tokenizer: weights.tokenizer().unwrap(),
+            template: weights.chat_template().unwrap(),
+            character: Character::parse(character, "character.toml").unwrap(),
+            examples: examples(14, 1),
+            held_out: examples(18, 1).split_off(14),
+            config: CONFIG.to_owned(),
+            _folder: folder,
+        }
     }
 
-    /// Trains in a folder; `at_step` sees each report.
-    fn run(&self, folder: &Path, mut at_step: impl FnMut(&StepReport)) -> Vec<StepReport> {
-        let (examples, held_out) = (examples(14), examples(18).split_off(14));
-        let learner =
-            Learner { executor: &self.executor, base_model_name: "tiny", examples: &examples, held_out: &held_out };
-        let run = RunFolder::open(folder, CONFIG).unwrap();
-        let mut reports = Vec::new();
-        let config = SftConfig::parse(CONFIG, "training.toml").unwrap();
-        train(&learner, &config, &run, |event| {
-            if let SftEvent::Step(report) = event {
-                at_step(&report);
-                reports.push(report);
-            }
-        })
-        .unwrap();
-        reports
+    fn learner(&self) -> Learner<'_> {
+        let Self { executor, tokenizer, template, character, examples, held_out, .. } = self;
+        Learner { executor, tokenizer, template, character, base_model_name: "tiny", examples, held_out }
     }
+
+    fn open(&self, folder: &Path) -> RunFolder {
+        RunFolder::open(folder, &self.config).unwrap()
+    }
+
+    /// Trains in a folder until `at_step`, which hears each event, asks to stop.
+    fn run(&self, folder: &Path, mut stops: impl FnMut(&SftEvent) -> bool) -> (Vec<StepReport>, SftOutcome) {
+        let (mut reports, should_stop) = (Vec::new(), AtomicBool::new(false));
+        let config = SftConfig::parse(&self.config, "training.toml").unwrap();
+        let outcome = train(&self.learner(), &config, &self.open(folder), &should_stop, |event| {
+            if stops(&event) {
+                should_stop.store(true, Ordering::Relaxed);
+            }
+            if let SftEvent::Step(report) = event {
+                // What a machine's mood decides is left out, so that reports can be compared.
+                reports.push(StepReport { seconds: 0.0, resident_bytes: None, ..report });
+            }
+        });
+        (reports, outcome.unwrap())
+    }
+
+    fn finish(&self, folder: &Path) -> (Vec<StepReport>, SftResult) {
+        match self.run(folder, |_| false) {
+            (reports, SftOutcome::Finished(adapter, result)) => {
+                assert_eq!(adapter, folder.join("adapter"));
+                (reports, result)
+            }
+            (_, stopped) => panic!("{stopped:?}"),
+        }
+    }
+
+    fn samples(&self, folder: &Path) -> Vec<Sample> {
+        self.open(folder).samples().unwrap()
+    }
+}
+
+fn is_step(event: &SftEvent, step: u64) -> bool {
+    matches!(event, SftEvent::Step(report) if report.step == step)
+}
+
+fn hash(adapter: &Path) -> [u8; 32] {
+    LoraAdapter::open(adapter).unwrap().hash()
 }
 
 fn copy(from: &Path, to: &Path) {
     fs::create_dir_all(to).unwrap();
     for entry in fs::read_dir(from).unwrap() {
         let path = entry.unwrap().path();
+        let to = to.join(path.file_name().unwrap());
         if path.is_file() {
-            fs::copy(&path, to.join(path.file_name().unwrap())).unwrap();
+            fs::copy(&path, to).unwrap();
+        } else {
+            copy(&path, &to);
         }
     }
+}
+
+/// The best of some reports: its step and its perplexity.
+fn best(reports: &[StepReport]) -> (u64, f64) {
+    let measured = reports.iter().filter_map(|report| Some((report.step, report.held_out_perplexity?)));
+    measured.min_by(|a, b| a.1.total_cmp(&b.1)).unwrap()
 }
 
 #[test]
 fn a_run_learns_in_either_numerics() {
     for numerics in [Numerics::Exact, Numerics::Quantised] {
-        let folder = tempfile::tempdir().unwrap();
-        let reports = Lab::new(numerics).run(folder.path(), |_| {});
+        let (lab, folder) = (Lab::new(numerics), tempfile::tempdir().unwrap());
+        let (reports, result) = lab.finish(folder.path());
         assert_eq!(reports.len(), 24);
         let (first, last) = (reports[0].loss, reports[23].loss);
         assert!(last < first - 0.5, "{numerics:?}: {first} to {last}");
         let measured: Vec<f64> = reports.iter().filter_map(|report| report.held_out_perplexity).collect();
         assert_eq!(measured.len(), 6);
         assert!(measured[5] < measured[0], "{numerics:?}: {measured:?}");
+        assert_eq!((result.steps, result.total_steps, result.tokens), (24, 24, 4 * 12));
+        assert_eq!((result.end_tokens, result.end_perplexity), (0, None));
+        assert_eq!(result.best_step, best(&reports).0);
+        assert!(result.perplexity < 0.7 * result.base_perplexity, "{result:?}");
         let adapter = LoraAdapter::open(&folder.path().join("adapter")).unwrap();
         assert_eq!(adapter.pairs().len(), 6);
         assert!(adapter.pairs().values().all(|pair| pair.b.iter().any(|&b| b != 0.0)), "every linear has learned");
+        assert_eq!(adapter.hash(), hash(&folder.path().join("best")));
+        for file in ["REPORT.md", "REPORT.html"] {
+            let report = fs::read_to_string(folder.path().join(file)).unwrap();
+            assert!(report.contains("What is courage?"), "{file}: {report}");
+        }
     }
 }
 
@@ -102,35 +174,142 @@ fn a_run_learns_in_either_numerics() {
 fn a_killed_run_goes_on_bit_for_bit() {
     let (folder, killed) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
     let lab = Lab::new(Numerics::Exact);
-    let whole = lab.run(folder.path(), |report| {
-        if report.step == 8 {
+    let (whole, _) = lab.run(folder.path(), |event| {
+        if is_step(event, 8) {
             copy(folder.path(), killed.path());
         }
+        false
     });
-    let resumed = lab.run(killed.path(), |_| {});
+    // A kill may cut the last line short.
+    for file in ["metrics.jsonl", "samples.jsonl"] {
+        let text = fs::read_to_string(killed.path().join(file)).unwrap();
+        fs::write(killed.path().join(file), text + "{\"step\":9,").unwrap();
+    }
+    let (resumed, result) = lab.finish(killed.path());
     // The newest checkpoint is that of step 6; steps 7 and 8 are taken again.
-    let timeless = |reports: &[StepReport]| -> Vec<StepReport> {
-        reports.iter().map(|report| StepReport { seconds: 0.0, ..report.clone() }).collect()
-    };
-    assert_eq!(timeless(&resumed), timeless(&whole[6..]));
-    let adapter = |folder: &Path| LoraAdapter::open(&folder.join("adapter")).unwrap().hash();
-    assert_eq!(adapter(killed.path()), adapter(folder.path()));
-    let metrics: Vec<StepReport> = RunFolder::open(killed.path(), CONFIG).unwrap().metrics().unwrap();
+    assert_eq!(resumed, whole[6..]);
+    for folder in ["adapter", "best"].map(|name| (folder.path().join(name), killed.path().join(name))) {
+        assert_eq!(hash(&folder.0), hash(&folder.1));
+    }
+    let metrics: Vec<StepReport> = lab.open(killed.path()).metrics().unwrap();
     assert_eq!(metrics.iter().map(|report| report.step).collect::<Vec<_>>(), (1..=24).collect::<Vec<_>>());
+    let samples = lab.samples(folder.path());
+    assert_eq!(samples.len(), 2 * 7);
+    assert_eq!(lab.samples(killed.path()), samples);
+
+    // A run that is over is not trained again, and says the same.
+    let files = |name: &str| fs::read(killed.path().join(name)).unwrap();
+    let before = ["metrics.jsonl", "samples.jsonl", "checkpoint.safetensors", "result.json"].map(files);
+    let (nothing, again) = lab.finish(killed.path());
+    assert_eq!((nothing, again.best_step), (Vec::new(), result.best_step));
+    assert_eq!(["metrics.jsonl", "samples.jsonl", "checkpoint.safetensors", "result.json"].map(files), before);
+}
+
+#[test]
+fn a_stopped_run_loses_nothing() {
+    let (folder, stopped) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let lab = Lab::new(Numerics::Exact);
+    let (whole, result) = lab.finish(folder.path());
+    let (before, outcome) = lab.run(stopped.path(), |event| is_step(event, 5));
+    assert_eq!(outcome, SftOutcome::Stopped(5));
+    assert!(!stopped.path().join("result.json").exists());
+    // Also where training is over and only the last measure is left.
+    let (after, outcome) = lab.run(stopped.path(), |event| matches!(event, SftEvent::Measured(..)));
+    assert_eq!(outcome, SftOutcome::Stopped(24));
+    assert_eq!([before, after].concat(), whole);
+    assert_eq!(lab.finish(stopped.path()), (Vec::new(), result));
+    assert_eq!(lab.samples(stopped.path()), lab.samples(folder.path()));
+}
+
+#[test]
+fn a_run_that_gets_no_better_ends_early_with_its_best_adapter() {
+    let mut lab = Lab::new(Numerics::Exact);
+    // What is learned is wrong for these: the more is learned, the worse they are foreseen.
+    lab.held_out = examples(18, 2).split_off(14);
+    lab.config = CONFIG.replace("eval_steps = 4", "eval_steps = 2\npatience = 3").replace("epochs = 6", "epochs = 40");
+    let folder = tempfile::tempdir().unwrap();
+    let best_hash = |event: &SftEvent| match event {
+        SftEvent::Evaluated { step, best: Some((best, _)), .. } if step == best => {
+            Some(hash(&folder.path().join("best")))
+        }
+        _ => None,
+    };
+    let mut known = None;
+    let (reports, outcome) = lab.run(folder.path(), |event| {
+        known = best_hash(event).or(known);
+        false
+    });
+    let SftOutcome::Finished(adapter, result) = outcome else { panic!("{outcome:?}") };
+    let (best_step, _) = best(&reports);
+    assert_eq!(result.best_step, best_step);
+    assert_eq!((result.steps, reports.len() as u64), (best_step + 3 * 2, best_step + 3 * 2));
+    assert!(result.steps < result.total_steps, "{result:?}");
+    assert_eq!(Some(hash(&adapter)), known);
+
+    // Patience survives a kill: one that is cut off behind the best step ends where the whole one ended.
+    let cut = tempfile::tempdir().unwrap();
+    lab.run(cut.path(), |event| is_step(event, best_step + 3));
+    let (rest, again) = lab.finish(cut.path());
+    assert_eq!((rest.as_slice(), again), (&reports[best_step as usize + 3..], result));
+    assert_eq!(hash(&cut.path().join("adapter")), hash(&adapter));
+}
+
+#[test]
+fn samples_show_what_was_learned_and_change_nothing() {
+    let (folder, silent) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let mut lab = Lab::new(Numerics::Exact);
+    let mut told = Vec::new();
+    let (reports, _) = lab.run(folder.path(), |event| {
+        if let SftEvent::Evaluated { samples, .. } = event {
+            told.extend(samples.clone());
+        }
+        false
+    });
+    let samples = lab.samples(folder.path());
+    assert_eq!(told, samples);
+    let steps: Vec<u64> = samples.iter().map(|sample| sample.step).collect();
+    assert_eq!(steps, [0, 4, 8, 12, 16, 20, 24].map(|step| [step; 2]).concat());
+    assert!(samples.chunks(2).all(|both| both[0].line == "Who are you?" && both[1].line == "What is courage?"));
+    assert_ne!(samples[0].reply, samples[12].reply, "twenty-four steps change what is said");
+    let text = fs::read_to_string(folder.path().join("samples.jsonl")).unwrap();
+    assert!(text.starts_with("{\"step\":0,\"line\":\"Who are you?\",\"reply\":\""), "{text}");
+
+    lab.config = CONFIG.replace("samples = [\"Who are you?\", \"What is courage?\"]", "samples = []");
+    assert_eq!(lab.finish(silent.path()).0, reports);
+    assert_eq!(lab.samples(silent.path()), []);
 }
 
 #[test]
 fn a_folder_of_another_run_is_refused() {
-    let folder = tempfile::tempdir().unwrap();
-    RunFolder::open(folder.path(), CONFIG).unwrap();
+    let (folder, lab) = (tempfile::tempdir().unwrap(), Lab::new(Numerics::Exact));
+    let run = lab.open(folder.path());
     let error = RunFolder::open(folder.path(), "other").unwrap_err().to_string();
     assert!(error.contains("another configuration"), "{error}");
-    fs::write(folder.path().join("checkpoint.safetensors"), "half").unwrap();
-    let lab = Lab::new(Numerics::Exact);
-    let (examples, run) = (examples(4), RunFolder::open(folder.path(), CONFIG).unwrap());
-    let learner =
-        Learner { executor: &lab.executor, base_model_name: "tiny", examples: &examples, held_out: &examples };
+
     let config = SftConfig::parse(CONFIG, "training.toml").unwrap();
-    let error = train(&learner, &config, &run, |_| {}).unwrap_err().to_string();
+    let refused = || {
+        let outcome = train(&lab.learner(), &config, &run, &AtomicBool::new(true), |_| {});
+        outcome.unwrap_err().to_string()
+    };
+    fs::write(folder.path().join("checkpoint.safetensors"), "half").unwrap();
+    let error = refused();
     assert!(error.contains("checkpoint.safetensors"), "{error}");
+    fs::remove_file(folder.path().join("checkpoint.safetensors")).unwrap();
+
+    lab.run(folder.path(), |event| {
+        if is_step(event, 2) {
+            let error = refused();
+            assert!(error.contains("another process"), "{error}");
+        }
+        is_step(event, 3)
+    });
+}
+
+#[test]
+fn memory_is_reported_where_the_system_tells() {
+    let (folder, lab) = (tempfile::tempdir().unwrap(), Lab::new(Numerics::Exact));
+    lab.run(folder.path(), |event| is_step(event, 1));
+    let metrics: Vec<StepReport> = lab.open(folder.path()).metrics().unwrap();
+    assert_eq!(metrics[0].resident_bytes.is_some(), Path::new("/proc/self/status").exists());
+    assert!(metrics[0].seconds > 0.0);
 }

@@ -31,32 +31,33 @@ pub fn by_work(pairs: Vec<Pair>, works: &[impl AsRef<str>]) -> Result<Split> {
     let (held_out, train): (Vec<_>, Vec<_>) =
         pairs.into_iter().partition(|pair| works.iter().any(|work| work.as_ref() == pair.work));
     if train.is_empty() {
-        let reason = "every work is held out, so there is nothing to train on (hint: hold out fewer works, or the last fifth of one)";
+        let reason = "every work is held out, so there is nothing to train on (hint: hold out fewer works, or the last part of one)";
         return Err(Error::Split(reason.to_owned()));
     }
     Ok(Split { train, held_out })
 }
 
-/// Holds out the last fifth of a single work's pairs, which must be in the work's order. As many pairs as a context has
-/// turns are dropped before it: each pair is at least a turn further on, so no held-out context reaches back to a
+/// Holds out the last `fraction` of a single work's pairs, which must be in the work's order. As many pairs as a context
+/// has turns are dropped before it: each pair is at least a turn further on, so no held-out context reaches back to a
 /// trained reply.
 ///
 /// # Errors
 /// Several works, or too few pairs for both sides and the gap.
-pub fn last_fifth(mut pairs: Vec<Pair>, context: NonZeroUsize) -> Result<Split> {
+pub fn last_part(mut pairs: Vec<Pair>, fraction: f64, context: NonZeroUsize) -> Result<Split> {
     let works: BTreeSet<_> = pairs.iter().map(|pair| pair.work.as_str()).collect();
     if works.len() > 1 {
         let (count, names) = (works.len(), works.into_iter().collect::<Vec<_>>().join(", "));
         let reason = format!("the pairs are from {count} works (hint: hold out whole works, of {names})");
         return Err(Error::Split(reason));
     }
-    let held_out = pairs.len() / 5;
+    let held_out = (pairs.len() as f64 * fraction) as usize;
     let begin = pairs.len() - held_out;
     let train = begin.saturating_sub(context.get());
     if held_out == 0 || train == 0 {
         let reason = format!(
-            "{} pairs are too few for a last fifth and a gap of {context} before it (hint: more text, looser filters or a narrower context)",
-            pairs.len()
+            "{} pairs are too few to hold out the last {:.0}% and leave a gap of {context} before it (hint: more text, looser filters or a narrower context)",
+            pairs.len(),
+            fraction * 100.0
         );
         return Err(Error::Split(reason));
     }
@@ -99,20 +100,21 @@ mod tests {
     }
 
     #[test]
-    fn the_last_fifth_stands_behind_a_gap() {
-        fn check(works: &str, context: usize, expected: Result<(usize, usize), &str>) {
-            match (last_fifth(of_works(works), NonZeroUsize::new(context).unwrap()), expected) {
+    fn the_last_part_stands_behind_a_gap() {
+        fn check(works: &str, fraction: f64, context: usize, expected: Result<(usize, usize), &str>) {
+            match (last_part(of_works(works), fraction, NonZeroUsize::new(context).unwrap()), expected) {
                 (Ok(split), Ok(expected)) => assert_eq!((split.train.len(), split.held_out.len()), expected),
                 (Err(error), Err(expected)) => assert!(error.to_string().contains(expected), "{error}"),
                 (found, _) => panic!("{found:?} is not {expected:?}"),
             }
         }
-        check("aaaaaaaaaa", 4, Ok((4, 2)));
-        check("aaaaaaaaaa", 7, Ok((1, 2)));
-        check("aaaaaaaaaa", 8, Err("10 pairs are too few"));
-        check("aaaa", 1, Err("4 pairs are too few"));
-        check("", 1, Err("0 pairs are too few"));
-        check("aaaaab", 1, Err("from 2 works"));
+        check("aaaaaaaaaa", 0.2, 4, Ok((4, 2)));
+        check("aaaaaaaaaa", 0.2, 7, Ok((1, 2)));
+        check("aaaaaaaaaa", 0.2, 8, Err("10 pairs are too few"));
+        check("aaaaaaaaaa", 0.5, 4, Ok((1, 5)));
+        check("aaaa", 0.2, 1, Err("4 pairs are too few"));
+        check("", 0.2, 1, Err("0 pairs are too few"));
+        check("aaaaab", 0.2, 1, Err("from 2 works"));
     }
 
     #[test]
@@ -121,7 +123,7 @@ mod tests {
         let turns = (0..150).map(|at| Spoken { turn: turn(at), confidence: 1.0 }).collect();
         let texts = Texts { dialogues: vec![Dialogue { work: "w".into(), turns }], ..Texts::default() };
         for context in (1..9).filter_map(NonZeroUsize::new) {
-            let split = last_fifth(pairs(&texts, "S", context).unwrap(), context).unwrap();
+            let split = last_part(pairs(&texts, "S", context).unwrap(), 0.2, context).unwrap();
             let texts = |pairs: &[Pair]| -> BTreeSet<String> {
                 let turns = |pair: &Pair| pair.context.iter().map(|turn| turn.text.clone()).collect::<Vec<_>>();
                 pairs.iter().flat_map(|pair| turns(pair).into_iter().chain([pair.reply.clone()])).collect()
