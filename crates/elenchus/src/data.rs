@@ -1,15 +1,28 @@
-//! `elenchus data`: what a character could learn from texts.
+//! `elenchus data`: fetching texts, and what a character could learn from them.
 
 use std::{
+    env, fs,
     io::{self, Write},
     num::NonZeroUsize,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use clap::Subcommand;
-use elenchus_train::data::{self, FilterReport, Filters, OnBroken, Quantiles, Speakers, Stats, Texts};
+use elenchus_dialogue::Turn;
+use elenchus_train::{
+    SftConfig,
+    data::{
+        self, FilterReport, Filters, Gutenberg, GutenbergEvent, OnBroken, Pair, Quantiles, Speakers, Stats, Texts,
+        reply_sha256,
+    },
+};
 use serde::Serialize;
+
+use crate::model;
+
+/// Where works are downloaded from, if no flag says so.
+const MIRROR: &str = "ELENCHUS_GUTENBERG_MIRROR";
 
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
@@ -21,9 +34,15 @@ pub enum DataCommand {
         /// Whose replies; pairs that do not say who replies are this character's
         #[arg(long, value_name = "NAME")]
         character: String,
-        /// Turns before a reply, at most
-        #[arg(long, value_name = "N", default_value = "4")]
-        context: NonZeroUsize,
+        /// Turns before a reply, at most; 4 if neither this nor --training says otherwise
+        #[arg(long, value_name = "N")]
+        context: Option<NonZeroUsize>,
+        /// Filter as this `training.toml` does, and take its context
+        #[arg(long, value_name = "TRAINING.TOML")]
+        training: Option<PathBuf>,
+        /// Show so many of the filtered pairs, each with the hash that player lines name its reply by
+        #[arg(long, value_name = "N", default_value = "0")]
+        pairs: usize,
         /// A name in the texts and the name it stands for; may be given several times
         #[arg(long = "alias", value_name = "FROM=TO", value_parser = alias)]
         aliases: Vec<(String, String)>,
@@ -34,25 +53,64 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Download works of Project Gutenberg as plain text, by the number in their address
+    Gutenberg {
+        /// Numbers, such as 1643 of gutenberg.org/ebooks/1643
+        #[arg(required = true, value_name = "ID", value_parser = clap::value_parser!(u32).range(1..))]
+        ids: Vec<u32>,
+        /// Folder for the files `pgID.txt`
+        #[arg(long, value_name = "DIR")]
+        out: PathBuf,
+        /// A mirror laid out like the site; else $ELENCHUS_GUTENBERG_MIRROR, else https://www.gutenberg.org
+        #[arg(long, value_name = "URL")]
+        mirror: Option<String>,
+        /// Ask for works that are on disk as well
+        #[arg(long)]
+        force: bool,
+    },
 }
 
 pub fn run(command: DataCommand) -> Result<()> {
     match command {
-        DataCommand::Inspect { files, character, context, aliases, skip_broken, json } => {
+        DataCommand::Inspect { files, character, context, training, pairs, aliases, skip_broken, json } => {
             let speakers = Speakers::new(aliases)?;
             let character = speakers.normalise(&character);
             ensure!(!character.is_empty(), "--character names nobody (hint: --character Socrates)");
+            let training = training.map(|file| read_training(&file)).transpose()?;
+            let four = NonZeroUsize::MIN.saturating_add(3);
+            let context = context.or(training.as_ref().map(|config| config.context)).unwrap_or(four);
+            let filters = training.map_or_else(Filters::default, |config| config.filters);
             let texts = data::read(&files, &speakers, if skip_broken { OnBroken::Skip } else { OnBroken::Stop })?;
             for line in &texts.broken {
                 eprintln!("left out: {line}");
             }
-            let report = inspect(&files, &texts, character, context)?;
+            let report = inspect(&files, &texts, character, context, &filters, pairs)?;
             let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
             // Not `print!`, which panics when nobody reads on, as in `| head`.
             io::stdout().write_all(text.as_bytes())?;
             Ok(())
         }
+        DataCommand::Gutenberg { ids, out, mirror, force } => {
+            let mut gutenberg = Gutenberg::default();
+            let named = env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty());
+            gutenberg.mirror = mirror.or(named).unwrap_or(gutenberg.mirror);
+            gutenberg.fetch(&ids, &out, force, |event| match event {
+                GutenbergEvent::Cached(file) => {
+                    eprintln!("{} is there (hint: --force fetches it again)", file.display())
+                }
+                GutenbergEvent::Fetched(file, bytes) => eprintln!("{}: {}", file.display(), model::size(bytes)),
+                GutenbergEvent::Waiting(wait, reason) => {
+                    eprintln!("{reason}; again in {:.1} s", wait.as_secs_f64());
+                }
+            })?;
+            Ok(())
+        }
     }
+}
+
+fn read_training(file: &Path) -> Result<SftConfig> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    Ok(SftConfig::parse(&text, &file.display().to_string())?)
 }
 
 fn alias(text: &str) -> Result<(String, String), String> {
@@ -73,12 +131,37 @@ struct Report {
     all: Stats,
     filters: FilterReport,
     filtered: Stats,
+    pairs: Vec<ShownPair>,
 }
 
-fn inspect(files: &[PathBuf], texts: &Texts, character: String, context: NonZeroUsize) -> Result<Report> {
+/// A pair that is left, with what a player line names it by.
+#[derive(Debug, Serialize)]
+struct ShownPair {
+    work: String,
+    reply_sha256: String,
+    context: Vec<Turn>,
+    reply: String,
+}
+
+impl From<Pair> for ShownPair {
+    fn from(Pair { work, context, reply, .. }: Pair) -> Self {
+        // As many digits as name a reply; all 64 would name it as well.
+        let reply_sha256 = reply_sha256(&reply)[..12].to_owned();
+        Self { work, reply_sha256, context, reply }
+    }
+}
+
+fn inspect(
+    files: &[PathBuf],
+    texts: &Texts,
+    character: String,
+    context: NonZeroUsize,
+    filters: &Filters,
+    shown: usize,
+) -> Result<Report> {
     let pairs = data::pairs(texts, &character, context)?;
     let all = Stats::of(&pairs);
-    let (pairs, filters) = data::filter(pairs, &Filters::default());
+    let (pairs, filters) = data::filter(pairs, filters);
     Ok(Report {
         files: files.len(),
         dialogues: texts.dialogues.len(),
@@ -90,11 +173,12 @@ fn inspect(files: &[PathBuf], texts: &Texts, character: String, context: NonZero
         all,
         filters,
         filtered: Stats::of(&pairs),
+        pairs: pairs.into_iter().take(shown).map(ShownPair::from).collect(),
     })
 }
 
 fn table(report: &Report) -> String {
-    let Report { files, dialogues, turns, written_pairs, broken_lines, all, filters, filtered, .. } = report;
+    let Report { files, dialogues, turns, written_pairs, broken_lines, all, filters, filtered, pairs, .. } = report;
     let causes = filters.by_cause().map(|(cause, count)| format!("{count} {cause}")).join(", ");
     let least_to_most = ["least", "10%", "half", "90%", "most"].map(|name| format!("{name:>6}")).concat();
     let row = |name: &str, stats: &Stats| {
@@ -118,6 +202,11 @@ fn table(report: &Report) -> String {
         let kept = filtered.works.get(work).map_or(0, |stats| stats.pairs);
         let (questions, words) = (percent(stats.questions), stats.median_reply_words);
         lines.push(format!("{work:<width$}  {:>7}  {kept:>8}  {questions:>9}  {words:>6} words", stats.pairs));
+    }
+    for ShownPair { work, reply_sha256, context, reply } in pairs {
+        lines.push(format!("\n{work}, {reply_sha256}"));
+        lines.extend(context.iter().map(|turn| format!("  {}: {}", turn.speaker, turn.text)));
+        lines.push(format!("  > {reply}"));
     }
     lines.join("\n") + "\n"
 }
@@ -155,21 +244,25 @@ mod tests {
         fs::write(&file, text).unwrap();
         let files = [file];
         let texts = data::read(&files, &Speakers::default(), OnBroken::Stop).unwrap();
-        let report = inspect(&files, &texts, "Ben".to_owned(), NonZeroUsize::MIN).unwrap();
+        let report = |character: &str, shown| {
+            inspect(&files, &texts, character.to_owned(), NonZeroUsize::MIN, &Filters::default(), shown)
+        };
+        let error = report("Eva", 0).unwrap_err().to_string();
+        assert!(error.contains("Eva") && error.contains("Anna (2), Ben (2)"), "{error}");
+        assert!(!table(&report("Ben", 0).unwrap()).contains("rope"));
+        let report = report("Ben", 9).unwrap();
         let table = table(&report);
         let rows: Vec<Vec<&str>> = table.lines().map(|line| line.split_whitespace().collect()).collect();
         assert!(rows.contains(&"all 2 50% 1 1 1 7 7 5 5 5 5 5".split(' ').collect()), "{table}");
         assert!(rows.contains(&"filtered 1 100% 7 7 7 7 7 5 5 5 5 5".split(' ').collect()), "{table}");
         assert!(rows.contains(&"well 2 1 50% 1 words".split(' ').collect()), "{table}");
-        assert!(
-            table.contains(
-                "dropped 1: 0 unsure, 0 short last turn, 0 long last turn, 0 long reply, 1 short reply, 0 duplicate"
-            ),
-            "{table}"
-        );
+        assert!(table.contains("\ndropped 1: ") && table.contains(", 1 short reply, "), "{table}");
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!((&json["filtered"]["pairs"], &json["all"]["works"]["well"]["pairs"]), (&1.into(), &2.into()));
-        let error = inspect(&files, &texts, "Eva".to_owned(), NonZeroUsize::MIN).unwrap_err().to_string();
-        assert!(error.contains("Eva") && error.contains("Anna (2), Ben (2)"), "{error}");
+        // python3 -c 'import hashlib; print(hashlib.sha256(b"My father did, with a rope. Why?").hexdigest()[:12])'
+        let hash = "755a54ba6235";
+        let shown = format!("\nwell, {hash}\n  Anna: And who has measured it?\n  > My father did, with a rope. Why?\n");
+        assert!(table.ends_with(&shown), "{table}");
+        assert_eq!((&json["pairs"][0]["reply_sha256"], &json["pairs"][1]), (&hash.into(), &serde_json::Value::Null));
     }
 }
