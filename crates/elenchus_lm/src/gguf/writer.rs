@@ -20,7 +20,8 @@ impl GgufWriter {
         Self::default()
     }
 
-    /// Adds a metadata value. Integers are written as `u32` where they fit (as `i32` or `i64` otherwise), floats as `f32`.
+    /// Adds a metadata value. Integers are written as `u32` where they fit (as `i32` or `i64` otherwise), those of an
+    /// array as `i32` first, floats as `f32`.
     pub fn set(&mut self, key: impl Into<String>, value: impl Into<Value>) -> &mut Self {
         self.metadata.push((key.into(), value.into()));
         self
@@ -137,8 +138,9 @@ fn array_type(values: &[Value]) -> u32 {
     let all = |fits: fn(i64) -> bool| values.iter().all(|value| matches!(value, Value::Int(int) if fits(*int)));
     match values.first() {
         None => value_type::STRING,
-        Some(Value::Int(_)) if all(|int| u32::try_from(int).is_ok()) => value_type::U32,
+        // llama.cpp takes token types as `i32` alone.
         Some(Value::Int(_)) if all(|int| i32::try_from(int).is_ok()) => value_type::I32,
+        Some(Value::Int(_)) if all(|int| u32::try_from(int).is_ok()) => value_type::U32,
         Some(Value::Int(_)) => value_type::I64,
         Some(other) => type_of(other),
     }
