@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, anyhow, bail};
+use anyhow::{Result, anyhow, bail, ensure};
 
 /// The characters of one `adapters/` folder.
 #[derive(Debug, Clone)]
@@ -28,6 +28,17 @@ impl Characters {
             let places: Vec<String> = folders.iter().map(|folder| folder.display().to_string()).collect();
             anyhow!("no characters found: none of {} holds a folder with a character.toml", places.join(", "))
         })
+    }
+
+    /// The characters of a folder that was named.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let found = Self::of(folder);
+        ensure!(
+            !found.ids.is_empty(),
+            "{} holds no folder with a character.toml (hint: name the folder of all characters, not one of them)",
+            folder.display()
+        );
+        Ok(found)
     }
 
     fn of(folder: &Path) -> Self {

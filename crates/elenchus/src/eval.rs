@@ -1,5 +1,7 @@
 //! `elenchus eval`: what an adapter has learned is measured as the game would prompt it.
 
+mod voices;
+
 use std::{
     io::{self, Write},
     num::NonZeroUsize,
@@ -7,12 +9,13 @@ use std::{
 };
 
 use anyhow::{Result, ensure};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
 use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
 use elenchus_train::perplexity;
 use indicatif::ProgressBar;
 use serde_json::json;
 
+use self::voices::VoicesArgs;
 use crate::{
     characters::Characters,
     voice::{Voice, read_character, read_pairs},
@@ -21,43 +24,55 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
     /// How well replies are foreseen, in perplexity a token, prompted as the game would
-    Perplexity {
-        /// Pairs: JSON Lines, or any text that `data inspect` reads
-        #[arg(long, value_name = "FILE")]
-        pairs: PathBuf,
-        /// GGUF file or Hugging Face folder; the default model if left out
-        #[arg(long, value_name = "FILE")]
-        base: Option<PathBuf>,
-        /// PEFT folder to measure beside the base; `none` measures the base alone
-        #[arg(long, value_name = "DIR|none", default_value = "none")]
-        adapter: PathBuf,
-        /// Whose replies and whose prompt: a folder of `adapters/`
-        #[arg(long, value_name = "NAME", default_value = "socrates")]
-        character: String,
-        /// Turns before a reply, at most
-        #[arg(long, value_name = "N", default_value = "4")]
-        context: NonZeroUsize,
-        /// Works to measure on, by name; all if left out
-        #[arg(long = "work", value_name = "NAME")]
-        works: Vec<String>,
-        /// Tokens of an example at most; longer replies are cut
-        #[arg(long, value_name = "N", default_value = "256")]
-        max_tokens: usize,
-        /// cpu, cuda, or cuda:N
-        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-        device: ComputeDevice,
-        /// Print JSON
-        #[arg(long)]
-        json: bool,
-    },
+    Perplexity(PerplexityArgs),
+    /// Every voice's held-out replies under every voice's adapter: is each adapter the best for its own?
+    Voices(VoicesArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct PerplexityArgs {
+    /// Pairs: JSON Lines, or any text that `data inspect` reads
+    #[arg(long, value_name = "FILE")]
+    pairs: PathBuf,
+    /// GGUF file or Hugging Face folder; the default model if left out
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    /// PEFT folder to measure beside the base; `none` measures the base alone
+    #[arg(long, value_name = "DIR|none", default_value = "none")]
+    adapter: PathBuf,
+    /// Whose replies and whose prompt: a folder of `adapters/`
+    #[arg(long, value_name = "NAME", default_value = "socrates")]
+    character: String,
+    /// Turns before a reply, at most
+    #[arg(long, value_name = "N", default_value = "4")]
+    context: NonZeroUsize,
+    /// Works to measure on, by name; all if left out
+    #[arg(long = "work", value_name = "NAME")]
+    works: Vec<String>,
+    /// Tokens of an example at most; longer replies are cut
+    #[arg(long, value_name = "N", default_value = "256")]
+    max_tokens: usize,
+    /// cpu, cuda, or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: ComputeDevice,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
 }
 
 pub fn run(command: EvalCommand) -> Result<()> {
-    let EvalCommand::Perplexity { pairs, base, adapter, character, context, works, max_tokens, device, json } = command;
+    match command {
+        EvalCommand::Perplexity(args) => run_perplexity(args),
+        EvalCommand::Voices(args) => voices::run(args),
+    }
+}
+
+fn run_perplexity(args: PerplexityArgs) -> Result<()> {
+    let PerplexityArgs { pairs, base, adapter, character, context, works, max_tokens, device, json } = args;
     let characters = Characters::find()?;
     let id = characters.id(&character)?;
     let character = read_character(&characters.folder.join(id).join("character.toml"))?;
-    let mut read = read_pairs(std::slice::from_ref(&pairs), &character, context)?;
+    let mut read = read_pairs(std::slice::from_ref(&pairs), &character, &[], context)?;
     if !works.is_empty() {
         read.retain(|pair| works.contains(&pair.work));
         ensure!(!read.is_empty(), "{} has no pairs of {}", pairs.display(), works.join(", "));

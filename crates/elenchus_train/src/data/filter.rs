@@ -24,6 +24,9 @@ pub struct Filters {
     pub max_last_turn_words: usize,
     /// How sure all turns of a pair must be.
     pub min_confidence: f64,
+    /// Words that neither a reply nor what it replies to may hold, whatever their case: comedy is bawdier than a game.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub without_words: Vec<String>,
     /// Keep one of several pairs with the same last turn and reply, whatever their case and punctuation.
     pub deduplicate: bool,
 }
@@ -47,6 +50,7 @@ impl Default for Filters {
             min_last_turn_words: 5,
             max_last_turn_words: 200,
             min_confidence: 0.97,
+            without_words: Vec::new(),
             deduplicate: true,
         }
     }
@@ -69,6 +73,8 @@ pub struct FilterReport {
     pub long_reply: usize,
     /// Dropped: the reply has too few words, also once cut.
     pub short_reply: usize,
+    /// Dropped: the reply, once cut, or the last turn holds a word it may not.
+    pub unwanted_word: usize,
     /// Dropped: the same as an earlier pair.
     pub duplicate: usize,
 }
@@ -80,13 +86,14 @@ impl FilterReport {
     }
 
     /// Pairs dropped by each filter, with the filter's name.
-    pub fn by_cause(&self) -> [(&'static str, usize); 6] {
+    pub fn by_cause(&self) -> [(&'static str, usize); 7] {
         [
             ("unsure", self.unsure),
             ("short last turn", self.short_last_turn),
             ("long last turn", self.long_last_turn),
             ("long reply", self.long_reply),
             ("short reply", self.short_reply),
+            ("unwanted word", self.unwanted_word),
             ("duplicate", self.duplicate),
         ]
     }
@@ -96,6 +103,7 @@ impl FilterReport {
 pub fn filter(pairs: Vec<Pair>, filters: &Filters) -> (Vec<Pair>, FilterReport) {
     let mut report = FilterReport::default();
     let mut seen = HashSet::new();
+    let unwanted: Vec<String> = filters.without_words.iter().map(|word| letters(word)).collect();
     let mut kept = Vec::with_capacity(pairs.len());
     for mut pair in pairs {
         if pair.confidence < filters.min_confidence {
@@ -123,6 +131,11 @@ pub fn filter(pairs: Vec<Pair>, filters: &Filters) -> (Vec<Pair>, FilterReport) 
         }
         if words(&pair.reply) < filters.min_reply_words {
             report.short_reply += 1;
+            continue;
+        }
+        let holds = |text: &str| letters(text).split(' ').any(|word| unwanted.iter().any(|unwanted| unwanted == word));
+        if !unwanted.is_empty() && (holds(last_turn) || holds(&pair.reply)) {
+            report.unwanted_word += 1;
             continue;
         }
         if filters.deduplicate && !seen.insert((letters(last_turn), letters(&pair.reply))) {
@@ -176,6 +189,7 @@ mod tests {
         min_last_turn_words: 2,
         max_last_turn_words: 3,
         min_confidence: 0.9,
+        without_words: Vec::new(),
         deduplicate: true,
     };
 
@@ -204,6 +218,20 @@ mod tests {
         let filters = Filters { long_replies: LongReplies::Drop, ..FILTERS };
         let (_, report) = filter(vec![pair("Is it?", "It is so. But why?", 1.0)], &filters);
         assert_eq!(report, FilterReport { long_reply: 1, ..FilterReport::default() });
+    }
+
+    #[test]
+    fn unwanted_words_are_found_as_words() {
+        let filters = Filters { without_words: vec!["ASS".into(), "'sdeath".into()], ..FILTERS };
+        let check = |last_turn: &str, reply: &str, expected: usize| {
+            let (kept, report) = filter(vec![pair(last_turn, reply, 1.0)], &filters);
+            assert_eq!((report.unwanted_word, kept.len()), (expected, 1 - expected), "{last_turn} {reply}");
+        };
+        check("Is it?", "An ass, perhaps.", 1);
+        check("Is it Ass?", "It is.", 1);
+        check("Is it?", "'Sdeath, it is!", 1);
+        check("Is it?", "A class, an assembly.", 0);
+        check("Is it?", "It is so. An ass!", 0);
     }
 
     #[test]

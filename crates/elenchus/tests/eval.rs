@@ -1,0 +1,108 @@
+//! `eval voices`: two voices with adapters, one without, as a table and as JSON.
+
+#[expect(dead_code, reason = "each test binary uses its part")]
+mod common;
+
+use std::fs;
+
+use common::{Stage, failed, succeeded};
+use elenchus_lm::testing::TinyModel;
+use serde_json::{Value, json};
+
+/// Socrates and Hippias with a random adapter each, learning from one text; an olive seller with a persona alone.
+fn stage() -> Stage {
+    let stage = Stage::new();
+    let line = |speaker: &str, text: String| json!({"speaker": speaker, "text": text});
+    let turns: Vec<Value> = (0..20)
+        .flat_map(|at| {
+            let question = format!("Do you know the answer number {at}, Socrates?");
+            let answer = format!("I know that I do not, and I say so {at} times.");
+            [line("HIPPIAS", question), line("SOCRATES", answer)]
+        })
+        .collect();
+    fs::write(stage.path("texts.jsonl"), json!({"work": "Well", "turns": turns}).to_string() + "\n").unwrap();
+    for (seed, id) in [(1, "socrates"), (2, "hippias")] {
+        TinyModel::default().write_adapter(&stage.path("adapters").join(id), seed);
+        let training = "character = \"character.toml\"\ndata = [\"../../texts.jsonl\"]\nheld_out_fraction = 0.2\n";
+        fs::write(stage.path("adapters").join(id).join("training.toml"), training).unwrap();
+    }
+    let seller = stage.path("adapters/olive_seller");
+    fs::create_dir(&seller).unwrap();
+    fs::write(seller.join("character.toml"), "version = 1").unwrap();
+    stage
+}
+
+fn measured(stage: &Stage, more: &str) -> Value {
+    let eval = format!("eval voices --base tiny.gguf --json {more}");
+    serde_json::from_str(&succeeded(stage.run(&eval, &[]))).unwrap()
+}
+
+#[test]
+fn every_voice_is_read_under_every_adapter() {
+    let stage = stage();
+    let table = measured(&stage, "");
+    assert_eq!(table["columns"], json!(["hippias", "socrates", "persona", "examples"]));
+    assert_eq!(table["left_out"], json!([{"voice": "olive_seller", "reason": "has no training.toml"}]));
+    let rows = table["voices"].as_array().unwrap();
+    assert_eq!(rows.len(), 2);
+    let mut own = 0;
+    for (row, (id, pairs)) in rows.iter().zip([("hippias", 3), ("socrates", 4)]) {
+        assert_eq!((&row["voice"], &row["pairs"]), (&json!(id), &json!(pairs)));
+        let perplexity: Vec<f64> = row["perplexity"].as_array().unwrap().iter().map(|p| p.as_f64().unwrap()).collect();
+        assert_eq!(perplexity.len(), 4);
+        // Every column is another way to read.
+        for (at, one) in perplexity.iter().enumerate() {
+            assert!(one.is_finite() && !perplexity[..at].contains(one), "{row}");
+        }
+        let lowest = (0..4).min_by(|&a, &b| perplexity[a].total_cmp(&perplexity[b])).unwrap();
+        assert_eq!(row["best"], table["columns"][lowest]);
+        assert_eq!(row["own_is_best"], json!(row["best"] == row["voice"]));
+        own += u64::from(row["best"] == row["voice"]);
+    }
+    assert_eq!(table["own_is_best"], json!(own));
+
+    // What `eval perplexity` measures over the same pairs; of four turns before a reply, the first is Socrates' own.
+    let text: Value = serde_json::from_str(&fs::read_to_string(stage.path("texts.jsonl")).unwrap()).unwrap();
+    let turns = text["turns"].as_array().unwrap();
+    let pair =
+        |at: usize| json!({"work": "Well", "context": turns[at - 3..at], "reply": turns[at]["text"]}).to_string();
+    fs::write(stage.path("last.jsonl"), [33, 35, 37, 39].map(pair).join("\n")).unwrap();
+    let eval = "eval perplexity --pairs last.jsonl --base tiny.gguf --adapter adapters/socrates --json";
+    let alone: Value = serde_json::from_str(&succeeded(stage.run(eval, &[]))).unwrap();
+    for (column, perplexity) in [(1, &alone["perplexity"]), (2, &alone["base_perplexity"])] {
+        assert_eq!(&rows[1]["perplexity"][column], perplexity);
+    }
+    assert_eq!(rows[1]["tokens"], alone["tokens"]);
+}
+
+#[test]
+fn a_limit_and_a_folder_can_be_named_and_the_table_is_readable() {
+    let stage = stage();
+    fs::rename(stage.path("adapters"), stage.path("people")).unwrap();
+    let table = measured(&stage, "--adapters people --limit 2");
+    assert!(table["voices"].as_array().unwrap().iter().all(|row| row["pairs"] == 2), "{table}");
+    let text = succeeded(stage.run("eval voices --base tiny.gguf --adapters people --limit 1", &[]));
+    assert!(
+        text.lines().next().unwrap().split_whitespace().eq(["replies", "hippias", "socrates", "persona", "examples"])
+    );
+    assert!(text.lines().any(|line| line.starts_with("socrates ") && line.split_whitespace().count() == 6), "{text}");
+    assert!(text.contains("of 2 voices") && text.contains("left out: olive_seller has no training.toml"), "{text}");
+}
+
+#[test]
+fn what_cannot_be_measured_ends_with_code_1_and_says_why() {
+    let stage = stage();
+    let check = |arguments: &str, says: &[&str]| {
+        let error = failed(stage.run(&format!("eval voices --base tiny.gguf {arguments}"), &[]));
+        for part in says {
+            assert!(error.contains(part), "`{error}` does not say `{part}`");
+        }
+    };
+    check("--adapters nowhere", &["nowhere", "character.toml", "hint"]);
+    fs::write(stage.path("adapters/hippias/training.toml"), "character = 1").unwrap();
+    check("", &["hippias", "training.toml"]);
+    for id in ["hippias", "socrates"] {
+        fs::remove_file(stage.path("adapters").join(id).join("adapter_config.json")).unwrap();
+    }
+    check("", &["adapters", "training.toml and an adapter", "train sft"]);
+}
