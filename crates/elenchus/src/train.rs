@@ -1,6 +1,7 @@
 //! `elenchus train`: a character's lines become an adapter.
 
 use std::{
+    collections::BTreeSet,
     fs,
     path::PathBuf,
     sync::{
@@ -53,6 +54,9 @@ pub fn run(command: TrainCommand) -> Result<()> {
         None => config.held_out_works.join(", "),
     };
     println!("{} are trained on, {} of {what} measured on", split.train.len(), split.held_out.len());
+    // Named, because a work that was to be excluded and is misspelt would be learned unseen.
+    let works: BTreeSet<&str> = split.train.iter().map(|pair| pair.work.as_str()).collect();
+    println!("learned from: {}", works.into_iter().collect::<Vec<_>>().join(", "));
     if !player_lines.is_empty() {
         println!("{} lines as a player says them are trained on as well", player_lines.len());
         split.train.extend(player_lines);

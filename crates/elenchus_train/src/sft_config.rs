@@ -169,9 +169,16 @@ impl SftSettings {
 impl SftConfig {
     /// Reads the text of a `training.toml`; `file` is what errors call it, with the line.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| Error::Config {
-            file: error.span().map_or_else(|| file.to_owned(), |span| format!("{file}:{}", line(text, span.start))),
-            reason: with_suggestion(error.message()),
+        let config: Self = toml::from_str(text).map_err(|error| {
+            let at = error.span().map(|span| span.start);
+            let reason = with_suggestion(error.message());
+            Error::Config {
+                file: at.map_or_else(|| file.to_owned(), |at| format!("{file}:{}", line(text, at))),
+                reason: match at.and_then(|at| field_at(DeTable::parse(text).ok()?.get_ref(), at)) {
+                    Some(field) => format!("`{field}`: {reason}"),
+                    None => reason,
+                },
+            }
         })?;
         config.check().map_err(|Misfit { field, reason }| Error::Config {
             file: place(text, field).map_or_else(|| file.to_owned(), |at| format!("{file}:{}", line(text, at))),
@@ -262,11 +269,6 @@ impl SftConfig {
 
     /// Excludes works, filters, and holds out: pairs to train on and pairs to measure on, and what the filters did.
     pub fn split(&self, mut pairs: Vec<Pair>) -> Result<(Split, FilterReport)> {
-        // A misspelt work would be trained on unseen.
-        if let Some(work) = self.excluded_works.iter().find(|work| !pairs.iter().any(|pair| pair.work == **work)) {
-            let hint = "(hint: misspelt? if the character does not speak there, leave it out)";
-            return Err(Error::Split(format!("`excluded_works` names `{work}`, of which there are no pairs {hint}")));
-        }
         pairs.retain(|pair| !self.excluded_works.contains(&pair.work));
         let (pairs, report) = data::filter(pairs, &self.filters);
         let split = match self.held_out_fraction {
@@ -298,6 +300,14 @@ fn place(text: &str, field: &str) -> Option<usize> {
         value = table.get(name)?;
     }
     Some(value.span().start)
+}
+
+/// The dotted field whose value is written at a place.
+fn field_at(table: &DeTable<'_>, place: usize) -> Option<String> {
+    table.iter().find_map(|(name, value)| match value.get_ref() {
+        DeValue::Table(table) => Some(format!("{}.{}", name.get_ref(), field_at(table, place)?)),
+        _ => value.span().contains(&place).then(|| name.get_ref().to_string()),
+    })
 }
 
 /// What serde says of an unknown name, with the known name that is nearest to it instead of all of them.
@@ -352,17 +362,17 @@ mod tests {
         );
         check("[training]\nadamw = { beta1 = 1.0 }", "training.toml:5: `training.adamw.beta1` is 1, expected");
         check("[training]\nsamples = [\"a\", \" \"]", "`training.samples` holds no words in line 1");
-        check("[training]\nbatch = \"two\"", "training.toml:5: invalid type: string");
+        check("[training]\nbatch = \"two\"", "training.toml:5: `training.batch`: invalid type: string");
         check("[training]\nbatch = ", "training.toml:5: ");
         check("[lora]\nalpha = 0.0", "`lora.alpha` is 0");
         check("[lora]\ndropout = 1.0", "training.toml:5: `lora.dropout` is 1, expected");
         check("[lora]\ntargets = [\"lm_head\"]", "`lora.targets` names `lm_head`");
         check("[lora]\ntargets = [\"all-linear\", \"q_proj\"]", "`lora.targets` names `all-linear`");
-        check("[lora]\ntargets = 3", "training.toml:5: expected a list of linears, or \"all-linear\"");
+        check("[lora]\ntargets = 3", "training.toml:5: `lora.targets`: expected a list of linears, or \"all-linear\"");
         check("[lora]\ntargets = []", "`lora.targets` is empty");
         check(
             "[training]\ndecay = \"cosin\"",
-            "training.toml:5: unknown variant `cosin` (hint: did you mean `cosine`?)",
+            "training.toml:5: `training.decay`: unknown variant `cosin` (hint: did you mean `cosine`?)",
         );
         check("held_out_fraction = 0.2", "training.toml:4: `held_out_fraction` stands beside `held_out_works`");
     }
@@ -390,14 +400,5 @@ mod tests {
         assert_eq!(config.linears().unwrap(), Linear::ALL);
         let written = toml::to_string(&config).unwrap();
         assert_eq!(SftConfig::parse(&written, "it").unwrap(), config);
-    }
-
-    #[test]
-    fn a_misspelt_exclusion_is_no_exclusion() {
-        let pair =
-            |work: &str| Pair { work: work.to_owned(), context: Vec::new(), reply: String::new(), confidence: 1.0 };
-        let config = SftConfig::parse(&format!("{LEAST}excluded_works = [\"Lysys\"]"), "it").unwrap();
-        let error = config.split(vec![pair("Meno"), pair("Lysis")]).unwrap_err().to_string();
-        assert!(error.contains("`excluded_works` names `Lysys`"), "{error}");
     }
 }
