@@ -37,7 +37,7 @@ pub enum DataCommand {
         /// Turns before a reply, at most; 4 if neither this nor --training says otherwise
         #[arg(long, value_name = "N")]
         context: Option<NonZeroUsize>,
-        /// Filter as this `training.toml` does, and take its context
+        /// Filter as this `training.toml` does, and take its context and `speakers`
         #[arg(long, value_name = "TRAINING.TOML")]
         training: Option<PathBuf>,
         /// Show so many of the filtered pairs, each with the hash that player lines name its reply by
@@ -73,11 +73,13 @@ pub enum DataCommand {
 pub fn run(command: DataCommand) -> Result<()> {
     match command {
         DataCommand::Inspect { files, character, context, training, pairs, aliases, skip_broken, json } => {
-            let speakers = Speakers::new(aliases)?;
+            let four = NonZeroUsize::MIN.saturating_add(3);
+            let training = training.map(|file| read_training(&file)).transpose()?;
+            let called = training.iter().flat_map(|config| &config.speakers);
+            let called = called.map(|name| (name.clone(), character.clone()));
+            let speakers = Speakers::new(aliases.into_iter().chain(called))?;
             let character = speakers.normalise(&character);
             ensure!(!character.is_empty(), "--character names nobody (hint: --character Socrates)");
-            let training = training.map(|file| read_training(&file)).transpose()?;
-            let four = NonZeroUsize::MIN.saturating_add(3);
             let context = context.or(training.as_ref().map(|config| config.context)).unwrap_or(four);
             let filters = training.map_or_else(Filters::default, |config| config.filters);
             let texts = data::read(&files, &speakers, if skip_broken { OnBroken::Skip } else { OnBroken::Stop })?;

@@ -88,6 +88,11 @@ fn pairs_are_shown_as_training_would_filter_them() {
     check("", 3, whole, "a21b3cab439b");
     check("--training training.toml", 1, cut, "6f12d9fd0b4a");
     check("--training training.toml --context 2", 1, cut, "6f12d9fd0b4a");
+    // To the texts she is Anna, to the game Eva.
+    fs::write(stage.path("eva.toml"), format!("speakers = [\"Anna\"]\n{training}")).unwrap();
+    let eva = "data inspect well.txt --character Eva --training";
+    assert!(succeeded(stage.run(&format!("{eva} eva.toml"), &[])).contains("Eva, with up to 1 turns"));
+    assert!(failed(stage.run(&format!("{eva} training.toml"), &[])).contains("Eva replies nowhere"));
     check("--training training.toml --context 3", 3, cut, "6f12d9fd0b4a");
 }
 
