@@ -2,10 +2,10 @@
 
     peft_round_trip.py BASE.gguf IDS.json OUT ADAPTER...
 
-Loads the base as transformers does, then every adapter with peft, and fails on a warning, a missing key or an unexpected
-one. Writes the logits of the last position of each list of ids, little-endian f32 one after the other: `OUT/base.f32`,
-and `OUT/0.f32`, `OUT/1.f32`, ... for the adapters. Then lets peft save adapters of its own in `OUT/plain` and
-`OUT/mixed`, with their logits in `OUT/plain.f32` and `OUT/mixed.f32`.
+Loads the base as transformers does, then every adapter with peft, and fails on a warning, a missing key or an
+unexpected one. Writes the logits of the last position of each list of ids, little-endian f32 one after the other:
+`OUT/base.f32`, and `OUT/0.f32`, `OUT/1.f32`, ... for the adapters. Then lets peft save adapters of its own in
+`OUT/plain` and `OUT/mixed`, with their logits in `OUT/plain.f32` and `OUT/mixed.f32`.
 """
 
 import copy
