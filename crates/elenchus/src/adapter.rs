@@ -141,7 +141,7 @@ fn export(folder: &Path, gguf: &Path, base: Option<PathBuf>, precision: Precisio
     );
     adapter.save_gguf(gguf, model::open(&base)?.config(), precision)?;
     let bytes = fs::metadata(gguf).with_context(|| gguf.display().to_string())?.len();
-    line("written", format!("{}, {}", gguf.display(), size(bytes as usize)));
+    line("written", format!("{}, {}, {precision:?}", gguf.display(), size(bytes as usize)));
     line("base", base.display().to_string());
     Ok(())
 }

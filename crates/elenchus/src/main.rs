@@ -30,7 +30,7 @@ enum Command {
     /// Fetch, list, inspect and run base models
     #[command(subcommand)]
     Model(model::ModelCommand),
-    /// Inspect LoRA adapters
+    /// Look at LoRA adapters, compare and mix them, carry them to llama.cpp and back
     #[command(subcommand)]
     Adapter(adapter::AdapterCommand),
     /// Look at texts that a character could learn from
@@ -100,6 +100,13 @@ mod tests {
         check("elenchus model logits --ids-file a --numerics exact --executor candle --out b", true);
         check("elenchus model logits --ids-file a --numerics rough --executor candle --out b", false);
         check("elenchus adapter inspect folder --base model.gguf", true);
+        check("elenchus adapter export folder --gguf a.gguf --base model.gguf --f32", true);
+        check("elenchus adapter export folder", false);
+        check("elenchus adapter import a.gguf folder --base model.gguf --f32", true);
+        check("elenchus adapter merge out a b=0.5 c=-1 --f32", true);
+        check("elenchus adapter merge out a=much", false);
+        check("elenchus adapter merge out", false);
+        check("elenchus adapter diff a b --json", true);
         check(
             "elenchus data inspect a b --character Socrates --context 2 --alias SOC=Socrates --skip-broken --json",
             true,

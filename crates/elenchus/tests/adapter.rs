@@ -1,7 +1,7 @@
 //! `elenchus adapter`: what it writes, and that peft and llama.cpp mean the same by it.
 //!
-//! The comparisons with other programs run when `ELENCHUS_PYTHON=1` asks for them; they set up their own Python and fail
-//! where they cannot. llama.cpp is built from source for it, which takes a quarter of an hour once.
+//! The comparisons with other programs run when `ELENCHUS_PYTHON=1` asks for them; they set up their own Python and
+//! fail where they cannot. llama.cpp is built from source for it, which takes a quarter of an hour once.
 
 #[expect(dead_code, reason = "each test binary uses its part")]
 mod common;

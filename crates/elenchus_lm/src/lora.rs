@@ -1,5 +1,5 @@
-//! LoRA adapters, kept beside the base and never merged into it. Their format is PEFT's folder; a GGUF file for llama.cpp
-//! is made from it and read back.
+//! LoRA adapters, kept beside the base and never merged into it. Their format is PEFT's folder; llama.cpp's GGUF file is
+//! made from it and read back.
 //!
 //! An adapter is read without knowing its base: the same value serves a GGUF file, whose q and k rows are in another
 //! order, and a Hugging Face folder. What cannot be honoured exactly (DoRA, trained biases, whole modules) is refused by
@@ -127,8 +127,8 @@ impl LoraAdapter {
         Ok(adapter)
     }
 
-    /// One adapter whose updates are the weighted sums of these. Ranks add up: A matrices are stacked, B matrices stand side by side, and
-    /// nothing is approximated. A linear that only some of them adapt keeps what those bring.
+    /// One adapter whose updates are the weighted sums of these. Ranks add up: A matrices are stacked, B matrices stand
+    /// side by side, and nothing is approximated. A linear that only some of them adapt keeps what those bring.
     pub fn merge(name: &str, parts: &[(&Self, f32)]) -> Result<Self> {
         Ok(Self::from_pairs(name, merge::merge(name, parts)?))
     }

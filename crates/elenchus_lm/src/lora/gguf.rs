@@ -2,8 +2,7 @@
 //!
 //! llama.cpp multiplies every update by `alpha / rank`, with one alpha for the whole file. Pairs of the commonest alpha
 //! keep A and B as they are; in the others B is multiplied by what their scaling has more, in f64 and rounded once. Rows
-//! of B for q and k are in the order of the base's GGUF file. Source: `convert_lora_to_gguf.py` and
-//! `llama-adapter.cpp` in llama.cpp.
+//! of B for q and k are in the order of the base's GGUF file. Source: `convert_lora_to_gguf.py` and `llama-adapter.cpp`.
 
 use std::{path::Path, sync::LazyLock};
 

@@ -44,8 +44,8 @@ pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Pairs>
     })
 }
 
-/// `adapter_config.json`: the commonest rank and alpha, and patterns for the modules that have others. PEFT reports every
-/// module it adapts and finds no weights for, so linears are named alone only where each is adapted in every layer.
+/// `adapter_config.json`: the commonest rank and alpha, and patterns for the modules that have others. PEFT warns of
+/// every module it adapts and finds no weights for, so linears are named alone only where each is adapted in all layers.
 pub fn config(pairs: &Pairs, base_model_name: &str) -> String {
     let (rank, common_alpha) = commonest(pairs.values().map(|pair| (pair.rank, pair.alpha().to_bits())))
         .map_or((8, 8.0), |(rank, alpha)| (rank, f64::from_bits(alpha)));
