@@ -149,7 +149,10 @@ impl Screen {
                     ));
                 }
             }
-            SftEvent::Evaluated { best, samples, .. } => {
+            SftEvent::Evaluated { step, best, samples } => {
+                if step == 0 && !samples.is_empty() {
+                    self.line("before training, the base alone:");
+                }
                 for sample in samples {
                     let reply = sample.reply.replace('\n', " ");
                     self.line(&format!("    {}\n    {name} > {reply}", sample.line));
