@@ -276,16 +276,14 @@ pub fn train(
     }
     // What is measured is what ships, rounded to f16.
     let shipped = TrainableLora::new(&LoraAdapter::open(&folder)?, executor)?;
-    let mut measures = Vec::new();
-    for lora in [None, Some(&shipped)] {
-        if should_stop.load(Ordering::Relaxed) {
-            return Ok(SftOutcome::Stopped(step));
-        }
-        let before = measures.len() * held_out.len();
-        let tell = |read| on_event(SftEvent::Measured(before + read, 2 * held_out.len()));
-        measures.push(perplexity(executor, lora, held_out, tell)?);
+    let mut measure = |lora: Option<&TrainableLora>, before: usize| {
+        perplexity(executor, lora, held_out, |read| on_event(SftEvent::Measured(before + read, 2 * held_out.len())))
+    };
+    let base = measure(None, 0)?;
+    if should_stop.load(Ordering::Relaxed) {
+        return Ok(SftOutcome::Stopped(step));
     }
-    let [base, worn] = measures[..] else { unreachable!("two were measured") };
+    let worn = measure(Some(&shipped), held_out.len())?;
     let of_ends = |of: crate::Perplexity| Some(of.of_ends()).filter(|perplexity| perplexity.is_finite());
     let result = SftResult {
         steps: step,
