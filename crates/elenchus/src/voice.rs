@@ -63,11 +63,18 @@ impl Lesson {
         let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
         let pairs = read_pairs(&files, &character, &config.speakers, config.context)?;
         let read = pairs.len();
+        // Whole works that are trained on answer with any fit reply, whatever was said before it in the text.
+        let spoken = config.player_lines.as_ref().filter(|_| config.held_out_fraction.is_none()).map(|_| pairs.clone());
         let (split, filtered) = config.split(pairs).with_context(|| file.display().to_string())?;
-        let player_lines = match &config.player_lines {
-            // Answered from what is trained on, so that nothing held out is learned by this way.
-            Some(lines) => data::player_lines(&beside(lines), &split.train)?,
-            None => Vec::new(),
+        let player_lines = match (&config.player_lines, spoken) {
+            (Some(lines), Some(mut spoken)) => {
+                let untrained = [&config.held_out_works, &config.excluded_works];
+                spoken.retain(|pair| !untrained.iter().any(|works| works.contains(&pair.work)));
+                data::player_lines(&beside(lines), &data::filter(spoken, &config.filters.of_replies()).0)?
+            }
+            // Of a work that is cut in two, only what is trained on, so that nothing held out is learned by this way.
+            (Some(lines), None) => data::player_lines(&beside(lines), &split.train)?,
+            (None, _) => Vec::new(),
         };
         Ok(Self { config, text, character_file, character, read, filtered, split, player_lines })
     }

@@ -56,6 +56,13 @@ impl Default for Filters {
     }
 }
 
+impl Filters {
+    /// The same where only replies matter: a player line stands in for whatever was said before.
+    pub fn of_replies(&self) -> Self {
+        Self { min_last_turn_words: 0, max_last_turn_words: usize::MAX, deduplicate: false, ..self.clone() }
+    }
+}
+
 /// What the filters did. A pair counts for the first filter that drops it, in the order of the fields.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct FilterReport {
@@ -232,6 +239,14 @@ mod tests {
         check("Is it?", "'Sdeath, it is!", 1);
         check("Is it?", "A class, an assembly.", 0);
         check("Is it?", "It is so. An ass!", 0);
+    }
+
+    #[test]
+    fn where_only_replies_matter_they_are_filtered_and_cut_the_same() {
+        let pairs = || vec![pair("Yes.", "It is so. But why?", 1.0), pair("But is it so?", "Yes.", 1.0)];
+        assert_eq!(filter(pairs(), &FILTERS).0, []);
+        let (kept, report) = filter(pairs(), &FILTERS.of_replies());
+        assert_eq!((kept[0].reply.as_str(), report.kept, report.short_reply), ("It is so.", 1, 1));
     }
 
     #[test]
