@@ -61,7 +61,7 @@ pub enum DataCommand {
         /// Folder for the files `pgID.txt`
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// A mirror laid out like the site; else $ELENCHUS_GUTENBERG_MIRROR, else https://www.gutenberg.org
+        /// A mirror laid out like the site; else `ELENCHUS_GUTENBERG_MIRROR` of the environment, else gutenberg.org
         #[arg(long, value_name = "URL")]
         mirror: Option<String>,
         /// Ask for works that are on disk as well
@@ -98,7 +98,7 @@ pub fn run(command: DataCommand) -> Result<()> {
             gutenberg.mirror = mirror.or(named).unwrap_or(gutenberg.mirror);
             gutenberg.fetch(&ids, &out, force, |event| match event {
                 GutenbergEvent::Cached(file) => {
-                    eprintln!("{} is there (hint: --force fetches it again)", file.display())
+                    eprintln!("{} is there (hint: --force fetches it again)", file.display());
                 }
                 GutenbergEvent::Fetched(file, bytes) => eprintln!("{}: {}", file.display(), model::size(bytes)),
                 GutenbergEvent::Waiting(wait, reason) => {
