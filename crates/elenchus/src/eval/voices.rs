@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use elenchus_dialogue::Turn;
 use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
-use elenchus_train::{Example, data::Pair, example, perplexity};
+use elenchus_train::{Example, Perplexity, data::Pair, example, perplexity};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -119,7 +119,7 @@ pub fn run(args: VoicesArgs) -> Result<()> {
         }
         bar.finish_and_clear();
         let tokens = measures.first().map_or(0, |measure| measure.tokens);
-        let perplexity = measures.iter().map(|measure| measure.of_tokens()).collect();
+        let perplexity = measures.iter().map(Perplexity::of_tokens).collect();
         voices.push(row(id, bare.len(), tokens, perplexity, &columns));
     }
     let own_is_best = voices.iter().filter(|row| row.own_is_best).count();
