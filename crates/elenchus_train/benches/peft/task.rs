@@ -1,0 +1,156 @@
+//! What both sides learn, and the files that hand it to the peer: the very batches, rates and fresh adapter.
+
+use std::{
+    fs::{self, File},
+    io::{BufWriter, Write},
+    path::{Path, PathBuf},
+};
+
+use candle_core::Device;
+use elenchus_dialogue::Character;
+use elenchus_lm::{CandleExecutor, Numerics, Precision, TrainableLora, Weights, base_model};
+use elenchus_train::{
+    Example, SftConfig, batch,
+    data::{self, OnBroken, Speakers},
+    example, perplexity,
+};
+use serde_json::{Value, json};
+
+use crate::Result;
+
+/// The name of [`Task::dense`].
+pub const DENSE: &str = "dense";
+
+/// Text that the dense batch is cut from.
+const TEXT: &str = include_str!("../../../../docs/architecture.md");
+
+const DENSE_CONFIG: &str = r#"
+character = "none"
+data = ["none"]
+held_out_works = ["none"]
+
+[lora]
+rank = 16
+alpha = 32.0
+dropout = 0.05
+targets = ["q_proj", "v_proj"]
+
+[training]
+seed = 1
+epochs = 1000
+batch = 4
+max_tokens = 256
+pass_tokens = 1024
+warmup_steps = 0
+decay = "constant"
+"#;
+
+/// The base that is trained on, in f32.
+pub struct Base {
+    pub path: PathBuf,
+    pub weights: std::sync::Arc<Weights>,
+    pub executor: CandleExecutor,
+}
+
+impl Base {
+    pub fn open() -> Result<Self> {
+        let path = base_model::fetch_default(&mut |_| {})?;
+        let weights = std::sync::Arc::new(Weights::open(&path, &mut |_| {})?);
+        let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact)?;
+        Ok(Self { path, weights, executor })
+    }
+}
+
+/// Examples, and how they are learned.
+pub struct Task {
+    pub config: SftConfig,
+    pub examples: Vec<Example>,
+    pub held_out: Vec<Example>,
+}
+
+impl Task {
+    /// `dense`, or a `training.toml`.
+    pub fn named(name: &str, base: &Base) -> Result<Self> {
+        if name == DENSE { Self::dense(base) } else { Self::of_training(Path::new(name), base) }
+    }
+
+    /// 4 x 256 tokens of text, the same in each step, all of them learned but the first of each row.
+    fn dense(base: &Base) -> Result<Self> {
+        let tokens = base.weights.tokenizer()?.encode(TEXT, elenchus_lm::Markup::AsText)?;
+        let rows = tokens.chunks_exact(256).take(4);
+        let examples: Vec<Example> =
+            rows.map(|row| Example { tokens: row.to_vec(), reply_start: 1, is_ended: false }).collect();
+        if examples.len() < 4 {
+            return Err(format!("the text has {} tokens, a dense batch needs 1024", tokens.len()).into());
+        }
+        Ok(Self { config: SftConfig::parse(DENSE_CONFIG, DENSE)?, held_out: examples.clone(), examples })
+    }
+
+    /// What `elenchus train sft FILE` learns from and measures on.
+    fn of_training(file: &Path, base: &Base) -> Result<Self> {
+        let config = SftConfig::parse(&fs::read_to_string(file)?, &file.display().to_string())?;
+        let beside = |path: &PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
+        let character = beside(&config.character);
+        let character = Character::parse(&fs::read_to_string(&character)?, &character.display().to_string())?;
+        let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
+        let speakers = Speakers::new(config.speakers.iter().map(|name| (name, &character.name)))?;
+        let texts = data::read(&files, &speakers, OnBroken::Stop)?;
+        let pairs = data::pairs(&texts, &speakers.normalise(&character.name), config.context)?;
+        let (mut split, _) = config.split(pairs)?;
+        if let Some(lines) = &config.player_lines {
+            let lines = data::player_lines(&beside(lines), &split.train)?;
+            split.train.extend(lines);
+        }
+        let (tokenizer, template) = (base.weights.tokenizer()?, base.weights.chat_template()?);
+        let examples = |pairs: &[data::Pair]| -> Result<Vec<Example>> {
+            let of = |pair| example(pair, &character, &tokenizer, &template, config.training.max_tokens);
+            Ok(pairs.iter().map(of).collect::<elenchus_train::Result<Vec<_>>>()?.into_iter().flatten().collect())
+        };
+        let (examples, held_out) = (examples(&split.train)?, examples(&split.held_out)?);
+        Ok(Self { config, examples, held_out })
+    }
+
+    /// The adapter that a run of this task begins with.
+    pub fn fresh(&self, base: &Base) -> Result<TrainableLora> {
+        let lora = &self.config.lora;
+        let (linears, seed) = (self.config.linears()?, self.config.training.seed);
+        Ok(TrainableLora::fresh(&base.executor, &linears, lora.rank, lora.alpha, seed)?)
+    }
+
+    /// Writes what `tools/python/peft_train.py` reads: `settings.json`, `batches.jsonl`, `held_out.jsonl` and `adapter/`.
+    /// Returns how many steps were written, at most `steps`.
+    pub fn export(&self, base: &Base, folder: &Path, steps: u64) -> Result<u64> {
+        fs::create_dir_all(folder)?;
+        let (lora, settings) = (self.fresh(base)?, &self.config.training);
+        let schedule = settings.schedule(self.examples.len());
+        let steps = steps.min(schedule.total_steps);
+
+        let first: Vec<Example> = batch(&self.examples, settings, 0).into_iter().cloned().collect();
+        let first = perplexity(&base.executor, Some(&lora), &first, |_| {})?;
+        let first_loss = -(first.logprob + first.end_logprob) / (first.tokens + first.end_tokens) as f64;
+        let all = json!({
+            "seed": settings.seed, "dropout": self.config.lora.dropout, "max_grad_norm": settings.max_grad_norm,
+            "adamw": settings.adamw, "first_loss": first_loss,
+        });
+        fs::write(folder.join("settings.json"), format!("{all:#}\n"))?;
+
+        let mut lines = BufWriter::new(File::create(folder.join("batches.jsonl"))?);
+        for step in 0..steps {
+            let examples: Vec<Value> = batch(&self.examples, settings, step).into_iter().map(line).collect();
+            writeln!(lines, "{}", json!({"step": step, "learning_rate": schedule.rate(step), "examples": examples}))?;
+        }
+        lines.flush()?;
+        let mut lines = BufWriter::new(File::create(folder.join("held_out.jsonl"))?);
+        for example in &self.held_out {
+            writeln!(lines, "{}", line(example))?;
+        }
+        lines.flush()?;
+        let name = base.path.file_name().unwrap_or_default().to_string_lossy();
+        lora.to_adapter("fresh")?.save(&folder.join("adapter"), &name, Precision::F32)?;
+        Ok(steps)
+    }
+}
+
+fn line(example: &Example) -> Value {
+    json!({"tokens": example.tokens, "reply_start": example.reply_start, "is_ended": example.is_ended})
+}
