@@ -8,7 +8,7 @@
 //! Each side is a process of its own and steps alternate: a busy machine slows both, so ratios hold where times drift.
 //! Nothing fails because it is slow; gates are printed with whether they are met. The peer is set up by
 //! `tools/python/venv`, trains with the faster of transformers' two attentions, and gets an allocator that keeps its
-//! memory, which is worth a third of its speed. `export` writes the batches of a run for `tools/python/peft_train.py`.
+//! memory. `export` writes the batches of a run for `tools/python/peft_train.py`.
 //! Paths are relative to the repository.
 
 mod child;
@@ -133,7 +133,7 @@ fn dense(theirs: &mut Side, repetitions: usize) -> Result<()> {
 }
 
 fn real(theirs: &mut Side, training: &str, repetitions: usize) -> Result<()> {
-    println!("\nreal batches: the first steps of {training}; ours packed, the peer's padded to the longest of a batch");
+    println!("\nreal batches: the first steps of {training}; ours packed, the peer's padded; it takes each twice");
     let mut ours = our_side(training)?;
     // Seconds of ours, of the peer, and of the peer with its head at target positions only.
     let (mut sums, mut targets, mut ratios) = ([0.0; 3], 0.0, [Vec::new(), Vec::new()]);
@@ -239,7 +239,7 @@ impl Peer {
         let allocator = match found {
             Some(file) => (file.display().to_string(), vec![("LD_PRELOAD", file.display().to_string())]),
             None => {
-                // Memory is kept rather than handed back and faulted in again, a third of the time of a step.
+                // Memory is kept rather than handed back and faulted in again.
                 let kept = 1u64 << 36;
                 let settings = vec![
                     ("MALLOC_ARENA_MAX", "1".to_owned()),
