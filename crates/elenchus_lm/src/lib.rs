@@ -28,7 +28,9 @@ pub mod testing;
 mod tokenizer;
 mod weights;
 
-pub use candle_exec::{CandleExecutor, LoraDropout, Numerics, PackedSequences, TrainableLora, TrainablePair};
+pub use candle_exec::{
+    Activations, CandleExecutor, LoraDropout, Numerics, PackedSequences, TrainableLora, TrainablePair,
+};
 pub use chat_template::{ChatTemplate, Message, Role};
 pub use config::{Architecture, Linear, ModelConfig, RopeLayout};
 pub use device::ComputeDevice;

@@ -45,13 +45,15 @@ pub struct TinyModel {
     pub seed: u64,
     /// Blocks.
     pub layers: usize,
-    /// Width; a multiple of 64.
+    /// Width; a multiple of 64, of 256 for k-quants.
     pub hidden: usize,
+    /// How its matrices are kept.
+    pub dtype: GgmlDType,
 }
 
 impl Default for TinyModel {
     fn default() -> Self {
-        Self { seed: 0, layers: 2, hidden: 64 }
+        Self { seed: 0, layers: 2, hidden: 64, dtype: GgmlDType::Q8_0 }
     }
 }
 
@@ -99,7 +101,7 @@ impl TinyModel {
         let mut rng = Pcg64Mcg::seed_from_u64(self.seed);
         for name in TensorName::all(&config) {
             let shape = name.shape(&config);
-            let (values, dtype) = random_weights(&mut rng, name, &shape);
+            let (values, dtype) = random_weights(&mut rng, name, &shape, self.dtype);
             let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).expect("shape and length agree");
             let blocks = QTensor::quantize(&tensor, dtype).expect("the width is a multiple of the block size");
             let bytes = blocks.data().expect("a CPU tensor").into_owned();
@@ -157,7 +159,7 @@ pub fn write_random_adapter(folder: &Path, config: &ModelConfig, rank: usize, se
 }
 
 /// Weights scaled so that attention looks somewhere, each block changes the stream, and logits differ by several units.
-fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize]) -> (Vec<f32>, GgmlDType) {
+fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize], dtype: GgmlDType) -> (Vec<f32>, GgmlDType) {
     let count = shape.iter().product();
     let columns = shape[shape.len() - 1];
     let fan_in = 1.0 / (columns as f32).sqrt();
@@ -165,9 +167,9 @@ fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize]) -> (Vec
         TensorName::OutputNorm | TensorName::AttentionNorm(_) | TensorName::FfnNorm(_) => {
             (uniform(rng, count, 0.1).into_iter().map(|value| 1.0 + value).collect(), GgmlDType::F32)
         }
-        TensorName::TokenEmbedding => (uniform(rng, count, 1.0), GgmlDType::Q8_0),
-        TensorName::Linear(_, Linear::Q | Linear::K) => (uniform(rng, count, 2.0 * fan_in), GgmlDType::Q8_0),
-        TensorName::Linear(..) => (uniform(rng, count, 1.5 * fan_in), GgmlDType::Q8_0),
+        TensorName::TokenEmbedding => (uniform(rng, count, 1.0), dtype),
+        TensorName::Linear(_, Linear::Q | Linear::K) => (uniform(rng, count, 2.0 * fan_in), dtype),
+        TensorName::Linear(..) => (uniform(rng, count, 1.5 * fan_in), dtype),
         TensorName::Output => {
             let mut values = uniform(rng, count, 3.0 * fan_in);
             for (id, row) in values.chunks_exact_mut(columns).enumerate() {
@@ -179,7 +181,7 @@ fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize]) -> (Vec
                 };
                 row.iter_mut().for_each(|value| *value *= share);
             }
-            (values, GgmlDType::Q8_0)
+            (values, dtype)
         }
     }
 }
@@ -235,7 +237,7 @@ mod tests {
     #[test]
     fn the_file_is_the_same_each_time_and_opens_as_configured() {
         let folder = tempfile::tempdir().unwrap();
-        let model = TinyModel { seed: 7, layers: 3, hidden: 128 };
+        let model = TinyModel { seed: 7, layers: 3, hidden: 128, ..TinyModel::default() };
         let (first, second) = (folder.path().join("first.gguf"), folder.path().join("second.gguf"));
         model.write_gguf(&first);
         model.write_gguf(&second);

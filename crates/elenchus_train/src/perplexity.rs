@@ -1,6 +1,6 @@
 //! How well a model foresees a character's replies: the measure of what an adapter has learned.
 
-use elenchus_lm::{CandleExecutor, TrainableLora};
+use elenchus_lm::{Activations, CandleExecutor, TrainableLora};
 
 use crate::{
     Example, Result,
@@ -46,7 +46,7 @@ pub fn perplexity(
     let mut read = 0;
     for pass in passes(&examples.iter().collect::<Vec<_>>(), PASS_TOKENS) {
         let mut logprobs =
-            reply_logprobs(executor, lora, pass, None, false)?.to_vec1::<f32>()?.into_iter().map(f64::from);
+            reply_logprobs(executor, lora, pass, None, Activations::Drop)?.to_vec1::<f32>()?.into_iter().map(f64::from);
         for example in pass {
             let end = usize::from(example.is_ended);
             let words = example.tokens.len() - example.reply_start - end;

@@ -13,7 +13,9 @@ use std::{
 
 use candle_core::{Tensor, backprop::GradStore};
 use elenchus_dialogue::Character;
-use elenchus_lm::{CandleExecutor, ChatTemplate, LoraAdapter, LoraDropout, Precision, Tokenizer, TrainableLora};
+use elenchus_lm::{
+    Activations, CandleExecutor, ChatTemplate, LoraAdapter, LoraDropout, Precision, Tokenizer, TrainableLora,
+};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
@@ -213,7 +215,7 @@ pub fn train(
         let started = Instant::now();
         let batch = batch(examples, settings, step);
         let mut dropout = LoraDropout::new(config.lora.dropout, mixed(settings.seed, step));
-        let (loss, targets, grads) = gradients(executor, &lora, &batch, &mut dropout, settings.pass_tokens)?;
+        let (loss, targets, grads) = gradients(executor, &lora, &batch, &mut dropout, settings)?;
         if !loss.is_finite() {
             return Err(Error::Diverged { step, loss });
         }
@@ -345,12 +347,13 @@ pub fn gradients(
     lora: &TrainableLora,
     batch: &[&Example],
     dropout: &mut LoraDropout,
-    pass_tokens: usize,
+    settings: &SftSettings,
 ) -> Result<(f64, usize, GradStore)> {
+    let activations = if settings.gradient_checkpointing { Activations::Recompute } else { Activations::Keep };
     let targets: usize = batch.iter().map(|example| example.tokens.len() - example.reply_start).sum();
     let mut sums: Option<(f64, GradStore)> = None;
-    for pass in passes(batch, pass_tokens) {
-        let logprobs = reply_logprobs(executor, Some(lora), pass, Some(dropout), true)?;
+    for pass in passes(batch, settings.pass_tokens) {
+        let logprobs = reply_logprobs(executor, Some(lora), pass, Some(dropout), activations)?;
         let loss = (logprobs.sum_all()? * (-1.0 / targets as f64))?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         let grads = loss.backward()?;

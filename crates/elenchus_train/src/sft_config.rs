@@ -106,6 +106,8 @@ pub struct SftSettings {
     pub max_tokens: usize,
     /// Tokens in one forward and backward pass: memory against speed. A step takes as many passes as it needs.
     pub pass_tokens: usize,
+    /// Keep each block's input alone and compute the block again in the backward pass: less memory for more time.
+    pub gradient_checkpointing: bool,
     /// The highest learning rate.
     pub learning_rate: f64,
     /// Steps of the way up to it.
@@ -137,6 +139,7 @@ impl Default for SftSettings {
             batch: 8,
             max_tokens: 256,
             pass_tokens: 1024,
+            gradient_checkpointing: false,
             learning_rate: 3e-4,
             warmup_steps: 10,
             decay: Decay::Linear,

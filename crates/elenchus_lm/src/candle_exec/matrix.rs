@@ -1,9 +1,9 @@
-//! A weight matrix: blocks as the file holds them, or dense f32.
+//! A weight matrix: blocks as the file holds them, dense f32, or dense bf16.
 
 use std::borrow::Cow;
 
 use candle_core::{
-    CpuStorage, CustomOp1, Device, Layout, Result, Shape, Storage, Tensor,
+    CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Storage, Tensor,
     backend::BackendStorage,
     bail,
     quantized::{GgmlDType, QStorage, QTensor},
@@ -15,7 +15,10 @@ use crate::RawTensor;
 /// `(out_features, in_features)`.
 pub(crate) enum Matrix {
     Blocks(QTensor),
+    /// f32.
     Dense(Tensor),
+    /// bf16, widened to f32 for each product.
+    Half(Tensor),
 }
 
 impl Matrix {
@@ -27,6 +30,7 @@ impl Matrix {
             (Numerics::Quantised, true) if width.is_multiple_of(GgmlDType::Q8_0.block_size()) => {
                 Ok(Self::Blocks(QTensor::quantize_onto(&dense(raw, &Device::Cpu)?, GgmlDType::Q8_0, device)?))
             }
+            (Numerics::Bf16, _) => Ok(Self::Half(dense(raw, device)?.to_dtype(DType::BF16)?)),
             _ => Ok(Self::Dense(dense(raw, device)?)),
         }
     }
@@ -35,31 +39,35 @@ impl Matrix {
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
             Self::Blocks(blocks) => x.apply_op1_no_bwd(blocks),
-            Self::Dense(dense) => x.matmul(&dense.t()?),
+            _ => x.matmul(&self.dense()?.t()?),
         }
     }
 
     /// [`Self::forward`] on plain CPU storage, as custom ops are given it.
     pub fn forward_host(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
-        match self {
-            Self::Blocks(blocks) => blocks.cpu_fwd(x, layout),
-            Self::Dense(dense) => {
-                let (rows, in_features) = layout.shape().dims2()?;
-                let transposed = dense.t()?;
-                let (weight, weight_layout) = transposed.storage_and_layout();
-                let Storage::Cpu(weight) = &*weight else { bail!("the weight is not on the CPU") };
-                let out_features = dense.dim(0)?;
-                let y = x.matmul(weight, (1, rows, out_features, in_features), layout, weight_layout)?;
-                Ok((y, Shape::from((rows, out_features))))
-            }
+        if let Self::Blocks(blocks) = self {
+            return blocks.cpu_fwd(x, layout);
         }
+        let (rows, in_features) = layout.shape().dims2()?;
+        let transposed = self.dense()?.t()?;
+        let (weight, weight_layout) = transposed.storage_and_layout();
+        let Storage::Cpu(weight) = &*weight else { bail!("the weight is not on the CPU") };
+        let out_features = transposed.dim(1)?;
+        let y = x.matmul(weight, (1, rows, out_features, in_features), layout, weight_layout)?;
+        Ok((y, Shape::from((rows, out_features))))
     }
 
     /// The gradient by `x` of [`Self::forward`]: `grad` `(rows, out_features)` to `(rows, in_features)`.
     pub fn backward(&self, grad: &Tensor) -> Result<Tensor> {
+        grad.matmul(&self.dense()?)
+    }
+
+    /// In f32; the matrix itself where it is that already.
+    pub fn dense(&self) -> Result<Tensor> {
         match self {
-            Self::Blocks(blocks) => grad.matmul(&blocks.dequantize(grad.device())?),
-            Self::Dense(dense) => grad.matmul(dense),
+            Self::Blocks(blocks) => blocks.dequantize(&blocks.device()),
+            Self::Dense(dense) => Ok(dense.clone()),
+            Self::Half(half) => half.to_dtype(DType::F32),
         }
     }
 
@@ -68,6 +76,7 @@ impl Matrix {
         match self {
             Self::Blocks(blocks) => blocks.embedding(ids),
             Self::Dense(dense) => dense.index_select(ids, 0),
+            Self::Half(half) => half.index_select(ids, 0)?.to_dtype(DType::F32),
         }
     }
 
@@ -75,7 +84,7 @@ impl Matrix {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Blocks(blocks) => blocks.storage_size_in_bytes(),
-            Self::Dense(dense) => dense.elem_count() * size_of::<f32>(),
+            Self::Dense(dense) | Self::Half(dense) => dense.elem_count() * dense.dtype().size_in_bytes(),
         }
     }
 }

@@ -22,7 +22,7 @@ use crate::{
     kv_cache::PageLayout,
 };
 
-pub use train::{LoraDropout, PackedSequences, TrainableLora, TrainablePair};
+pub use train::{Activations, LoraDropout, PackedSequences, TrainableLora, TrainablePair};
 
 /// How base weights take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -32,6 +32,8 @@ pub enum Numerics {
     Quantised,
     /// Dequantised to f32: the reference.
     Exact,
+    /// Dequantised and rounded to bf16, half of the memory; products are f32, for which each weight is widened again.
+    Bf16,
 }
 
 /// Runs a model on candle tensors.

@@ -3,18 +3,18 @@
 //! Variables are in PEFT's order and precision (f32), so that what is trained is what is saved; rows are put into the
 //! base's order on the way.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
-use candle_core::{Tensor, Var};
+use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Storage, Tensor, Var, backend::BackendStorage};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
     CandleExecutor,
-    ops::{Rotation, causal_attention, frozen_linear, rms_norm, rope, swiglu, token_logprobs},
+    ops::{DropoutMask, Projection, Rotation, causal_attention, rms_norm, swiglu, token_logprobs, with_host},
 };
 use crate::{
-    Error, Linear, LoraAdapter, LoraPair, Result,
+    Error, Linear, LoraAdapter, LoraPair, ModelConfig, Result,
     lora::{Half, tensor_name},
 };
 
@@ -92,7 +92,7 @@ impl TrainableLora {
     }
 }
 
-/// Dropout on what enters A, as PEFT's `lora_dropout`: each adapted linear draws a mask of its own.
+/// Dropout on what enters A, as PEFT's `lora_dropout`: each adapted linear of each pass has a mask of its own.
 pub struct LoraDropout {
     /// The share that is left out, below 1.
     pub probability: f32,
@@ -105,72 +105,222 @@ impl LoraDropout {
         Self { probability, rng: Pcg64Mcg::seed_from_u64(seed) }
     }
 
-    fn apply(&mut self, x: &Tensor) -> candle_core::Result<Tensor> {
-        let keep = 1.0 - self.probability;
-        let draw = |_| if self.rng.random::<f32>() < keep { 1.0 / keep } else { 0.0 };
-        x * Tensor::from_vec((0..x.elem_count()).map(draw).collect::<Vec<f32>>(), x.shape(), x.device())?
+    /// The next linear's mask.
+    fn mask(&mut self) -> Option<DropoutMask> {
+        let seed = self.rng.random();
+        (self.probability > 0.0).then(|| DropoutMask::new(self.probability, seed))
     }
 }
 
 /// Sequences packed end to end.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedSequences<'a> {
-    /// The tokens of all sequences.
+    /// First the tokens that every sequence begins with, which are read once; then the rest of each.
     pub tokens: &'a [u32],
-    /// How many belong to each; their sum is `tokens.len()`.
+    /// How many tokens all begin with; they are at the positions from 0 on, and each rest goes on behind them.
+    pub prefix: usize,
+    /// How many tokens the rest of each has.
     pub lengths: &'a [usize],
 }
 
+/// What is kept of a forward pass for the gradient.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Activations {
+    /// Nothing: there will be no gradient.
+    Drop,
+    /// Each linear's input and output: the fastest.
+    #[default]
+    Keep,
+    /// Each block's input alone; the backward pass computes the block again (gradient checkpointing).
+    Recompute,
+}
+
 impl CandleExecutor {
-    /// Hidden states before the head of every token, `(tokens, hidden_size)`, differentiable by the variables of `lora`.
-    /// Sequences do not see each other.
+    /// Hidden states before the head of every token, `(tokens, hidden_size)`; differentiable by the variables of `lora`
+    /// unless activations are dropped. Sequences see their own tokens and the common prefix.
+    ///
+    /// # Errors
+    /// A token outside the vocabulary, lengths that do not sum to the number of tokens, or more positions than the model has.
     pub fn hidden_states(
         &self,
         batch: PackedSequences<'_>,
         lora: Option<&TrainableLora>,
         mut dropout: Option<&mut LoraDropout>,
+        activations: Activations,
     ) -> Result<Tensor> {
-        let PackedSequences { tokens, lengths } = batch;
-        let vocab_size = self.config.vocab_size;
+        let positions = self.positions(batch)?;
+        let rotation = Arc::new(Rotation::new(&self.config, &positions, &self.device)?);
+        let orders = RowOrders::new(self)?;
+        let mut x = self.embedding.embed(&Tensor::new(batch.tokens, &self.device)?)?;
+        for (number, layer) in self.layers.iter().enumerate() {
+            let mut vars = Vec::new();
+            let projections = Linear::ALL.map(|linear| {
+                let pair = lora.and_then(|lora| lora.pairs.get(&(number, linear)));
+                let mask = pair.and_then(|_| dropout.as_deref_mut()?.mask());
+                if let Some(pair) = pair {
+                    vars.push((linear, pair.a.as_tensor().clone(), pair.b.as_tensor().clone()));
+                }
+                Projection {
+                    weight: layer.linears[linear as usize].clone(),
+                    rotation: matches!(linear, Linear::Q | Linear::K).then(|| rotation.clone()),
+                    scaling: pair.map_or(0.0, |pair| pair.scaling),
+                    dropout: mask,
+                }
+            });
+            let mut adapted = Vec::with_capacity(vars.len());
+            for (linear, a, b) in vars {
+                let b = orders.apply(&b, linear)?;
+                adapted.push(match activations {
+                    Activations::Drop => (linear, a.detach(), b.detach()),
+                    _ => (linear, a, b),
+                });
+            }
+            let block = Block {
+                projections,
+                attention_norm: layer.attention_norm.clone(),
+                ffn_norm: layer.ffn_norm.clone(),
+                config: self.config.clone(),
+                prefix: batch.prefix,
+                lengths: batch.lengths.to_vec(),
+            };
+            x = match activations {
+                Activations::Recompute => recomputed(block, &x, adapted)?,
+                _ => block.run(&x, &adapted)?,
+            };
+        }
+        Ok(rms_norm(&x, &self.output_norm, self.config.rms_norm_eps)?)
+    }
+
+    /// The position of every token.
+    fn positions(&self, batch: PackedSequences<'_>) -> Result<Vec<usize>> {
+        let PackedSequences { tokens, prefix, lengths } = batch;
+        let ModelConfig { vocab_size, max_positions, .. } = self.config;
         if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(Error::Batch(format!("token {id} is outside the vocabulary of {vocab_size}")));
         }
-        let positions: Vec<usize> = lengths.iter().flat_map(|&length| 0..length).collect();
+        let rests = lengths.iter().flat_map(|&length| prefix..prefix + length);
+        let positions: Vec<usize> = (0..prefix).chain(rests).collect();
         if positions.len() != tokens.len() || tokens.is_empty() {
             let (sum, tokens) = (positions.len(), tokens.len());
-            return Err(Error::Batch(format!("sequence lengths sum to {sum}, but there are {tokens} tokens")));
+            return Err(Error::Batch(format!("prefix and lengths sum to {sum}, but there are {tokens} tokens")));
         }
-        let rotation = Rotation::new(&self.config, &positions, &self.device)?;
-        let orders = RowOrders::new(self)?;
-        let eps = self.config.rms_norm_eps;
-        let mut x = self.embedding.embed(&Tensor::new(tokens, &self.device)?)?;
-        for (number, layer) in self.layers.iter().enumerate() {
-            let mut linear = |x: &Tensor, linear: Linear| -> candle_core::Result<Tensor> {
-                let y = frozen_linear(x, &layer.linears[linear as usize])?;
-                let Some(pair) = lora.and_then(|lora| lora.pairs.get(&(number, linear))) else { return Ok(y) };
-                let b = orders.apply(pair.b.as_tensor(), linear)?;
-                let x = match dropout.as_deref_mut().filter(|dropout| dropout.probability > 0.0) {
-                    Some(dropout) => dropout.apply(x)?,
-                    None => x.clone(),
-                };
-                y + (x.matmul(&pair.a.t()?)?.matmul(&b.t()?)? * f64::from(pair.scaling))?
-            };
-            let h = rms_norm(&x, &layer.attention_norm, eps)?;
-            let q = rope(&linear(&h, Linear::Q)?, &rotation)?;
-            let k = rope(&linear(&h, Linear::K)?, &rotation)?;
-            let v = linear(&h, Linear::V)?;
-            let attended = causal_attention(&q, &k, &v, &self.config, lengths)?;
-            x = (x + linear(&attended, Linear::O)?)?;
-            let h = rms_norm(&x, &layer.ffn_norm, eps)?;
-            let inner = swiglu(&linear(&h, Linear::Gate)?, &linear(&h, Linear::Up)?)?;
-            x = (x + linear(&inner, Linear::Down)?)?;
+        match positions.iter().max() {
+            Some(last) if *last >= max_positions => {
+                Err(Error::Batch(format!("a sequence has {} tokens, the model {max_positions} positions", last + 1)))
+            }
+            _ => Ok(positions),
         }
-        Ok(rms_norm(&x, &self.output_norm, eps)?)
     }
 
     /// Log-probability of `targets[i]` given the hidden state `hidden[i]`, (positions). With `gradient`, differentiable.
     pub fn token_logprobs(&self, hidden: &Tensor, targets: &[u32], gradient: bool) -> Result<Tensor> {
         Ok(token_logprobs(hidden, &self.output, targets, gradient)?)
+    }
+}
+
+/// One block of the model, made ready for a pass.
+struct Block {
+    /// In the order of [`Linear::ALL`].
+    projections: [Projection; 7],
+    attention_norm: Tensor,
+    ffn_norm: Tensor,
+    config: ModelConfig,
+    prefix: usize,
+    lengths: Vec<usize>,
+}
+
+/// A linear's A and B, rows in the base's order.
+type Adapted = (Linear, Tensor, Tensor);
+
+impl Block {
+    fn run(&self, x: &Tensor, adapted: &[Adapted]) -> candle_core::Result<Tensor> {
+        let linear = |x: &Tensor, linear: Linear, residual: Option<&Tensor>| {
+            let lora = adapted.iter().find(|(adapted, ..)| *adapted == linear).map(|(_, a, b)| (a, b));
+            self.projections[linear as usize].clone().apply(x, lora, residual)
+        };
+        let eps = self.config.rms_norm_eps;
+        let h = rms_norm(x, &self.attention_norm, eps)?;
+        let (q, k, v) = (linear(&h, Linear::Q, None)?, linear(&h, Linear::K, None)?, linear(&h, Linear::V, None)?);
+        let attended = causal_attention(&q, &k, &v, &self.config, self.prefix, &self.lengths)?;
+        let x = linear(&attended, Linear::O, Some(x))?;
+        let h = rms_norm(&x, &self.ffn_norm, eps)?;
+        let inner = swiglu(&linear(&h, Linear::Gate, None)?, &linear(&h, Linear::Up, None)?)?;
+        linear(&inner, Linear::Down, Some(&x))
+    }
+}
+
+/// A block whose backward pass computes it again. All variables enter as one flat tensor, since an op has few inputs.
+struct Recomputed {
+    block: Block,
+    output: Tensor,
+    /// The linears and the shapes of A and B, in the order in which they lie in the flat tensor.
+    shapes: Vec<(Linear, (usize, usize), (usize, usize))>,
+}
+
+fn recomputed(block: Block, x: &Tensor, adapted: Vec<Adapted>) -> candle_core::Result<Tensor> {
+    let detached: Vec<Adapted> = adapted.iter().map(|(linear, a, b)| (*linear, a.detach(), b.detach())).collect();
+    let output = block.run(&x.detach(), &detached)?;
+    if adapted.is_empty() && !x.track_op() {
+        return Ok(output);
+    }
+    let shapes = adapted.iter().map(|(linear, a, b)| Ok((*linear, a.dims2()?, b.dims2()?)));
+    let shapes = shapes.collect::<candle_core::Result<_>>()?;
+    let flat = adapted.iter().flat_map(|(_, a, b)| [a, b]).map(Tensor::flatten_all);
+    let mut flat = flat.collect::<candle_core::Result<Vec<Tensor>>>()?;
+    if flat.is_empty() {
+        flat.push(Tensor::zeros(1, x.dtype(), x.device())?);
+    }
+    x.apply_op2(&Tensor::cat(&flat, 0)?, Recomputed { block, output, shapes })
+}
+
+impl CustomOp2 for Recomputed {
+    fn name(&self) -> &'static str {
+        "recomputed-block"
+    }
+
+    fn cpu_fwd(
+        &self,
+        _: &CpuStorage,
+        _: &Layout,
+        _: &CpuStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(CpuStorage, Shape)> {
+        let values = with_host(&self.output, <[f32]>::to_vec)?;
+        Ok((CpuStorage::F32(values), self.output.shape().clone()))
+    }
+
+    fn cuda_fwd(
+        &self,
+        _: &candle_core::CudaStorage,
+        _: &Layout,
+        _: &candle_core::CudaStorage,
+        _: &Layout,
+    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
+        let (storage, layout) = self.output.storage_and_layout();
+        match &*storage {
+            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, self.output.shape().clone())),
+            _ => candle_core::bail!("a block's output is not on the GPU"),
+        }
+    }
+
+    fn bwd(
+        &self,
+        x: &Tensor,
+        flat: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
+        let (x, flat) = (Var::from_tensor(&x.detach())?, Var::from_tensor(&flat.detach())?);
+        let mut start = 0;
+        let mut part = |shape: (usize, usize)| {
+            start += shape.0 * shape.1;
+            flat.narrow(0, start - shape.0 * shape.1, shape.0 * shape.1)?.reshape(shape)
+        };
+        let adapted = self.shapes.iter().map(|(linear, a, b)| Ok((*linear, part(*a)?, part(*b)?)));
+        let adapted = adapted.collect::<candle_core::Result<Vec<Adapted>>>()?;
+        let y = self.block.run(x.as_tensor(), &adapted)?;
+        let mut grads = (y * grad)?.sum_all()?.backward()?;
+        Ok((grads.remove(&x), grads.remove(&flat)))
     }
 }
 
@@ -196,5 +346,127 @@ impl RowOrders {
             (Linear::Q, Some(order), _) | (Linear::K, _, Some(order)) => b.index_select(order, 0),
             _ => Ok(b.clone()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use candle_core::{Device, backprop::GradStore};
+
+    use super::*;
+    use crate::{Numerics, Weights, testing::TinyModel};
+
+    fn norm(x: &Tensor) -> f32 {
+        x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt()
+    }
+
+    fn tiny(model: TinyModel) -> Weights {
+        let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
+        model.write_gguf(file.path());
+        // The map outlives the name.
+        Weights::open(file.path(), &mut |_| {}).unwrap()
+    }
+
+    fn executor(weights: &Weights) -> CandleExecutor {
+        CandleExecutor::new(weights, &Device::Cpu, Numerics::Exact).unwrap()
+    }
+
+    /// On all linears, B not zero, so that A has a gradient too.
+    fn adapter(executor: &CandleExecutor) -> TrainableLora {
+        let lora = TrainableLora::fresh(executor, &Linear::ALL, 4, 8.0, 7).unwrap();
+        for pair in lora.pairs.values() {
+            let values = (0..pair.b.elem_count()).map(|at| (at as f32 * 0.7).sin() * 0.2);
+            pair.b.set(&Tensor::from_iter(values, &Device::Cpu).unwrap().reshape(pair.b.shape()).unwrap()).unwrap();
+        }
+        lora
+    }
+
+    const PREFIX: usize = 4;
+    const LENGTHS: [usize; 2] = [9, 3];
+
+    fn pass(executor: &CandleExecutor, lora: &TrainableLora, activations: Activations) -> (Vec<f32>, GradStore) {
+        let tokens: Vec<u32> = (0..PREFIX + 12).map(|at| 40 + at as u32 * 5 % 60).collect();
+        let packed = PackedSequences { tokens: &tokens, prefix: PREFIX, lengths: &LENGTHS };
+        let mut dropout = LoraDropout::new(0.2, 11);
+        let hidden = executor.hidden_states(packed, Some(lora), Some(&mut dropout), activations).unwrap();
+        let logprobs = executor.token_logprobs(&hidden, &tokens, true).unwrap();
+        (logprobs.to_vec1().unwrap(), logprobs.sum_all().unwrap().backward().unwrap())
+    }
+
+    /// Every variable of an adapter on all linears of every layer is reached by a gradient that is not zero; what is not
+    /// is named.
+    fn unreached(lora: &TrainableLora, grads: &GradStore) -> Vec<String> {
+        let is_reached = |var: &Var| grads.get(var).is_some_and(|grad| norm(grad) > 0.0 && norm(grad).is_finite());
+        lora.vars().into_iter().filter(|(_, var)| !is_reached(var)).map(|(name, _)| name).collect()
+    }
+
+    #[test]
+    fn every_variable_is_reached_in_all_numerics_and_recomputing_changes_no_bit() {
+        use candle_core::quantized::GgmlDType::*;
+        for dtype in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, F16, F32] {
+            // K-quants need widths that are multiples of 256.
+            let hidden = if matches!(dtype, Q4K | Q5K | Q6K) { 256 } else { 64 };
+            let weights = tiny(TinyModel { dtype, hidden, ..TinyModel::default() });
+            for numerics in [Numerics::Exact, Numerics::Bf16, Numerics::Quantised] {
+                let executor = CandleExecutor::new(&weights, &Device::Cpu, numerics).unwrap();
+                let lora = adapter(&executor);
+                let (kept, grads) = pass(&executor, &lora, Activations::Keep);
+                assert_eq!(unreached(&lora, &grads), [""; 0], "{dtype:?}, {numerics:?}");
+                let (recomputed, again) = pass(&executor, &lora, Activations::Recompute);
+                assert_eq!(kept, recomputed, "{dtype:?}, {numerics:?}");
+                assert_eq!(unreached(&lora, &again), [""; 0], "{dtype:?}, {numerics:?} recomputed");
+                for (name, var) in lora.vars() {
+                    let (kept, again) = (grads.get(&var).unwrap(), again.get(&var).unwrap());
+                    assert_eq!(norm(&(kept - again).unwrap()), 0.0, "{name}, {dtype:?}, {numerics:?}");
+                }
+            }
+        }
+    }
+
+    /// The mutant that the test above must catch: one layer's variable enters detached, as candle's own fused ops would
+    /// leave it.
+    #[test]
+    fn a_detached_variable_is_named() {
+        let executor = executor(&tiny(TinyModel::default()));
+        let (lora, mut mutant) = (adapter(&executor), adapter(&executor));
+        for (key, pair) in &mut mutant.pairs {
+            let original = &lora.pairs[key];
+            pair.a = original.a.clone();
+            // A copy: the sums are the same, but no gradient finds its way to the original.
+            pair.b = match key {
+                (1, Linear::Up) => Var::from_tensor(&original.b.copy().unwrap()).unwrap(),
+                _ => original.b.clone(),
+            };
+        }
+        let (_, grads) = pass(&executor, &mutant, Activations::Keep);
+        assert_eq!(unreached(&lora, &grads), [tensor_name(1, Linear::Up, Half::B)]);
+    }
+
+    #[test]
+    fn dropped_activations_leave_no_graph_and_the_same_numbers() {
+        let executor = executor(&tiny(TinyModel::default()));
+        let lora = TrainableLora::fresh(&executor, &[Linear::Q, Linear::V], 4, 8.0, 1).unwrap();
+        let run = |activations| {
+            let packed = PackedSequences { tokens: &[5, 6, 7], prefix: 0, lengths: &[3] };
+            executor.hidden_states(packed, Some(&lora), None, activations).unwrap()
+        };
+        let (dropped, kept) = (run(Activations::Drop), run(Activations::Keep));
+        assert!(!dropped.track_op() && kept.track_op());
+        assert_eq!(norm(&(dropped - kept).unwrap()), 0.0);
+    }
+
+    #[test]
+    fn a_batch_that_cannot_be_read_is_named() {
+        let executor = executor(&tiny(TinyModel::default()));
+        let check = |tokens: &[u32], prefix: usize, lengths: &[usize], expected: &str| {
+            let packed = PackedSequences { tokens, prefix, lengths };
+            let error = executor.hidden_states(packed, None, None, Activations::Drop).unwrap_err().to_string();
+            assert!(error.contains(expected), "{error}");
+        };
+        let long = executor.config.max_positions;
+        check(&[1, 2, 3], 1, &[1], "sum to 2, but there are 3 tokens");
+        check(&[], 0, &[], "sum to 0");
+        check(&[1, 1_000_000], 0, &[2], "token 1000000");
+        check(&vec![1; long + 1], 1, &[long], &format!("{} tokens, the model {long}", long + 1));
     }
 }

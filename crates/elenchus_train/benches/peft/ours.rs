@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use elenchus_lm::{Linear, LoraDropout, PackedSequences};
+use elenchus_lm::{Activations, Linear, LoraDropout, PackedSequences};
 use elenchus_train::{AdamW, batch, gradients};
 use serde_json::{Value, json};
 
@@ -30,7 +30,7 @@ pub fn steps(task: &str) -> Result<()> {
         let started = Instant::now();
         let batch = batch(&task.examples, settings, step);
         let mut dropout = LoraDropout::new(task.config.lora.dropout, step);
-        let (loss, targets, grads) = gradients(&base.executor, &lora, &batch, &mut dropout, settings.pass_tokens)?;
+        let (loss, targets, grads) = gradients(&base.executor, &lora, &batch, &mut dropout, settings)?;
         let norm = optimiser.grad_norm(&grads)?;
         let scale = (settings.max_grad_norm / norm.max(1e-12)).min(1.0);
         optimiser.step(&grads, scale, schedule.rate(step))?;
@@ -63,8 +63,8 @@ pub fn phases(repetitions: usize) -> Result<()> {
             clock = Instant::now();
         };
         let mut dropout = LoraDropout::new(task.config.lora.dropout, number as u64);
-        let packed = PackedSequences { tokens: &tokens, lengths: &lengths };
-        let hidden = base.executor.hidden_states(packed, Some(&lora), Some(&mut dropout))?;
+        let packed = PackedSequences { tokens: &tokens, prefix: 0, lengths: &lengths };
+        let hidden = base.executor.hidden_states(packed, Some(&lora), Some(&mut dropout), Activations::Keep)?;
         lap(0);
         let loss = base.executor.token_logprobs(&hidden, &targets, true)?.mean_all()?.neg()?;
         lap(1);

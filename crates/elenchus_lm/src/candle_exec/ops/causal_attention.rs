@@ -1,17 +1,18 @@
-//! Attention of whole sequences over themselves, with a gradient: what training runs.
+//! Attention of whole sequences over themselves and a beginning they share, with a gradient: what training runs.
 //!
-//! Sequences are packed end to end and never see each other. The weights are computed again in the backward pass, so
-//! nothing of size tokens x tokens is kept.
+//! Sequences are packed end to end behind their common prefix and never see each other. Weights are computed again in the
+//! backward pass, so nothing of size tokens x tokens outlives one head of one sequence.
 
 use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
-use pulp::Arch;
+use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    attention::{add_scaled, softmax_weights, weigh, window_start},
-    dot, host,
+    attention::window_start,
+    exp, host, sum_lanes,
+    tile::{Panels, ROWS, product},
 };
 use crate::ModelConfig;
 
@@ -21,54 +22,64 @@ struct CausalAttention {
     num_kv_heads: usize,
     head_dim: usize,
     sliding_window: Option<usize>,
-    /// Rows of each sequence.
-    sequences: Vec<Range<usize>>,
+    spans: Vec<Span>,
 }
 
-/// `q` `(rows, num_heads * head_dim)`, `k` and `v` `(rows, num_kv_heads * head_dim)`, rows sequence by sequence with the given
-/// lengths; returns `(rows, num_heads * head_dim)`.
+/// A sequence's own rows, and the rows of the beginning it shares (none for that beginning itself).
+#[derive(Clone)]
+struct Span {
+    prefix: usize,
+    rows: Range<usize>,
+}
+
+/// `q` `(rows, num_heads * head_dim)`, `k` and `v` `(rows, num_kv_heads * head_dim)`: first `prefix` rows that every sequence
+/// begins with, then the rest of each sequence with the given lengths. Returns `(rows, num_heads * head_dim)`.
 pub(crate) fn causal_attention(
     q: &Tensor,
     k: &Tensor,
     v: &Tensor,
     config: &ModelConfig,
+    prefix: usize,
     lengths: &[usize],
 ) -> Result<Tensor> {
-    let mut end = 0;
-    let sequences = lengths.iter().map(|length| {
+    let mut end = prefix;
+    let rests = lengths.iter().map(|length| {
         end += length;
-        end - length..end
+        Span { prefix, rows: end - length..end }
     });
+    let spans = std::iter::once(Span { prefix: 0, rows: 0..prefix }).chain(rests);
     let op = CausalAttention {
         num_heads: config.num_heads,
         num_kv_heads: config.num_kv_heads,
         head_dim: config.head_dim,
         sliding_window: config.sliding_window,
-        sequences: sequences.collect(),
+        spans: spans.filter(|span| !span.rows.is_empty()).collect(),
     };
     if end != q.dim(0)? {
-        bail!("causal attention: lengths sum to {end}, but there are {} rows", q.dim(0)?)
+        bail!("causal attention: a prefix of {prefix} and lengths sum to {end}, but there are {} rows", q.dim(0)?)
     }
     if q.device().is_cpu() { q.apply_op3(k, v, op) } else { composed(q, k, v, &op) }
 }
 
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, op: &CausalAttention) -> Result<Tensor> {
-    let CausalAttention { num_heads, num_kv_heads, head_dim, sliding_window, .. } = *op;
-    let outputs = op.sequences.iter().map(|rows| {
-        let length = rows.len();
-        let heads = |x: &Tensor, heads: usize| x.narrow(0, rows.start, length)?.reshape((length, heads, head_dim));
-        // Each kv head serves a group of query heads: (num_heads, length, head_dim).
+    let CausalAttention { num_heads, num_kv_heads, head_dim, .. } = *op;
+    let outputs = op.spans.iter().map(|span| {
+        let (length, keys) = (span.rows.len(), span.keys());
+        // Each kv head serves a group of query heads: (num_heads, keys, head_dim).
         let grouped = |x: &Tensor| {
-            let x = heads(x, num_kv_heads)?.unsqueeze(2)?;
-            let x = x.broadcast_as((length, num_kv_heads, num_heads / num_kv_heads, head_dim))?;
-            x.reshape((length, num_heads, head_dim))?.transpose(0, 1)?.contiguous()
+            let own = x.narrow(0, span.rows.start, length)?;
+            let x = if span.prefix == 0 { own } else { Tensor::cat(&[x.narrow(0, 0, span.prefix)?, own], 0)? };
+            let x = x.reshape((keys, num_kv_heads, 1, head_dim))?;
+            let x = x.broadcast_as((keys, num_kv_heads, num_heads / num_kv_heads, head_dim))?;
+            x.reshape((keys, num_heads, head_dim))?.transpose(0, 1)?.contiguous()
         };
         let (k, v) = (grouped(k)?, grouped(v)?);
-        let q = heads(q, num_heads)?.transpose(0, 1)?.contiguous()?;
+        let q = q.narrow(0, span.rows.start, length)?.reshape((length, num_heads, head_dim))?;
+        let q = q.transpose(0, 1)?.contiguous()?;
         let scores = (q.matmul(&k.t()?.contiguous()?)? * (1.0 / (head_dim as f64).sqrt()))?;
-        let seen = |row: usize, key: usize| (window_start(sliding_window, row)..=row).contains(&key);
-        let mask = (0..length).flat_map(|row| (0..length).map(move |key| if seen(row, key) { 0.0 } else { f32::MIN }));
-        let scores = scores.broadcast_add(&Tensor::from_iter(mask, q.device())?.reshape((1, length, length))?)?;
+        let seen = |row: usize, key: usize| op.seen(span, row).contains(&key);
+        let mask = (0..length).flat_map(|row| (0..keys).map(move |key| if seen(row, key) { 0.0 } else { f32::MIN }));
+        let scores = scores.broadcast_add(&Tensor::from_iter(mask, q.device())?.reshape((1, length, keys))?)?;
         let weights = scores.broadcast_sub(&scores.max_keepdim(2)?.detach())?.exp()?;
         let weights = weights.broadcast_div(&weights.sum_keepdim(2)?)?;
         weights.matmul(&v)?.transpose(0, 1)?.reshape((length, num_heads * head_dim))
@@ -76,37 +87,125 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, op: &CausalAttention) -> Result<
     Tensor::cat(&outputs.collect::<Result<Vec<_>>>()?, 0)
 }
 
-/// The rows of one head, cut out of a `(rows, heads * head_dim)` matrix.
-#[derive(Clone, Copy)]
-struct Columns<'a> {
-    data: &'a [f32],
-    width: usize,
-    column: usize,
-    head_dim: usize,
-}
+impl Span {
+    /// Positions that its last row sees, without a window.
+    fn keys(&self) -> usize {
+        self.prefix + self.rows.len()
+    }
 
-impl<'a> Columns<'a> {
-    #[inline(always)]
-    fn row(self, row: usize) -> &'a [f32] {
-        &self.data[row * self.width + self.column..][..self.head_dim]
+    /// One head's numbers of everything it sees, row by row; `x` is `width` wide.
+    fn all<'a>(&self, x: &'a [f32], width: usize, column: Range<usize>) -> Vec<&'a [f32]> {
+        let rows = (0..self.prefix).chain(self.rows.clone());
+        rows.map(|row| &x[row * width..][column.clone()]).collect()
+    }
+
+    /// The same of its own rows.
+    fn own<'a>(&self, x: &'a [f32], width: usize, column: Range<usize>) -> Vec<&'a [f32]> {
+        self.rows.clone().map(|row| &x[row * width..][column.clone()]).collect()
     }
 }
 
 impl CausalAttention {
-    fn query_columns<'a>(&self, data: &'a [f32], head: usize) -> Columns<'a> {
-        let (width, head_dim) = (self.num_heads * self.head_dim, self.head_dim);
-        Columns { data, width, column: head * head_dim, head_dim }
-    }
-
-    fn kv_columns<'a>(&self, data: &'a [f32], kv_head: usize) -> Columns<'a> {
-        let (width, head_dim) = (self.num_kv_heads * self.head_dim, self.head_dim);
-        Columns { data, width, column: kv_head * head_dim, head_dim }
-    }
-
-    /// The positions that a row sees.
+    /// The positions that a span's row sees, counted from its own.
     #[inline(always)]
-    fn seen(&self, sequence: &Range<usize>, row: usize) -> Range<usize> {
-        sequence.start + window_start(self.sliding_window, row - sequence.start)..row + 1
+    fn seen(&self, span: &Span, row: usize) -> Range<usize> {
+        let position = span.prefix + row;
+        window_start(self.sliding_window, position)..position + 1
+    }
+
+    fn column(&self, head: usize) -> Range<usize> {
+        head * self.head_dim..(head + 1) * self.head_dim
+    }
+
+    fn q_width(&self) -> usize {
+        self.num_heads * self.head_dim
+    }
+
+    fn kv_width(&self) -> usize {
+        self.num_kv_heads * self.head_dim
+    }
+
+    fn scale(&self) -> f32 {
+        1.0 / (self.head_dim as f32).sqrt()
+    }
+
+    /// The query heads that a kv head serves.
+    fn group(&self, kv_head: usize) -> Range<usize> {
+        let group = self.num_heads / self.num_kv_heads;
+        kv_head * group..(kv_head + 1) * group
+    }
+
+    /// Every kv head of every span is a task of its own.
+    fn tasks(&self) -> Vec<(&Span, usize)> {
+        self.spans.iter().flat_map(|span| (0..self.num_kv_heads).map(move |kv_head| (span, kv_head))).collect()
+    }
+
+    /// Attention weights of [`ROWS`] rows from `row` on, and where the last of them stops seeing; zeros elsewhere. `q` has
+    /// the head's rows.
+    #[inline(always)]
+    fn weights<S: Simd>(
+        &self,
+        simd: S,
+        span: &Span,
+        row: usize,
+        q: &[&[f32]],
+        keys: &Panels<S>,
+        tile: &mut Vec<[f32; ROWS]>,
+        into: &mut [f32],
+    ) -> usize {
+        let rows = ROWS.min(span.rows.len() - row);
+        let limit = self.seen(span, row + rows - 1).end;
+        pack_rows(&q[row..row + rows], tile);
+        product(simd, tile, keys, 0..self.head_dim, limit, into, false);
+        for (at, scores) in into.chunks_exact_mut(keys.padded_width()).enumerate() {
+            // Rows behind the sequence's end weigh nothing.
+            let seen = if at < rows { self.seen(span, row + at) } else { 0..0 };
+            scores[..seen.start].fill(0.0);
+            scores[seen.end..].fill(0.0);
+            softmax(&mut scores[seen], self.scale());
+        }
+        limit
+    }
+}
+
+/// Columns of a left side from its rows: `tile[at][row] = rows[row][at]`, zeros behind the last row.
+#[inline(always)]
+fn pack_rows(rows: &[&[f32]], tile: &mut Vec<[f32; ROWS]>) {
+    tile.clear();
+    tile.resize(rows.first().map_or(0, |row| row.len()), [0.0; ROWS]);
+    for (at, row) in rows.iter().enumerate() {
+        for (tile, value) in tile.iter_mut().zip(*row) {
+            tile[at] = *value;
+        }
+    }
+}
+
+/// `softmax(scale * scores)` in place.
+#[inline(always)]
+fn softmax(scores: &mut [f32], scale: f32) {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, tail) = scores.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, score) in lanes.iter_mut().zip(chunk) {
+            *lane = if *score > *lane { *score } else { *lane };
+        }
+    }
+    let largest = lanes.iter().chain(tail).copied().fold(f32::NEG_INFINITY, f32::max);
+    let mut lanes = [0f32; 16];
+    let (chunks, tail) = scores.as_chunks_mut::<16>();
+    for chunk in chunks {
+        for (lane, score) in lanes.iter_mut().zip(chunk) {
+            *score = exp((*score - largest) * scale);
+            *lane += *score;
+        }
+    }
+    for (lane, score) in lanes.iter_mut().zip(tail) {
+        *score = exp((*score - largest) * scale);
+        *lane += *score;
+    }
+    let normalise = 1.0 / sum_lanes(lanes);
+    for score in scores {
+        *score *= normalise;
     }
 }
 
@@ -125,21 +224,17 @@ impl CustomOp3 for CausalAttention {
         v_l: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let (q, k, v) = (host(q, q_l)?, host(k, k_l)?, host(v, v_l)?);
-        let (width, group) = (self.num_heads * self.head_dim, self.num_heads / self.num_kv_heads);
+        let tasks = self.tasks();
+        let run =
+            |&(span, kv_head): &(&Span, usize)| Arch::new().dispatch(HeadForward { op: self, span, kv_head, q, k, v });
+        let parts: Vec<Vec<f32>> = tasks.par_iter().map(run).collect();
         let mut y = vec![0f32; q.len()];
-        let sequence_of =
-            |row: usize| self.sequences.iter().find(|rows| rows.contains(&row)).expect("rows were counted");
-        y.par_chunks_exact_mut(width).enumerate().for_each(|(row, y)| {
-            let seen = self.seen(sequence_of(row), row);
-            let mut weights = Vec::with_capacity(seen.len());
-            Arch::new().dispatch(|| {
-                for (head, y) in y.chunks_exact_mut(self.head_dim).enumerate() {
-                    let (k, v) = (self.kv_columns(k, head / group), self.kv_columns(v, head / group));
-                    softmax_weights(self.query_columns(q, head).row(row), seen.clone(), |at| k.row(at), &mut weights);
-                    weigh(seen.clone(), |at| v.row(at), &weights, y);
-                }
-            });
-        });
+        for ((span, kv_head), part) in tasks.into_iter().zip(&parts) {
+            let heads = part.chunks_exact(span.rows.len() * self.head_dim);
+            for (head, part) in self.group(kv_head).zip(heads) {
+                add(part, &mut y, span.rows.clone(), self.q_width(), self.column(head));
+            }
+        }
         Ok((CpuStorage::F32(y), q_l.shape().clone()))
     }
 
@@ -160,17 +255,69 @@ impl CustomOp3 for CausalAttention {
     }
 }
 
+/// Adds the rows of one head to a wider matrix.
+fn add(part: &[f32], into: &mut [f32], rows: impl Iterator<Item = usize>, width: usize, column: Range<usize>) {
+    for (row, part) in rows.zip(part.chunks_exact(column.len())) {
+        for (into, value) in into[row * width..][column.clone()].iter_mut().zip(part) {
+            *into += value;
+        }
+    }
+}
+
+/// The outputs of one kv head's query heads for one span, head by head.
+struct HeadForward<'a> {
+    op: &'a CausalAttention,
+    span: &'a Span,
+    kv_head: usize,
+    q: &'a [f32],
+    k: &'a [f32],
+    v: &'a [f32],
+}
+
+impl WithSimd for HeadForward<'_> {
+    type Output = Vec<f32>;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Vec<f32> {
+        self.run(simd)
+    }
+}
+
+impl HeadForward<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S) -> Vec<f32> {
+        let Self { op, span, kv_head, q, k, v } = *self;
+        let (head_dim, length) = (op.head_dim, span.rows.len());
+        let keys = Panels::of_columns(simd, head_dim, span.all(k, op.kv_width(), op.column(kv_head)).into_iter());
+        let values = Panels::of_rows(simd, head_dim, span.all(v, op.kv_width(), op.column(kv_head)).into_iter());
+        let mut weights = vec![0f32; ROWS * keys.padded_width()];
+        let mut outputs = vec![0f32; ROWS * values.padded_width()];
+        let mut tile = Vec::new();
+        let mut y = Vec::with_capacity(op.group(kv_head).len() * length * head_dim);
+        for head in op.group(kv_head) {
+            let q = span.own(q, op.q_width(), op.column(head));
+            for row in (0..length).step_by(ROWS) {
+                let limit = op.weights(simd, span, row, &q, &keys, &mut tile, &mut weights);
+                pack_rows(&rows_of::<ROWS>(&weights, keys.padded_width(), limit), &mut tile);
+                product(simd, &tile, &values, 0..limit, head_dim, &mut outputs, false);
+                let rows = outputs.chunks_exact(values.padded_width()).take(length - row);
+                rows.for_each(|output| y.extend_from_slice(&output[..head_dim]));
+            }
+        }
+        y
+    }
+}
+
+/// The first `limit` numbers of the first rows.
+#[inline(always)]
+fn rows_of<const N: usize>(matrix: &[f32], width: usize, limit: usize) -> [&[f32]; N] {
+    std::array::from_fn(|row| &matrix[row * width..][..limit])
+}
+
 /// The three gradients end to end.
 struct CausalAttentionBackward<'a> {
     forward: &'a CausalAttention,
     grad: &'a Tensor,
-}
-
-/// What one kv head of one sequence contributes: the gradients of its queries (head by head), keys and values.
-struct Gradients {
-    q: Vec<f32>,
-    k: Vec<f32>,
-    v: Vec<f32>,
 }
 
 impl CustomOp3 for CausalAttentionBackward<'_> {
@@ -189,77 +336,117 @@ impl CustomOp3 for CausalAttentionBackward<'_> {
     ) -> Result<(CpuStorage, Shape)> {
         let op = self.forward;
         let (q, k, v) = (host(q, q_l)?, host(k, k_l)?, host(v, v_l)?);
-        let (q_width, kv_width) = (op.num_heads * op.head_dim, op.num_kv_heads * op.head_dim);
-        let group = op.num_heads / op.num_kv_heads;
-        let tasks: Vec<(&Range<usize>, usize)> =
-            op.sequences.iter().flat_map(|rows| (0..op.num_kv_heads).map(move |kv_head| (rows, kv_head))).collect();
+        let tasks = op.tasks();
         let parts = super::with_host(self.grad, |grad| {
-            let run = |&(rows, kv_head): &(&Range<usize>, usize)| {
-                Arch::new().dispatch(|| head_gradients(op, rows, kv_head, q, k, v, grad))
+            let run = |&(span, kv_head): &(&Span, usize)| {
+                let forward = HeadForward { op, span, kv_head, q, k, v };
+                Arch::new().dispatch(HeadBackward { forward, grad })
             };
             tasks.par_iter().map(run).collect::<Vec<Gradients>>()
         })?;
         let mut all = vec![0f32; q.len() + k.len() + v.len()];
         let (d_q, rest) = all.split_at_mut(q.len());
         let (d_k, d_v) = rest.split_at_mut(k.len());
-        for ((rows, kv_head), part) in tasks.into_iter().zip(&parts) {
-            for head in 0..group {
-                let column = (kv_head * group + head) * op.head_dim;
-                scatter(&part.q[head * rows.len() * op.head_dim..], d_q, rows, q_width, column, op.head_dim);
+        // Span by span, so that a shared prefix sums its gradients in the same order every time.
+        for ((span, kv_head), part) in tasks.into_iter().zip(&parts) {
+            let heads = part.q.chunks_exact(span.rows.len() * op.head_dim);
+            for (head, part) in op.group(kv_head).zip(heads) {
+                add(part, d_q, span.rows.clone(), op.q_width(), op.column(head));
             }
-            scatter(&part.k, d_k, rows, kv_width, kv_head * op.head_dim, op.head_dim);
-            scatter(&part.v, d_v, rows, kv_width, kv_head * op.head_dim, op.head_dim);
+            let rows = || (0..span.prefix).chain(span.rows.clone());
+            add(&part.k, d_k, rows(), op.kv_width(), op.column(kv_head));
+            add(&part.v, d_v, rows(), op.kv_width(), op.column(kv_head));
         }
         let shape = Shape::from(all.len());
         Ok((CpuStorage::F32(all), shape))
     }
 }
 
-/// Writes the rows of one head into a wider matrix.
-fn scatter(part: &[f32], into: &mut [f32], rows: &Range<usize>, width: usize, column: usize, head_dim: usize) {
-    for (row, part) in rows.clone().zip(part.chunks_exact(head_dim)) {
-        into[row * width + column..][..head_dim].copy_from_slice(part);
+/// What one kv head of one span contributes: the gradients of its queries (head by head), and of all keys and values seen.
+struct Gradients {
+    q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
+/// With weights `p`, `dp = grad v` and `D = p dp`: `dv = p^T grad`, `ds = p (dp - D)`, `dq = ds k`, `dk = ds^T q`, the last
+/// two times `1 / sqrt(head_dim)`.
+struct HeadBackward<'a> {
+    forward: HeadForward<'a>,
+    grad: &'a [f32],
+}
+
+impl WithSimd for HeadBackward<'_> {
+    type Output = Gradients;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> Gradients {
+        self.run(simd)
     }
 }
 
-/// With weights `p`, `dp = grad v` and `D = grad y`: `dv += p grad`, `ds = p (dp - D)`, `dq = ds k`, `dk += ds q`, the
-/// last two times `1 / sqrt(head_dim)`.
-#[inline(always)]
-fn head_gradients(
-    op: &CausalAttention,
-    rows: &Range<usize>,
-    kv_head: usize,
-    q: &[f32],
-    k: &[f32],
-    v: &[f32],
-    grad: &[f32],
-) -> Gradients {
-    let (head_dim, group, length) = (op.head_dim, op.num_heads / op.num_kv_heads, rows.len());
-    let scale = 1.0 / (head_dim as f32).sqrt();
-    let (k, v) = (op.kv_columns(k, kv_head), op.kv_columns(v, kv_head));
-    let mut d_q = vec![0f32; group * length * head_dim];
-    let (mut d_k, mut d_v) = (vec![0f32; length * head_dim], vec![0f32; length * head_dim]);
-    let (mut p, mut d_p) = (Vec::with_capacity(length), Vec::with_capacity(length));
-    for head in 0..group {
-        let q = op.query_columns(q, kv_head * group + head);
-        let grad = op.query_columns(grad, kv_head * group + head);
-        for row in rows.clone() {
-            let (q, grad, seen) = (q.row(row), grad.row(row), op.seen(rows, row));
-            softmax_weights(q, seen.clone(), |at| k.row(at), &mut p);
-            d_p.clear();
-            d_p.extend(seen.clone().map(|at| dot(grad, v.row(at))));
-            let along: f32 = p.iter().zip(&d_p).map(|(p, d_p)| p * d_p).sum();
-            let d_q = &mut d_q[(head * length + row - rows.start) * head_dim..][..head_dim];
-            for ((at, p), d_p) in seen.zip(&p).zip(&d_p) {
-                let own = (at - rows.start) * head_dim;
-                add_scaled(&mut d_v[own..own + head_dim], *p, grad);
-                let d_s = p * (d_p - along) * scale;
-                add_scaled(d_q, d_s, k.row(at));
-                add_scaled(&mut d_k[own..own + head_dim], d_s, q);
+impl HeadBackward<'_> {
+    #[inline(always)]
+    fn run<S: Simd>(&self, simd: S) -> Gradients {
+        let HeadForward { op, span, kv_head, q, k, v } = self.forward;
+        let (head_dim, length, seen) = (op.head_dim, span.rows.len(), span.keys());
+        let k_rows = span.all(k, op.kv_width(), op.column(kv_head));
+        let v_rows = span.all(v, op.kv_width(), op.column(kv_head));
+        let keys = Panels::of_columns(simd, head_dim, k_rows.iter().copied());
+        let values = Panels::of_columns(simd, head_dim, v_rows.into_iter());
+        let key_rows = Panels::of_rows(simd, head_dim, k_rows.into_iter());
+        let (width, narrow) = (keys.padded_width(), key_rows.padded_width());
+        // A row of zeros more than a multiple of ROWS needs, and columns likewise, so that every tile is whole.
+        let padded = length.next_multiple_of(ROWS);
+        let (mut p, mut d_s) = (vec![0f32; padded * width + ROWS], vec![0f32; padded * width + ROWS]);
+        let mut outputs = vec![0f32; ROWS * narrow];
+        let mut tile = Vec::new();
+        let mut d_q = Vec::with_capacity(op.group(kv_head).len() * length * head_dim);
+        let padded_keys = seen.next_multiple_of(ROWS);
+        let (mut d_k, mut d_v) = (vec![0f32; padded_keys * narrow], vec![0f32; padded_keys * narrow]);
+        for head in op.group(kv_head) {
+            let q = span.own(q, op.q_width(), op.column(head));
+            let grad = span.own(self.grad, op.q_width(), op.column(head));
+            for row in (0..length).step_by(ROWS) {
+                let part = row * width..(row + ROWS) * width;
+                let (p, d_s) = (&mut p[part.clone()], &mut d_s[part]);
+                let limit = op.weights(simd, span, row, &q, &keys, &mut tile, p);
+                pack_rows(&grad[row..length.min(row + ROWS)], &mut tile);
+                product(simd, &tile, &values, 0..head_dim, limit, d_s, false);
+                for (p, d_s) in p.chunks_exact(width).zip(d_s.chunks_exact_mut(width)) {
+                    let along = super::dot(&p[..limit], &d_s[..limit]);
+                    for (d_s, p) in d_s[..limit].iter_mut().zip(p) {
+                        *d_s = p * (*d_s - along) * op.scale();
+                    }
+                    d_s[limit..].fill(0.0);
+                }
+                pack_rows(&rows_of::<ROWS>(d_s, width, limit), &mut tile);
+                product(simd, &tile, &key_rows, 0..limit, head_dim, &mut outputs, false);
+                let rows = outputs.chunks_exact(narrow).take(length - row);
+                rows.for_each(|output| d_q.extend_from_slice(&output[..head_dim]));
+            }
+            let queries = Panels::of_rows(simd, head_dim, q.into_iter());
+            let grads = Panels::of_rows(simd, head_dim, grad.into_iter());
+            for key in (0..seen).step_by(ROWS) {
+                // The first row that sees a key of this tile, and all behind it.
+                let rows = key.saturating_sub(span.prefix)..length;
+                let into = key * narrow..(key + ROWS) * narrow;
+                for (weights, by, into) in [(&p, &grads, &mut d_v[into.clone()]), (&d_s, &queries, &mut d_k[into])] {
+                    tile.clear();
+                    tile.extend(rows.clone().map(|row| {
+                        let column: &[f32; ROWS] = weights[row * width + key..].first_chunk().expect("padded");
+                        *column
+                    }));
+                    product(simd, &tile, by, rows.clone(), head_dim, into, true);
+                }
             }
         }
+        let cut = |matrix: &[f32]| {
+            let rows = matrix.chunks_exact(narrow).take(seen);
+            rows.flat_map(|row| &row[..head_dim]).copied().collect::<Vec<f32>>()
+        };
+        Gradients { q: d_q, k: cut(&d_k), v: cut(&d_v) }
     }
-    Gradients { q: d_q, k: d_k, v: d_v }
 }
 
 #[cfg(test)]
@@ -271,34 +458,63 @@ mod tests {
     fn gradient_equals_finite_differences_and_packed_sequences_do_not_mix() {
         for sliding_window in [None, Some(3)] {
             let config = ModelConfig { sliding_window, head_dim: 5, ..tiny() };
-            let (q, kv) = ([7, config.q_dim()], [7, config.kv_dim()]);
+            let (q, kv) = ([9, config.q_dim()], [9, config.kv_dim()]);
             let inputs = [random(1, &q), random(2, &kv), random(3, &kv)];
-            let attend = |inputs: &[Tensor]| causal_attention(&inputs[0], &inputs[1], &inputs[2], &config, &[5, 2]);
-            check_gradient(&inputs, |inputs| attend(inputs).unwrap());
-            let packed = attend(&inputs).unwrap();
-            let part = |start, length| {
-                let [q, k, v] =
-                    [0, 1, 2].map(|at: usize| inputs[at].narrow(0, start, length).unwrap().contiguous().unwrap());
-                causal_attention(&q, &k, &v, &config, &[length]).unwrap()
+            let attend = |inputs: &[Tensor], prefix, lengths: &[usize]| {
+                causal_attention(&inputs[0], &inputs[1], &inputs[2], &config, prefix, lengths).unwrap()
             };
-            assert_eq!(distance(&packed, &Tensor::cat(&[part(0, 5), part(5, 2)], 0).unwrap()), 0.0);
+            for (prefix, lengths) in [(0, [7, 2].as_slice()), (3, &[4, 2]), (8, &[1])] {
+                check_gradient(&inputs, |inputs| attend(inputs, prefix, lengths));
+            }
+            // Each sequence alone, with the whole of what it sees.
+            let rows = |x: &Tensor, parts: &[(usize, usize)]| {
+                let parts = parts.iter().map(|&(start, length)| x.narrow(0, start, length).unwrap());
+                Tensor::cat(&parts.collect::<Vec<_>>(), 0).unwrap()
+            };
+            let alone = |parts: &[(usize, usize)]| {
+                let inputs = inputs.each_ref().map(|input| rows(input, parts));
+                attend(&inputs, 0, &[inputs[0].dim(0).unwrap()])
+            };
+            let packed = attend(&inputs, 3, &[4, 2]);
+            let check = |parts: &[(usize, usize)]| {
+                let difference = distance(&rows(&packed, parts), &alone(parts));
+                assert!(difference < 1e-6, "{parts:?}, window {sliding_window:?}: {difference}");
+            };
+            check(&[(0, 3)]);
+            check(&[(0, 3), (3, 4)]);
+            check(&[(0, 3), (7, 2)]);
         }
     }
 
     #[test]
     fn fused_equals_composed() {
-        let config = ModelConfig { sliding_window: Some(9), ..tiny() };
-        let (q, kv) = ([40, config.q_dim()], [40, config.kv_dim()]);
-        let (q, k, v) = (random(1, &q), random(2, &kv), random(3, &kv));
-        let op = CausalAttention {
-            num_heads: config.num_heads,
-            num_kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-            sliding_window: config.sliding_window,
-            sequences: vec![0..33, 33..34, 34..40],
-        };
-        let fused = causal_attention(&q, &k, &v, &config, &[33, 1, 6]).unwrap();
-        assert!(distance(&fused, &composed(&q, &k, &v, &op).unwrap()) < 2e-6);
-        assert!(causal_attention(&q, &k, &v, &config, &[33]).is_err());
+        for sliding_window in [None, Some(9)] {
+            let config = ModelConfig { sliding_window, ..tiny() };
+            let (q, kv) = ([150, config.q_dim()], [150, config.kv_dim()]);
+            let (q, k, v) = (random(1, &q), random(2, &kv), random(3, &kv));
+            let op = CausalAttention {
+                num_heads: config.num_heads,
+                num_kv_heads: config.num_kv_heads,
+                head_dim: config.head_dim,
+                sliding_window: config.sliding_window,
+                spans: [(0, 0..33), (33, 33..34), (33, 34..140), (33, 140..150)]
+                    .map(|(prefix, rows)| Span { prefix, rows })
+                    .to_vec(),
+            };
+            let fused = causal_attention(&q, &k, &v, &config, 33, &[1, 106, 10]).unwrap();
+            assert!(distance(&fused, &composed(&q, &k, &v, &op).unwrap()) < 2e-6);
+            assert!(causal_attention(&q, &k, &v, &config, 33, &[1]).is_err());
+        }
+    }
+
+    /// Scores in the thousands, as a trained model may have them, neither overflow nor lose the weights' sum.
+    #[test]
+    fn large_scores_stay_finite() {
+        let config = tiny();
+        let large = |seed, width| (random(seed, &[20, width]) * 100.0).unwrap();
+        let (q, k) = (large(1, config.q_dim()), large(2, config.kv_dim()));
+        let ones = Tensor::ones((20, config.kv_dim()), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
+        let y = causal_attention(&q, &k, &ones, &config, 5, &[15]).unwrap();
+        assert!(distance(&y, &y.ones_like().unwrap()) < 1e-5);
     }
 }

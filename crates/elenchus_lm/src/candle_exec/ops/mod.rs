@@ -5,17 +5,18 @@
 
 mod attention;
 mod causal_attention;
-mod frozen_linear;
 mod lora;
+mod projection;
 mod rms_norm;
 mod rope;
 mod swiglu;
+mod tile;
 mod token_logprobs;
 
 pub(crate) use attention::{Sequence, cached_attention};
 pub(crate) use causal_attention::causal_attention;
-pub(crate) use frozen_linear::frozen_linear;
 pub(crate) use lora::{LoraSegment, PreparedPair, add_lora};
+pub(crate) use projection::{DropoutMask, Projection};
 pub(crate) use rms_norm::rms_norm;
 pub(crate) use rope::{Rotation, rope};
 pub(crate) use swiglu::swiglu;
@@ -29,6 +30,12 @@ fn host<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
         Some((start, end)) => Ok(&storage.as_slice::<f32>()?[start..end]),
         None => bail!("a fused op needs a contiguous tensor, got {layout:?}"),
     }
+}
+
+/// Rows of `width` numbers that one task takes: all of them where waking the pool costs more than the work.
+fn row_chunks(rows: usize, width: usize) -> usize {
+    const NUMBERS: usize = 1 << 15;
+    if rows * width <= 2 * NUMBERS { rows.max(1) } else { (NUMBERS / width).max(1) }
 }
 
 /// The base is frozen: a weight that somebody wants to train here would get no gradient, so that is an error.

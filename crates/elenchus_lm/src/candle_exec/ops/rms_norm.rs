@@ -2,8 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use pulp::Arch;
+use rayon::prelude::*;
 
-use super::{dot, host, refuse_variable};
+use super::{dot, host, refuse_variable, row_chunks};
 
 struct RmsNorm {
     eps: f32,
@@ -27,7 +28,9 @@ impl CustomOp2 for RmsNorm {
     fn cpu_fwd(&self, x: &CpuStorage, x_l: &Layout, w: &CpuStorage, w_l: &Layout) -> Result<(CpuStorage, Shape)> {
         let (x, weight) = (host(x, x_l)?, host(w, w_l)?);
         let mut y = vec![0f32; x.len()];
-        Arch::new().dispatch(|| forward(x, weight, self.eps, &mut y));
+        let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
+        let run = |(x, y): (&[f32], &mut [f32])| Arch::new().dispatch(|| forward(x, weight, self.eps, y));
+        x.par_chunks(chunk).zip(y.par_chunks_mut(chunk)).for_each(run);
         Ok((CpuStorage::F32(y), x_l.shape().clone()))
     }
 
@@ -58,7 +61,9 @@ impl CustomOp3 for RmsNormBackward {
     ) -> Result<(CpuStorage, Shape)> {
         let (x, weight, grad) = (host(x, x_l)?, host(w, w_l)?, host(grad, grad_l)?);
         let mut dx = vec![0f32; x.len()];
-        Arch::new().dispatch(|| backward(x, weight, grad, self.eps, &mut dx));
+        let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
+        let parts = x.par_chunks(chunk).zip(grad.par_chunks(chunk)).zip(dx.par_chunks_mut(chunk));
+        parts.for_each(|((x, grad), dx)| Arch::new().dispatch(|| backward(x, weight, grad, self.eps, dx)));
         Ok((CpuStorage::F32(dx), x_l.shape().clone()))
     }
 }

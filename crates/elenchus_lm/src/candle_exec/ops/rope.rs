@@ -2,8 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use pulp::Arch;
+use rayon::prelude::*;
 
-use super::host;
+use super::{host, row_chunks, with_host};
 use crate::{ModelConfig, RopeLayout};
 
 /// Cosines and sines of the positions in a batch, `(rows, head_dim / 2)` each; every layer uses the same.
@@ -60,6 +61,44 @@ fn composed(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     Tensor::stack(&[new_a, new_b], side)?.reshape((rows, width))
 }
 
+/// Rotates the rows of `y` in place.
+pub(super) fn rotate(y: &mut [f32], rows: usize, rotation: &Rotation) -> Result<()> {
+    if rotation.cos.dim(0)? != rows {
+        candle_core::bail!("rope: {rows} rows, but {} positions", rotation.cos.dim(0)?)
+    }
+    let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction: 1.0 };
+    with_host(&rotation.cos, |cos| with_host(&rotation.sin, |sin| op.turn(y, cos, sin)))?
+}
+
+/// Rotates rows back: the gradient of [`rope`].
+pub(super) fn unrotate(grad: &Tensor, rotation: &Rotation) -> Result<Tensor> {
+    let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction: -1.0 };
+    grad.apply_op3_no_bwd(&rotation.cos, &rotation.sin, &op)
+}
+
+impl Rope {
+    /// Turns every head of `y`; `cos` and `sin` have one row of half a head for each of its rows.
+    fn turn(&self, y: &mut [f32], cos: &[f32], sin: &[f32]) {
+        let half = self.head_dim / 2;
+        let rows = cos.len() / half;
+        let (width, chunk) = (y.len() / rows, row_chunks(rows, y.len() / rows));
+        let parts = y.par_chunks_mut(chunk * width).zip(cos.par_chunks(chunk * half)).zip(sin.par_chunks(chunk * half));
+        parts.for_each(|((y, cos), sin)| {
+            let rows = y.chunks_exact_mut(width).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half));
+            Arch::new().dispatch(|| {
+                for ((row, cos), sin) in rows {
+                    for head in row.chunks_exact_mut(self.head_dim) {
+                        match self.layout {
+                            RopeLayout::Halves => rotate_halves(head, cos, sin, self.direction),
+                            RopeLayout::Interleaved => rotate_interleaved(head, cos, sin, self.direction),
+                        }
+                    }
+                }
+            });
+        });
+    }
+}
+
 impl CustomOp3 for Rope {
     fn name(&self) -> &'static str {
         "rope"
@@ -75,18 +114,7 @@ impl CustomOp3 for Rope {
         sin_l: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let mut y = host(x, x_l)?.to_vec();
-        let (cos, sin) = (host(cos, cos_l)?, host(sin, sin_l)?);
-        let half = self.head_dim / 2;
-        let width = x_l.dims()[1];
-        let rows = y.chunks_exact_mut(width).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half));
-        for ((row, cos), sin) in rows {
-            for head in row.chunks_exact_mut(self.head_dim) {
-                Arch::new().dispatch(|| match self.layout {
-                    RopeLayout::Halves => rotate_halves(head, cos, sin, self.direction),
-                    RopeLayout::Interleaved => rotate_interleaved(head, cos, sin, self.direction),
-                });
-            }
-        }
+        self.turn(&mut y, host(cos, cos_l)?, host(sin, sin_l)?);
         Ok((CpuStorage::F32(y), x_l.shape().clone()))
     }
 

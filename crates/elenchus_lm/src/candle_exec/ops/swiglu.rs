@@ -2,8 +2,9 @@
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use pulp::Arch;
+use rayon::prelude::*;
 
-use super::{exp, host};
+use super::{exp, host, row_chunks};
 
 struct SwiGlu;
 
@@ -24,7 +25,9 @@ impl CustomOp2 for SwiGlu {
     fn cpu_fwd(&self, g: &CpuStorage, g_l: &Layout, u: &CpuStorage, u_l: &Layout) -> Result<(CpuStorage, Shape)> {
         let (gate, up) = (host(g, g_l)?, host(u, u_l)?);
         let mut y = vec![0f32; gate.len()];
-        Arch::new().dispatch(|| forward(gate, up, &mut y));
+        let chunk = row_chunks(gate.len(), 1);
+        let parts = gate.par_chunks(chunk).zip(up.par_chunks(chunk)).zip(y.par_chunks_mut(chunk));
+        parts.for_each(|((gate, up), y)| Arch::new().dispatch(|| forward(gate, up, y)));
         Ok((CpuStorage::F32(y), g_l.shape().clone()))
     }
 
@@ -54,7 +57,12 @@ impl CustomOp3 for SwiGluBackward {
         let (gate, up, grad) = (host(g, g_l)?, host(u, u_l)?, host(grad, grad_l)?);
         let mut both = vec![0f32; 2 * gate.len()];
         let (d_gate, d_up) = both.split_at_mut(gate.len());
-        Arch::new().dispatch(|| backward(gate, up, grad, d_gate, d_up));
+        let chunk = row_chunks(gate.len(), 1);
+        let inputs = gate.par_chunks(chunk).zip(up.par_chunks(chunk)).zip(grad.par_chunks(chunk));
+        let parts = inputs.zip(d_gate.par_chunks_mut(chunk)).zip(d_up.par_chunks_mut(chunk));
+        parts.for_each(|((((gate, up), grad), d_gate), d_up)| {
+            Arch::new().dispatch(|| backward(gate, up, grad, d_gate, d_up));
+        });
         Ok((CpuStorage::F32(both), Shape::from([&[2], g_l.dims()].concat())))
     }
 }
