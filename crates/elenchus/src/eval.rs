@@ -11,15 +11,12 @@ use std::{
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
 use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
-use elenchus_train::perplexity;
+use elenchus_train::{data::OnBroken, perplexity, read_character, read_pairs};
 use indicatif::ProgressBar;
 use serde_json::json;
 
 use self::voices::VoicesArgs;
-use crate::{
-    characters::Characters,
-    voice::{Voice, read_character, read_pairs},
-};
+use crate::{characters::Characters, voice::Voice};
 
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
@@ -72,7 +69,7 @@ fn run_perplexity(args: PerplexityArgs) -> Result<()> {
     let characters = Characters::find()?;
     let id = characters.id(&character)?;
     let character = read_character(&characters.folder.join(id).join("character.toml"))?;
-    let mut read = read_pairs(std::slice::from_ref(&pairs), &character, &[], context)?;
+    let (mut read, _) = read_pairs(std::slice::from_ref(&pairs), &character, &[], context, OnBroken::Stop)?;
     if !works.is_empty() {
         read.retain(|pair| works.contains(&pair.work));
         ensure!(!read.is_empty(), "{} has no pairs of {}", pairs.display(), works.join(", "));

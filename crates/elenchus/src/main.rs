@@ -92,7 +92,7 @@ mod tests {
         check("elenchus talk --json", false);
         check("elenchus talk --max-tokens 0 --say a", false);
         check("elenchus model fetch", true);
-        check("elenchus train sft training.toml --out runs/a --quantised --device cuda:1", true);
+        check("elenchus train sft training.toml --out runs/a --base-numerics quantised --device cuda:1", true);
         check("elenchus train sft training.toml", false);
         check("elenchus eval perplexity --pairs a.jsonl --adapter none --character meno --json", true);
         check("elenchus eval perplexity --pairs a.jsonl --device tpu", false);

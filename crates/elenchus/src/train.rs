@@ -12,15 +12,13 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::Subcommand;
-use elenchus_lm::{ComputeDevice, Numerics};
-use elenchus_train::{Learner, RunFolder, SftEvent, SftOutcome, SftResult, StepReport, train};
+use clap::{Subcommand, ValueEnum};
+use elenchus_dialogue::Character;
+use elenchus_lm::{ComputeDevice, Numerics, Weights};
+use elenchus_train::{Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport, train};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{
-    model,
-    voice::{Lesson, Voice},
-};
+use crate::{model, voice::Voice};
 
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
@@ -35,19 +33,41 @@ pub enum TrainCommand {
         /// GGUF file or Hugging Face folder; the default model if left out
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
-        /// Keep the base quantised: a smaller memory, coarser numbers
-        #[arg(long)]
-        quantised: bool,
+        /// How the base's weights are kept: less memory from left to right, and coarser numbers
+        #[arg(long, value_name = "NUMERICS", default_value = "f32")]
+        base_numerics: BaseNumerics,
         /// cpu, cuda, or cuda:N
         #[arg(long, value_name = "DEVICE", default_value = "cpu")]
         device: ComputeDevice,
     },
 }
 
+/// How the frozen base is kept while an adapter learns.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum BaseNumerics {
+    /// Dequantised
+    F32,
+    /// Dequantised and rounded
+    Bf16,
+    /// As the file has it (QLoRA)
+    Quantised,
+}
+
+impl From<BaseNumerics> for Numerics {
+    fn from(numerics: BaseNumerics) -> Self {
+        match numerics {
+            BaseNumerics::F32 => Self::Exact,
+            BaseNumerics::Bf16 => Self::Bf16,
+            BaseNumerics::Quantised => Self::Quantised,
+        }
+    }
+}
+
 pub fn run(command: TrainCommand) -> Result<()> {
-    let TrainCommand::Sft { config: file, out, base, quantised, device } = command;
-    let Lesson { config, text, character_file, character, read, filtered, mut split, player_lines } =
+    let TrainCommand::Sft { config: file, out, base, base_numerics, device } = command;
+    let Lesson { config, text, character_file, character, read, broken, filtered, mut split, player_lines } =
         Lesson::open(&file)?;
+    broken.iter().for_each(|line| eprintln!("left out: {line}"));
     println!("{read} pairs of {}, {} fit to learn from:", character.name, filtered.kept);
     let what = match config.held_out_fraction {
         Some(share) => format!("the last {:.0}%", share * 100.0),
@@ -62,7 +82,7 @@ pub fn run(command: TrainCommand) -> Result<()> {
         split.train.extend(player_lines);
     }
 
-    let voice = Voice::open(base, if quantised { Numerics::Quantised } else { Numerics::Exact }, device)?;
+    let voice = Voice::open(base, base_numerics.into(), device)?;
     let max_tokens = config.training.max_tokens;
     let examples = voice.examples(&split.train, &character, max_tokens)?;
     let held_out = voice.examples(&split.held_out, &character, max_tokens)?;
@@ -86,7 +106,8 @@ pub fn run(command: TrainCommand) -> Result<()> {
         }
         SftOutcome::Finished(adapter, result) => {
             // With these the folder is a whole character, as `adapters/` holds them.
-            run.write("adapter/character.toml", &fs::read(&character_file)?)?;
+            let described = fs::read_to_string(&character_file)?;
+            run.write("adapter/character.toml", with_base(&described, &character, &name, &voice.weights).as_bytes())?;
             run.write("adapter/training.toml", text.as_bytes())?;
             let report = run.file("REPORT.md");
             run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?;
@@ -95,6 +116,14 @@ pub fn run(command: TrainCommand) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// A `character.toml` that says which base its adapter was trained on.
+fn with_base(described: &str, character: &Character, name: &str, weights: &Weights) -> String {
+    if character.base.is_some() {
+        return described.to_owned();
+    }
+    format!("{}\n\n[base]\nname = {name:?}\nsha256 = \"{}\"\n", described.trim_end(), weights.sha256())
 }
 
 /// Set by the first Ctrl-C, so that the step is finished and kept; the second ends the program at once.

@@ -20,6 +20,9 @@ pub struct SftConfig {
     pub character: PathBuf,
     /// Texts: plain with labels, or JSON Lines of turns or pairs.
     pub data: Vec<PathBuf>,
+    /// Go on behind a line of the texts that cannot be read, instead of stopping there.
+    #[serde(default)]
+    pub skip_broken: bool,
     /// Turns before a reply, at most.
     #[serde(default = "four")]
     pub context: NonZeroUsize,

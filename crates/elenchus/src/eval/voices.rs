@@ -12,14 +12,11 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use elenchus_dialogue::Turn;
 use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
-use elenchus_train::{Example, Perplexity, data::Pair, example, perplexity};
+use elenchus_train::{Example, Lesson, Perplexity, data::Pair, example, perplexity};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::{
-    characters::Characters,
-    voice::{Lesson, Voice},
-};
+use crate::{characters::Characters, voice::Voice};
 
 #[derive(Debug, Args)]
 pub struct VoicesArgs {
@@ -87,7 +84,7 @@ pub fn run(args: VoicesArgs) -> Result<()> {
     let lessons = ids
         .iter()
         .map(|id| Lesson::open(&characters.folder.join(id).join("training.toml")))
-        .collect::<Result<Vec<_>>>()?;
+        .collect::<elenchus_train::Result<Vec<_>>>()?;
 
     let voice = Voice::open(args.base, Numerics::Exact, args.device)?;
     let loras = ids

@@ -7,13 +7,8 @@ use std::{
 };
 
 use candle_core::Device;
-use elenchus_dialogue::Character;
 use elenchus_lm::{CandleExecutor, Numerics, Precision, TrainableLora, Weights, base_model};
-use elenchus_train::{
-    Example, SftConfig, batch,
-    data::{self, OnBroken, Speakers},
-    example, perplexity,
-};
+use elenchus_train::{Example, Lesson, SftConfig, batch, perplexity};
 use serde_json::{Value, json};
 
 use crate::Result;
@@ -88,26 +83,9 @@ impl Task {
 
     /// What `elenchus train sft FILE` learns from and measures on.
     fn of_training(file: &Path, base: &Base) -> Result<Self> {
-        let config = SftConfig::parse(&fs::read_to_string(file)?, &file.display().to_string())?;
-        let beside = |path: &PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
-        let character = beside(&config.character);
-        let character = Character::parse(&fs::read_to_string(&character)?, &character.display().to_string())?;
-        let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
-        let speakers = Speakers::new(config.speakers.iter().map(|name| (name, &character.name)))?;
-        let texts = data::read(&files, &speakers, OnBroken::Stop)?;
-        let pairs = data::pairs(&texts, &speakers.normalise(&character.name), config.context)?;
-        let (mut split, _) = config.split(pairs)?;
-        if let Some(lines) = &config.player_lines {
-            let lines = data::player_lines(&beside(lines), &split.train)?;
-            split.train.extend(lines);
-        }
-        let (tokenizer, template) = (base.weights.tokenizer()?, base.weights.chat_template()?);
-        let examples = |pairs: &[data::Pair]| -> Result<Vec<Example>> {
-            let of = |pair| example(pair, &character, &tokenizer, &template, config.training.max_tokens);
-            Ok(pairs.iter().map(of).collect::<elenchus_train::Result<Vec<_>>>()?.into_iter().flatten().collect())
-        };
-        let (examples, held_out) = (examples(&split.train)?, examples(&split.held_out)?);
-        Ok(Self { config, examples, held_out })
+        let lesson = Lesson::open(file)?;
+        let (examples, held_out) = lesson.examples(&base.weights.tokenizer()?, &base.weights.chat_template()?)?;
+        Ok(Self { config: lesson.config, examples, held_out })
     }
 
     /// The adapter that a run of this task begins with.

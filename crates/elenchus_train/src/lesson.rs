@@ -1,0 +1,108 @@
+//! What a `training.toml` has a character learn. What is trained on and what is measured on is decided here alone, so that
+//! no measure is taken of what was trained on.
+
+use std::{
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
+
+use elenchus_dialogue::Character;
+use elenchus_lm::{ChatTemplate, Tokenizer};
+
+use crate::{
+    BrokenLine, Error, Example, Result, SftConfig,
+    data::{self, FilterReport, OnBroken, Pair, Speakers, Split},
+    example,
+};
+
+/// A configuration with all that it names, read, filtered and split.
+#[derive(Debug)]
+pub struct Lesson {
+    /// The configuration.
+    pub config: SftConfig,
+    /// The same as it is written.
+    pub text: String,
+    /// Where the character is described.
+    pub character_file: PathBuf,
+    /// Who learns.
+    pub character: Character,
+    /// Pairs in the texts, fit to learn from or not.
+    pub read: usize,
+    /// Lines of the texts that were left out; none unless `skip_broken` is set.
+    pub broken: Vec<BrokenLine>,
+    /// What the filters did.
+    pub filtered: FilterReport,
+    /// The pairs of the texts that are trained on and measured on.
+    pub split: Split,
+    /// Lines as a player says them, trained on as well.
+    pub player_lines: Vec<Pair>,
+}
+
+impl Lesson {
+    /// Reads a `training.toml` and what it names; its paths are relative to its folder.
+    ///
+    /// # Errors
+    /// A file that cannot be read or does not hold what it should, a split that leaves nothing, a player line without reply.
+    pub fn open(file: &Path) -> Result<Self> {
+        let text = read_text(file)?;
+        let config = SftConfig::parse(&text, &file.display().to_string())?;
+        let beside = |path: &PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
+        let character_file = beside(&config.character);
+        let character = read_character(&character_file)?;
+        let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
+        let on_broken = if config.skip_broken { OnBroken::Skip } else { OnBroken::Stop };
+        let (pairs, broken) = read_pairs(&files, &character, &config.speakers, config.context, on_broken)?;
+        let read = pairs.len();
+        // Whole works that are trained on answer with any fit reply, whatever was said before it in the text.
+        let spoken = config.player_lines.as_ref().filter(|_| config.held_out_fraction.is_none()).map(|_| pairs.clone());
+        let (split, filtered) = config.split(pairs)?;
+        let player_lines = match (&config.player_lines, spoken) {
+            (Some(lines), Some(mut spoken)) => {
+                let untrained = [&config.held_out_works, &config.excluded_works];
+                spoken.retain(|pair| !untrained.iter().any(|works| works.contains(&pair.work)));
+                data::player_lines(&beside(lines), &data::filter(spoken, &config.filters.of_replies()).0)?
+            }
+            // Of a work that is cut in two, only what is trained on, so that nothing held out is learned by this way.
+            (Some(lines), None) => data::player_lines(&beside(lines), &split.train)?,
+            (None, _) => Vec::new(),
+        };
+        Ok(Self { config, text, character_file, character, read, broken, filtered, split, player_lines })
+    }
+
+    /// The examples that are trained on, player lines last, and those that are measured on. Pairs whose prompt alone has
+    /// `max_tokens` tokens are left out.
+    pub fn examples(&self, tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<(Vec<Example>, Vec<Example>)> {
+        let max_tokens = self.config.training.max_tokens;
+        let of = |pair| example(pair, &self.character, tokenizer, template, max_tokens).transpose();
+        let trained_on = self.split.train.iter().chain(&self.player_lines);
+        Ok((
+            trained_on.filter_map(of).collect::<Result<_>>()?,
+            self.split.held_out.iter().filter_map(of).collect::<Result<_>>()?,
+        ))
+    }
+}
+
+/// Reads a `character.toml`.
+pub fn read_character(file: &Path) -> Result<Character> {
+    Ok(Character::parse(&read_text(file)?, &file.display().to_string())?)
+}
+
+/// A character's pairs in some texts, and the lines that were left out. `called` are the names under which the character
+/// speaks there, if not under its own.
+pub fn read_pairs(
+    files: &[PathBuf],
+    character: &Character,
+    called: &[String],
+    context: NonZeroUsize,
+    on_broken: OnBroken,
+) -> Result<(Vec<Pair>, Vec<BrokenLine>)> {
+    let speakers = Speakers::new(called.iter().map(|name| (name, &character.name)))?;
+    let mut texts = data::read(files, &speakers, on_broken)?;
+    let broken = std::mem::take(&mut texts.broken);
+    Ok((data::pairs(&texts, &speakers.normalise(&character.name), context)?, broken))
+}
+
+fn read_text(file: &Path) -> Result<String> {
+    fs::read_to_string(file).map_err(|cause| Error::File { file: file.to_owned(), cause, hint: "" })
+}
