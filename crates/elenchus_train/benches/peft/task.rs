@@ -16,6 +16,9 @@ use crate::Result;
 /// The name of [`Task::dense`].
 pub const DENSE: &str = "dense";
 
+/// The same with gradient checkpointing.
+pub const RECOMPUTED: &str = "dense-recomputed";
+
 /// Text that the dense batch is cut from.
 const TEXT: &str = include_str!("../../../../docs/architecture.md");
 
@@ -64,9 +67,17 @@ pub struct Task {
 }
 
 impl Task {
-    /// `dense`, or a `training.toml`.
+    /// `dense`, `dense-recomputed`, or a `training.toml`.
     pub fn named(name: &str, base: &Base) -> Result<Self> {
-        if name == DENSE { Self::dense(base) } else { Self::of_training(Path::new(name), base) }
+        match name {
+            DENSE => Self::dense(base),
+            RECOMPUTED => {
+                let mut task = Self::dense(base)?;
+                task.config.training.gradient_checkpointing = true;
+                Ok(task)
+            }
+            _ => Self::of_training(Path::new(name), base),
+        }
     }
 
     /// 4 x 256 tokens of text, the same in each step, all of them learned but the first of each row.
