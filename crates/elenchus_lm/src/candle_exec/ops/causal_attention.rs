@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use super::{
     attention::window_start,
-    exp, host, sum_lanes,
+    exp, host, largest, sum_lanes,
     tile::{Panels, ROWS, product},
 };
 use crate::ModelConfig;
@@ -183,14 +183,7 @@ fn pack_rows(rows: &[&[f32]], tile: &mut Vec<[f32; ROWS]>) {
 /// `softmax(scale * scores)` in place.
 #[inline(always)]
 fn softmax(scores: &mut [f32], scale: f32) {
-    let mut lanes = [f32::NEG_INFINITY; 16];
-    let (chunks, tail) = scores.as_chunks::<16>();
-    for chunk in chunks {
-        for (lane, score) in lanes.iter_mut().zip(chunk) {
-            *lane = if *score > *lane { *score } else { *lane };
-        }
-    }
-    let largest = lanes.iter().chain(tail).copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest(scores);
     let mut lanes = [0f32; 16];
     let (chunks, tail) = scores.as_chunks_mut::<16>();
     for chunk in chunks {

@@ -72,6 +72,19 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     sum_lanes(lanes)
 }
 
+/// The largest number, in lanes; negative infinity of none.
+#[inline(always)]
+fn largest(x: &[f32]) -> f32 {
+    let mut lanes = [f32::NEG_INFINITY; 16];
+    let (chunks, tail) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane = if *x > *lane { *x } else { *lane };
+        }
+    }
+    lanes.iter().chain(tail).copied().fold(f32::NEG_INFINITY, f32::max)
+}
+
 #[inline(always)]
 fn sum_lanes(mut lanes: [f32; 16]) -> f32 {
     for width in [8, 4, 2, 1] {

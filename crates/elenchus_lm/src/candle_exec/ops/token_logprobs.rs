@@ -3,14 +3,17 @@
 //! The gradient by the hidden states is computed together with the value, while a chunk's logits are at hand, so the head runs
 //! once in each direction and nothing of the vocabulary's width is kept.
 
-use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
+use std::sync::{Mutex, PoisonError};
+
+use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{super::matrix::Matrix, exp, host, with_host};
+use super::{super::matrix::Matrix, exp, host, largest, with_host};
 
-/// Positions whose logits are held at once.
-const CHUNK: usize = 64;
+/// Positions whose logits are held at once: enough that a product pays for packing the head's weights, few enough that the
+/// logits (50 MB for 49,152 tokens) are a small part of a pass.
+const CHUNK: usize = 256;
 
 /// `log softmax(head(x))[target]` for each row of `x` `(rows, hidden_size)`; (rows). With `gradient`, the result can be
 /// differentiated by `x`.
@@ -26,12 +29,12 @@ pub(crate) fn token_logprobs(x: &Tensor, head: &Matrix, targets: &[u32], gradien
         if let Some(target) = targets.iter().find(|target| **target as usize >= vocab_size) {
             bail!("token logprobs: target {target} is outside the vocabulary of {vocab_size}")
         }
-        let mut logits = logits.to_device(&candle_core::Device::Cpu)?.flatten_all()?.to_vec1::<f32>()?;
-        let row = |(logits, target): (&mut [f32], &u32)| Arch::new().dispatch(|| to_gradient(logits, *target as usize));
-        logprobs.par_extend(logits.par_chunks_exact_mut(vocab_size).zip(targets).map(row));
+        let logits = logits.to_device(&candle_core::Device::Cpu)?;
+        let values = Mutex::new(Vec::new());
+        logits.inplace_op1(&ToGradient { targets, logprobs: &values })?;
+        logprobs.extend(values.into_inner().unwrap_or_else(PoisonError::into_inner));
         if gradient {
-            let d_logits = Tensor::from_vec(logits, (targets.len(), vocab_size), x.device())?;
-            gradients.push(head.backward(&d_logits)?);
+            gradients.push(head.backward(&logits.to_device(x.device())?)?);
         }
     }
     let logprobs = Tensor::from_vec(logprobs, rows, x.device())?;
@@ -52,7 +55,7 @@ pub(crate) fn token_logprobs(x: &Tensor, head: &Matrix, targets: &[u32], gradien
 /// Turns a row's logits into the gradient of its target's logprob, `onehot - softmax`, and returns the logprob.
 #[inline(always)]
 fn to_gradient(logits: &mut [f32], target: usize) -> f32 {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let largest = largest(logits);
     let at_target = logits[target] - largest;
     let mut lanes = [0f32; 16];
     let (chunks, tail) = logits.as_chunks_mut::<16>();
@@ -67,11 +70,36 @@ fn to_gradient(logits: &mut [f32], target: usize) -> f32 {
         *lane += *logit;
     }
     let total = super::sum_lanes(lanes);
+    let normalise = -1.0 / total;
     for logit in logits.iter_mut() {
-        *logit /= -total;
+        *logit *= normalise;
     }
     logits[target] += 1.0;
     at_target - total.ln()
+}
+
+/// Turns the rows of `(targets, vocab_size)` in place.
+struct ToGradient<'a> {
+    targets: &'a [u32],
+    /// Where the rows' logprobs go.
+    logprobs: &'a Mutex<Vec<f32>>,
+}
+
+impl InplaceOp1 for ToGradient<'_> {
+    fn name(&self) -> &'static str {
+        "token-logprobs-gradient"
+    }
+
+    fn cpu_fwd(&self, logits: &mut CpuStorage, layout: &Layout) -> Result<()> {
+        let (CpuStorage::F32(logits), Some((start, end))) = (logits, layout.contiguous_offsets()) else {
+            bail!("token logprobs: expected contiguous f32 logits, got {layout:?}")
+        };
+        let rows = logits[start..end].par_chunks_exact_mut(layout.dims()[1]).zip(self.targets);
+        let row = |(logits, target): (&mut [f32], &u32)| Arch::new().dispatch(|| to_gradient(logits, *target as usize));
+        let values = rows.map(row).collect();
+        *self.logprobs.lock().unwrap_or_else(PoisonError::into_inner) = values;
+        Ok(())
+    }
 }
 
 struct TokenLogprobs {
