@@ -27,6 +27,7 @@ mod sampler;
 pub mod testing;
 mod tokenizer;
 mod weights;
+mod whole_file;
 
 pub use candle_exec::{
     Activations, CandleExecutor, LoraDropout, Numerics, PackedSequences, TrainableLora, TrainablePair,
@@ -43,3 +44,4 @@ pub use lora::{Adapter, AdapterId, LoraAdapter, LoraDiff, LoraPair, Overlap, Pre
 pub use sampler::{Rng, Sampler, SamplerSettings};
 pub use tokenizer::{Markup, Tokenizer};
 pub use weights::{RawTensor, TensorName, Weights};
+pub use whole_file::write_whole;

@@ -11,11 +11,11 @@ mod matrix;
 mod merge;
 mod peft;
 
-use std::{collections::BTreeMap, fs, io::Write, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Linear, ModelConfig, Result};
+use crate::{Error, Linear, ModelConfig, Result, write_whole};
 
 pub use diff::{LoraDiff, Overlap};
 pub(crate) use matrix::Half;
@@ -108,8 +108,12 @@ impl LoraAdapter {
     pub fn save(&self, folder: &Path, base_model_name: &str, precision: Precision) -> Result<()> {
         fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
         let weights = peft::to_safetensors(&self.name, &self.pairs, precision)?;
-        write_whole(&folder.join("adapter_config.json"), peft::config(&self.pairs, base_model_name).as_bytes())?;
-        write_whole(&folder.join("adapter_model.safetensors"), &weights)
+        let write = |name: &str, bytes: &[u8]| {
+            let path = folder.join(name);
+            write_whole(&path, bytes).map_err(|source| Error::io(&path, source))
+        };
+        write("adapter_config.json", peft::config(&self.pairs, base_model_name).as_bytes())?;
+        write("adapter_model.safetensors", &weights)
     }
 
     /// Writes a GGUF file that llama.cpp loads beside a base of this configuration (`--lora`). Its updates are this
@@ -196,14 +200,6 @@ impl std::fmt::Display for AdapterId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(&crate::hex(&self.0))
     }
-}
-
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<()> {
-    let folder = path.parent().unwrap_or_else(|| Path::new("."));
-    let fail = |source| Error::io(path, source);
-    let mut file = tempfile::Builder::new().prefix(".adapter-").suffix(".tmp").tempfile_in(folder).map_err(fail)?;
-    file.write_all(bytes).and_then(|()| file.as_file().sync_all()).map_err(fail)?;
-    file.persist(path).map(drop).map_err(|error| fail(error.error))
 }
 
 fn hash_pairs(pairs: &Pairs) -> [u8; 32] {

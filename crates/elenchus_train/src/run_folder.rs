@@ -11,6 +11,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
+use elenchus_lm::write_whole;
 use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{Error, Result, Sample};
@@ -65,13 +66,7 @@ impl RunFolder {
 
     /// Replaces a file as a whole.
     pub fn write(&self, name: &str, bytes: &[u8]) -> Result<()> {
-        let write = || {
-            let mut file = tempfile::Builder::new().prefix(".run-").suffix(".tmp").tempfile_in(&self.folder)?;
-            file.write_all(bytes)?;
-            file.as_file().sync_all()?;
-            file.persist(self.file(name)).map(drop).map_err(|error| error.error)
-        };
-        write().map_err(|cause| self.fail(name, cause))
+        write_whole(&self.file(name), bytes).map_err(|cause| self.fail(name, cause))
     }
 
     /// Keeps the run to one process until the file is dropped, or the process is gone.

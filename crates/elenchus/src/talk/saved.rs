@@ -32,12 +32,10 @@ impl Saved {
         Self { version: VERSION, partner, present }
     }
 
-    /// Writes beside the file and renames, so that a full disk costs no older conversation.
+    /// Replaces the file as a whole, so that a full disk costs no older conversation.
     pub fn write(&self, path: &Path) -> Result<()> {
-        let beside = path.with_added_extension("tmp");
         let text = serde_json::to_string_pretty(self)?;
-        fs::write(&beside, text).with_context(|| beside.display().to_string())?;
-        fs::rename(&beside, path).with_context(|| path.display().to_string())
+        elenchus_lm::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())
     }
 
     /// Reads a file that [`Self::write`] wrote.

@@ -1,6 +1,6 @@
 //! Writes GGUF version 3, for test models and exported adapters: everything in memory, then one atomic replacement.
 
-use std::{io::Write, path::Path};
+use std::path::Path;
 
 use candle_core::quantized::GgmlDType;
 
@@ -56,11 +56,7 @@ impl GgufWriter {
     /// on arrays of mixed types.
     pub fn write(&self, path: &Path) -> Result<()> {
         let bytes = self.to_bytes().map_err(|reason| Error::model_file(path, reason))?;
-        let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
-        let mut file = tempfile::NamedTempFile::new_in(folder).map_err(|source| Error::io(folder, source))?;
-        file.write_all(&bytes).map_err(|source| Error::io(path, source))?;
-        file.persist(path).map_err(|error| Error::io(path, error.error))?;
-        Ok(())
+        crate::write_whole(path, &bytes).map_err(|source| Error::io(path, source))
     }
 
     /// The file's bytes.

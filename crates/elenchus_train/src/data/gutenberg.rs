@@ -5,12 +5,13 @@ use std::{
     error::Error as _,
     fs,
     hash::{BuildHasher, Hasher, RandomState},
-    io::{self, Read, Write},
+    io::{self, Read},
     path::{Path, PathBuf},
     thread,
     time::Duration,
 };
 
+use elenchus_lm::write_whole;
 use reqwest::{
     StatusCode, Url,
     blocking::{Client, Response},
@@ -103,7 +104,7 @@ impl Gutenberg {
                 }
                 asked = true;
                 let text = self.work(&client, *id, &mut tell)?;
-                write_whole(&file, &text)?;
+                write_whole(&file, &text).map_err(|cause| Error::File { file: file.clone(), cause, hint: "" })?;
                 tell(GutenbergEvent::Fetched(file.clone(), text.len()));
             }
             files.push(file);
@@ -222,18 +223,6 @@ fn causes(error: reqwest::Error) -> String {
         next = cause.source();
     }
     text
-}
-
-/// Replaces a file as a whole, so that what has a work's name is that work.
-fn write_whole(file: &Path, bytes: &[u8]) -> Result<()> {
-    let write = || {
-        let folder = file.parent().unwrap_or(Path::new("."));
-        let mut temporary = tempfile::Builder::new().prefix(".pg-").suffix(".tmp").tempfile_in(folder)?;
-        temporary.write_all(bytes)?;
-        temporary.as_file().sync_all()?;
-        temporary.persist(file).map(drop).map_err(|error| error.error)
-    };
-    write().map_err(|cause| Error::File { file: file.to_owned(), cause, hint: "" })
 }
 
 #[cfg(test)]
