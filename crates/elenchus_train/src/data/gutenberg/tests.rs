@@ -1,5 +1,6 @@
 //! Against a server of our own: each connection gets the next of the answers it was given.
 
+use std::io::Write as _;
 use std::{
     net::TcpListener,
     sync::{Arc, Mutex},
