@@ -127,13 +127,12 @@ mod tests {
                 product(simd, &a[part.clone()], &b, part.clone(), width, &mut once, false);
                 let mut twice = once.clone();
                 product(simd, &a[part.clone()], &b, part.clone(), width, &mut twice, true);
-                for row in 0..ROWS {
-                    for n in 0..width {
-                        // Small whole numbers: every order of summing is exact.
-                        let expected: f32 = part.clone().map(|at| a[at][row] * rows[at][n]).sum();
-                        let at = row * padded + n;
-                        assert_eq!((once[at], twice[at]), (expected, 2.0 * expected), "{depth} {width} {row} {n}");
-                    }
+                let all = (0..ROWS).flat_map(|row| (0..width).map(move |n| (row, n)));
+                for (row, n) in all {
+                    // Small whole numbers: every order of summing is exact.
+                    let expected: f32 = part.clone().map(|at| a[at][row] * rows[at][n]).sum();
+                    let at = row * padded + n;
+                    assert_eq!((once[at], twice[at]), (expected, 2.0 * expected), "{depth} {width} {row} {n}");
                 }
             }
         }
