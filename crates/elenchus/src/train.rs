@@ -65,7 +65,7 @@ impl From<BaseNumerics> for Numerics {
 
 pub fn run(command: TrainCommand) -> Result<()> {
     let TrainCommand::Sft { config: file, out, base, base_numerics, device } = command;
-    let Lesson { config, text, character_file, character, read, broken, filtered, mut split, player_lines } =
+    let Lesson { config, text, character_file, character, read, broken, filtered, mut split, player_lines, start } =
         Lesson::open(&file)?;
     broken.iter().for_each(|line| eprintln!("left out: {line}"));
     println!("{read} pairs of {}, {} fit to learn from:", character.name, filtered.kept);
@@ -96,6 +96,7 @@ pub fn run(command: TrainCommand) -> Result<()> {
         base_model_name: &name,
         examples: &examples,
         held_out: &held_out,
+        start: start.as_deref(),
     };
     let (screen, should_stop) = (Screen::new()?, interrupts()?);
     let outcome = train(&learner, &config, &run, &should_stop, |event| screen.show(event, &character.name));

@@ -5,10 +5,11 @@ use std::{
     fs,
     num::NonZeroUsize,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use elenchus_dialogue::Character;
-use elenchus_lm::{ChatTemplate, Tokenizer};
+use elenchus_lm::{ChatTemplate, LoraAdapter, Tokenizer};
 
 use crate::{
     BrokenLine, Error, Example, Result, SftConfig,
@@ -37,6 +38,8 @@ pub struct Lesson {
     pub split: Split,
     /// Lines as a player says them, trained on as well.
     pub player_lines: Vec<Pair>,
+    /// The adapter that training begins from; a fresh one if there is none.
+    pub start: Option<Arc<LoraAdapter>>,
 }
 
 impl Lesson {
@@ -67,7 +70,9 @@ impl Lesson {
             (Some(lines), None) => data::player_lines(&beside(lines), &split.train)?,
             (None, _) => Vec::new(),
         };
-        Ok(Self { config, text, character_file, character, read, broken, filtered, split, player_lines })
+        let start = config.lora.start.as_ref().map(|folder| LoraAdapter::open(&beside(folder))).transpose()?;
+        let start = start.map(Arc::new);
+        Ok(Self { config, text, character_file, character, read, broken, filtered, split, player_lines, start })
     }
 
     /// The examples that are trained on, player lines last, and those that are measured on. Pairs whose prompt alone has

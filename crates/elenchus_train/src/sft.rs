@@ -14,14 +14,14 @@ use std::{
 use candle_core::{Tensor, backprop::GradStore};
 use elenchus_dialogue::Character;
 use elenchus_lm::{
-    Activations, CandleExecutor, ChatTemplate, LoraAdapter, LoraDropout, Precision, Tokenizer, TrainableLora,
+    Activations, CandleExecutor, ChatTemplate, Linear, LoraAdapter, LoraDropout, Precision, Tokenizer, TrainableLora,
 };
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamW, Error, Example, Result, RunFolder, Sample, SftConfig, SftSettings,
+    AdamW, Error, Example, LoraSettings, Result, RunFolder, Sample, SftConfig, SftSettings,
     forward::{passes, reply_logprobs},
     memory::resident_bytes,
     perplexity, report,
@@ -55,6 +55,8 @@ pub struct Learner<'a> {
     pub examples: &'a [Example],
     /// Measured on.
     pub held_out: &'a [Example],
+    /// Begun from; a fresh adapter if there is none.
+    pub start: Option<&'a LoraAdapter>,
 }
 
 /// One step, as `metrics.jsonl` keeps it.
@@ -159,7 +161,7 @@ pub fn train(
     should_stop: &AtomicBool,
     mut on_event: impl FnMut(SftEvent),
 ) -> Result<SftOutcome> {
-    let Learner { executor, base_model_name, examples, held_out, .. } = *learner;
+    let Learner { executor, base_model_name, examples, held_out, start, .. } = *learner;
     let settings = &config.training;
     let refuse = |reason: String| Error::Config { file: "training.toml".to_owned(), reason };
     let linears = config.linears().map_err(|reason| refuse(format!("`lora.targets` {reason}")))?;
@@ -172,8 +174,14 @@ pub fn train(
     let _alone = run.lock()?;
     let schedule = settings.schedule(examples.len());
     let total_steps = schedule.total_steps;
-    let fresh = || TrainableLora::fresh(executor, &linears, config.lora.rank, config.lora.alpha, settings.seed);
-    let lora = fresh()?;
+    if let Some(start) = start {
+        check_start(start, config, &linears).map_err(refuse)?;
+    }
+    let begun = || match start {
+        Some(start) => TrainableLora::new(start, executor),
+        None => TrainableLora::fresh(executor, &linears, config.lora.rank, config.lora.alpha, settings.seed),
+    };
+    let lora = begun()?;
     let mut optimiser = AdamW::new(lora.vars(), settings.adamw)?;
     let (mut step, mut best) = (0, None);
     if let Some(checkpoint) = run.load_checkpoint()? {
@@ -181,7 +189,7 @@ pub fn train(
         set_vars(&lora, &checkpoint.tensors, "")?;
         step = checkpoint.step;
         if let Some((step, perplexity)) = checkpoint.best {
-            let lora = fresh()?;
+            let lora = begun()?;
             set_vars(&lora, &checkpoint.tensors, BEST_PREFIX)?;
             best = Some(Best { step, perplexity, lora });
         }
@@ -306,6 +314,30 @@ pub fn train(
     run.write(RESULT, text.as_bytes())?;
     report::write(run)?;
     Ok(SftOutcome::Finished(folder, result))
+}
+
+/// An adapter to begin from has the shape that the configuration asks for: what is written in it is what is trained.
+fn check_start(start: &LoraAdapter, config: &SftConfig, linears: &[Linear]) -> Result<(), String> {
+    let LoraSettings { rank, alpha, .. } = config.lora;
+    for (&(layer, linear), pair) in start.pairs() {
+        let its_alpha = pair.scaling * pair.rank as f32;
+        if pair.rank != rank || (its_alpha - alpha).abs() > 1e-3 * alpha.abs() {
+            return Err(format!(
+                "`lora.start` has rank {} and alpha {its_alpha} on {linear} of layer {layer}, `lora` rank {rank} and alpha {alpha} (hint: write those of the start, or leave it out)",
+                pair.rank
+            ));
+        }
+        if !linears.contains(&linear) {
+            return Err(format!("`lora.start` adapts {linear}, `lora.targets` does not (hint: name the same linears)"));
+        }
+    }
+    let has = |linear: &Linear| start.pairs().keys().any(|(_, known)| known == linear);
+    match linears.iter().find(|linear| !has(linear)) {
+        Some(linear) => Err(format!(
+            "`lora.targets` names {linear}, which `lora.start` does not adapt (hint: name the same linears)"
+        )),
+        None => Ok(()),
+    }
 }
 
 /// At most so many examples, evenly over all of them: works stand one behind the other.

@@ -78,7 +78,7 @@ impl Lab {
 
     fn learner(&self) -> Learner<'_> {
         let Self { executor, tokenizer, template, character, examples, held_out, .. } = self;
-        Learner { executor, tokenizer, template, character, base_model_name: "tiny", examples, held_out }
+        Learner { executor, tokenizer, template, character, base_model_name: "tiny", examples, held_out, start: None }
     }
 
     fn open(&self, folder: &Path) -> RunFolder {
@@ -114,6 +114,35 @@ impl Lab {
     fn samples(&self, folder: &Path) -> Vec<Sample> {
         self.open(folder).samples().unwrap()
     }
+}
+
+/// A run that begins from another's adapter loses at first what the other lost at last, and one that does not fit its
+/// configuration is refused.
+#[test]
+fn a_run_begins_from_another_adapter() {
+    let folder = tempfile::tempdir().unwrap();
+    let bench = Lab::new(Numerics::Exact);
+    let (first, _) = bench.finish(&folder.path().join("first"));
+    let neighbour = LoraAdapter::open(&folder.path().join("first/adapter")).unwrap();
+    let go = |config: &str| {
+        let learner = Learner { start: Some(&neighbour), ..bench.learner() };
+        let run = RunFolder::open(tempfile::tempdir_in(folder.path()).unwrap().path(), config).unwrap();
+        let (mut losses, should_stop) = (Vec::new(), AtomicBool::new(false));
+        let config = SftConfig::parse(config, "training.toml").unwrap();
+        let outcome = train(&learner, &config, &run, &should_stop, |event| {
+            if let SftEvent::Step(report) = event {
+                losses.push(report.loss);
+                should_stop.store(true, Ordering::Relaxed);
+            }
+        });
+        outcome.map(|_| losses[0])
+    };
+    let loss = go(&bench.config).unwrap();
+    assert!(loss < first[0].loss, "{loss} after {}", first[0].loss);
+    let other_rank = bench.config.replace("rank = ", "rank = 1");
+    assert_ne!(other_rank, bench.config);
+    let error = go(&other_rank).unwrap_err().to_string();
+    assert!(error.contains("`lora.start` has rank"), "{error}");
 }
 
 fn is_step(event: &SftEvent, step: u64) -> bool {

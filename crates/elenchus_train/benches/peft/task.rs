@@ -4,10 +4,11 @@ use std::{
     fs::{self, File},
     io::{BufWriter, Write},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use candle_core::Device;
-use elenchus_lm::{CandleExecutor, Numerics, Precision, TrainableLora, Weights, base_model};
+use elenchus_lm::{CandleExecutor, LoraAdapter, Numerics, Precision, TrainableLora, Weights, base_model};
 use elenchus_train::{Example, Lesson, SftConfig, batch, perplexity};
 use serde_json::{Value, json};
 
@@ -46,14 +47,14 @@ decay = "constant"
 /// The base that is trained on, in f32.
 pub struct Base {
     pub path: PathBuf,
-    pub weights: std::sync::Arc<Weights>,
+    pub weights: Arc<Weights>,
     pub executor: CandleExecutor,
 }
 
 impl Base {
     pub fn open() -> Result<Self> {
         let path = base_model::fetch_default(&mut |_| {})?;
-        let weights = std::sync::Arc::new(Weights::open(&path, &mut |_| {})?);
+        let weights = Arc::new(Weights::open(&path, &mut |_| {})?);
         let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact)?;
         Ok(Self { path, weights, executor })
     }
@@ -64,6 +65,8 @@ pub struct Task {
     pub config: SftConfig,
     pub examples: Vec<Example>,
     pub held_out: Vec<Example>,
+    /// What a run begins from, if not from a fresh adapter.
+    start: Option<Arc<LoraAdapter>>,
 }
 
 impl Task {
@@ -89,18 +92,21 @@ impl Task {
         if examples.len() < 4 {
             return Err(format!("the text has {} tokens, a dense batch needs 1024", tokens.len()).into());
         }
-        Ok(Self { config: SftConfig::parse(DENSE_CONFIG, DENSE)?, held_out: examples.clone(), examples })
+        Ok(Self { config: SftConfig::parse(DENSE_CONFIG, DENSE)?, held_out: examples.clone(), examples, start: None })
     }
 
     /// What `elenchus train sft FILE` learns from and measures on.
     fn of_training(file: &Path, base: &Base) -> Result<Self> {
         let lesson = Lesson::open(file)?;
         let (examples, held_out) = lesson.examples(&base.weights.tokenizer()?, &base.weights.chat_template()?)?;
-        Ok(Self { config: lesson.config, examples, held_out })
+        Ok(Self { config: lesson.config, examples, held_out, start: lesson.start })
     }
 
     /// The adapter that a run of this task begins with.
     pub fn fresh(&self, base: &Base) -> Result<TrainableLora> {
+        if let Some(start) = &self.start {
+            return Ok(TrainableLora::new(start, &base.executor)?);
+        }
         let lora = &self.config.lora;
         let (linears, seed) = (self.config.linears()?, self.config.training.seed);
         Ok(TrainableLora::fresh(&base.executor, &linears, lora.rank, lora.alpha, seed)?)
