@@ -3,7 +3,9 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use elenchus_lm::{Activations, CandleExecutor, LoraAdapter, Numerics, PackedSequences, TrainableLora, Weights, base_model};
+use elenchus_lm::{
+    Activations, CandleExecutor, LoraAdapter, Numerics, PackedSequences, TrainableLora, Weights, base_model,
+};
 use elenchus_train::{AdamW, AdamWSettings};
 
 /// The folder with references. `None` when nobody asked for these tests; a folder that was named but is not there fails.
@@ -73,7 +75,11 @@ fn shared_four_steps_lose_as_much_as_peft() {
     let mut optimiser = AdamW::new(lora.vars(), AdamWSettings::default()).unwrap();
     for expected in [1.172_513_5, 0.641_972_24, 0.468_274_74, 0.366_336_23] {
         let packed = PackedSequences { tokens: &tokens, prefix: 0, lengths: &lengths };
-        let hidden = executor.hidden_states(packed, Some(&lora), None, Activations::Keep).unwrap().index_select(&positions, 0).unwrap();
+        let hidden = executor
+            .hidden_states(packed, Some(&lora), None, Activations::Keep)
+            .unwrap()
+            .index_select(&positions, 0)
+            .unwrap();
         let loss = executor.token_logprobs(&hidden, &targets, true).unwrap().mean_all().unwrap().neg().unwrap();
         let value = loss.to_scalar::<f32>().unwrap();
         println!("loss {value:.6} (PEFT {expected:.6})");
