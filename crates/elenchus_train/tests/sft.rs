@@ -121,12 +121,13 @@ impl Lab {
 #[test]
 fn a_run_begins_from_another_adapter() {
     let folder = tempfile::tempdir().unwrap();
-    let bench = Lab::new(Numerics::Exact);
-    let (first, _) = bench.finish(&folder.path().join("first"));
+    let lab = Lab::new(Numerics::Exact);
+    let (first, _) = lab.finish(&folder.path().join("first"));
     let neighbour = LoraAdapter::open(&folder.path().join("first/adapter")).unwrap();
     let go = |config: &str| {
-        let learner = Learner { start: Some(&neighbour), ..bench.learner() };
-        let run = RunFolder::open(tempfile::tempdir_in(folder.path()).unwrap().path(), config).unwrap();
+        let learner = Learner { start: Some(&neighbour), ..lab.learner() };
+        let runs = tempfile::tempdir().unwrap();
+        let run = RunFolder::open(runs.path(), config).unwrap();
         let (mut losses, should_stop) = (Vec::new(), AtomicBool::new(false));
         let config = SftConfig::parse(config, "training.toml").unwrap();
         let outcome = train(&learner, &config, &run, &should_stop, |event| {
@@ -137,10 +138,10 @@ fn a_run_begins_from_another_adapter() {
         });
         outcome.map(|_| losses[0])
     };
-    let loss = go(&bench.config).unwrap();
+    let loss = go(&lab.config).unwrap();
     assert!(loss < first[0].loss, "{loss} after {}", first[0].loss);
-    let other_rank = bench.config.replace("rank = ", "rank = 1");
-    assert_ne!(other_rank, bench.config);
+    let other_rank = lab.config.replace("rank = ", "rank = 1");
+    assert_ne!(other_rank, lab.config);
     let error = go(&other_rank).unwrap_err().to_string();
     assert!(error.contains("`lora.start` has rank"), "{error}");
 }
