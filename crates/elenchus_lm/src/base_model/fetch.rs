@@ -290,7 +290,8 @@ mod tests {
             bytes: CONTENT.len() as u64,
             sha256: sha256(CONTENT),
             download,
-            stall: Duration::from_millis(300),
+            // Longer than a busy machine makes a script wait.
+            stall: Duration::from_secs(60),
         }
     }
 
@@ -340,8 +341,13 @@ mod tests {
     #[test]
     fn a_hanging_download_is_killed() {
         let cache = tempfile::tempdir().unwrap();
-        let error =
-            fetch_by_script(cache.path(), "echo half > $1/w.whl; exec sleep 60", &[]).0.unwrap_err().to_string();
+        let download = |scratch: &Path| {
+            let mut command = Command::new("sh");
+            command.args(["-c", "echo half > $1/w.whl; exec sleep 600", "sh"]).arg(scratch);
+            command
+        };
+        let fetch = Fetch { stall: Duration::from_millis(300), ..fetch(cache.path(), &download) };
+        let error = fetch.run(&mut |_| ()).unwrap_err().to_string();
         assert!(error.contains("stood still") && error.contains("--base FILE"), "{error}");
         assert_eq!(left_in(cache.path()), ["fetch.lock"]);
     }
