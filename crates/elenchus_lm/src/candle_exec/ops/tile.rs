@@ -40,7 +40,7 @@ impl<S: Simd> Panels<S> {
     pub fn of_columns<'a>(simd: S, depth: usize, columns: impl ExactSizeIterator<Item = &'a [f32]>) -> Self {
         let count = columns.len().div_ceil(Self::WIDTH);
         let mut data = vec![[simd.splat_f32s(0.0); 2]; depth * count];
-        let numbers: &mut [f32] = bytemuck_numbers::<S>(&mut data);
+        let numbers: &mut [f32] = numbers_of::<S>(&mut data);
         for (column, values) in columns.enumerate() {
             let start = column / Self::WIDTH * depth * Self::WIDTH + column % Self::WIDTH;
             for (at, value) in values.iter().enumerate() {
@@ -58,7 +58,7 @@ impl<S: Simd> Panels<S> {
 
 /// The packed numbers as such.
 #[inline(always)]
-fn bytemuck_numbers<S: Simd>(data: &mut [[S::f32s; 2]]) -> &mut [f32] {
+fn numbers_of<S: Simd>(data: &mut [[S::f32s; 2]]) -> &mut [f32] {
     pulp::bytemuck::cast_slice_mut(data.as_flattened_mut())
 }
 
