@@ -5,7 +5,7 @@ use std::{path::PathBuf, sync::Arc};
 use anyhow::{Result, bail};
 use elenchus_dialogue::Character;
 use elenchus_lm::{CandleExecutor, ChatTemplate, ComputeDevice, Numerics, Tokenizer, Weights};
-use elenchus_train::{Example, data::Pair, example};
+use elenchus_train::{Example, data::Pair, examples};
 
 use crate::model;
 
@@ -26,10 +26,7 @@ impl Voice {
     }
 
     pub fn examples(&self, pairs: &[Pair], character: &Character, max_tokens: usize) -> Result<Vec<Example>> {
-        let mut examples = Vec::new();
-        for pair in pairs {
-            examples.extend(example(pair, character, &self.tokenizer, &self.template, max_tokens)?);
-        }
+        let examples = examples(pairs, character, &self.tokenizer, &self.template, max_tokens)?;
         if examples.len() < pairs.len() {
             let left_out = pairs.len() - examples.len();
             eprintln!("left out: {left_out} pairs whose prompt alone has {max_tokens} tokens or more");

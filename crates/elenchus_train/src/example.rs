@@ -45,6 +45,18 @@ pub fn example(
     Ok((tokens.len() > reply_start).then_some(Example { tokens, reply_start, is_ended }))
 }
 
+/// The examples of some pairs, in their order; those whose prompt alone has `max_tokens` tokens are left out.
+pub fn examples<'a>(
+    pairs: impl IntoIterator<Item = &'a Pair>,
+    character: &Character,
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    max_tokens: usize,
+) -> Result<Vec<Example>> {
+    let of = |pair| example(pair, character, tokenizer, template, max_tokens).transpose();
+    pairs.into_iter().filter_map(of).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use elenchus_dialogue::Turn;
@@ -78,6 +90,9 @@ mod tests {
         assert_eq!(tokenizer.decode(&cut.tokens[cut.reply_start..]), "I do not k");
         assert!(!cut.is_ended);
         assert_eq!(of(whole.reply_start), None);
+        let longer = Pair { context: [pair.context.clone(), pair.context.clone()].concat(), ..pair.clone() };
+        let fit = examples([&longer, &pair], &character, &tokenizer, &template, whole.tokens.len()).unwrap();
+        assert_eq!(fit, std::slice::from_ref(&whole));
         assert!(of(whole.reply_start + 1).is_some());
     }
 }

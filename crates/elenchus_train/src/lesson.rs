@@ -9,12 +9,11 @@ use std::{
 };
 
 use elenchus_dialogue::Character;
-use elenchus_lm::{ChatTemplate, LoraAdapter, Tokenizer};
+use elenchus_lm::LoraAdapter;
 
 use crate::{
-    BrokenLine, Error, Example, Result, SftConfig,
+    BrokenLine, Error, Result, SftConfig,
     data::{self, FilterReport, OnBroken, Pair, Speakers, Split},
-    example,
 };
 
 /// A configuration with all that it names, read, filtered and split.
@@ -73,18 +72,6 @@ impl Lesson {
         let start = config.lora.start.as_ref().map(|folder| LoraAdapter::open(&beside(folder))).transpose()?;
         let start = start.map(Arc::new);
         Ok(Self { config, text, character_file, character, read, broken, filtered, split, player_lines, start })
-    }
-
-    /// The examples that are trained on, player lines last, and those that are measured on. Pairs whose prompt alone has
-    /// `max_tokens` tokens are left out.
-    pub fn examples(&self, tokenizer: &Tokenizer, template: &ChatTemplate) -> Result<(Vec<Example>, Vec<Example>)> {
-        let max_tokens = self.config.training.max_tokens;
-        let of = |pair| example(pair, &self.character, tokenizer, template, max_tokens).transpose();
-        let trained_on = self.split.train.iter().chain(&self.player_lines);
-        Ok((
-            trained_on.filter_map(of).collect::<Result<_>>()?,
-            self.split.held_out.iter().filter_map(of).collect::<Result<_>>()?,
-        ))
     }
 }
 

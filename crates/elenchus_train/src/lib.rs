@@ -22,10 +22,10 @@ mod tensorboard;
 
 pub use adamw::{AdamW, AdamWSettings};
 pub use error::{BrokenLine, Error, Result};
-pub use example::{Example, example};
+pub use example::{Example, example, examples};
 pub use lesson::{Lesson, read_character, read_pairs};
 pub use memory::resident_bytes;
-pub use perplexity::{Perplexity, perplexity};
+pub use perplexity::{Perplexity, perplexity, spread};
 pub use run_folder::RunFolder;
 pub use samples::Sample;
 pub use schedule::{Decay, Schedule};

@@ -61,6 +61,13 @@ pub fn perplexity(
     Ok(sums)
 }
 
+/// At most so many of them, evenly from all over, for works stand one behind the other: what is measured where all would
+/// take too long.
+pub fn spread<T: Clone>(items: &[T], count: usize) -> Vec<T> {
+    let count = count.min(items.len());
+    (0..count).map(|number| items[number * items.len() / count].clone()).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
@@ -70,6 +77,19 @@ mod tests {
     };
 
     use super::*;
+
+    #[test]
+    fn some_are_taken_from_all_over() {
+        let check = |count: usize, most: usize, expected: &[usize]| {
+            assert_eq!(spread(&(0..count).collect::<Vec<_>>(), most), expected);
+        };
+        check(6, 6, &[0, 1, 2, 3, 4, 5]);
+        check(6, 3, &[0, 2, 4]);
+        check(5, 2, &[0, 2]);
+        check(2, usize::MAX, &[0, 1]);
+        check(3, 0, &[]);
+        check(0, 9, &[]);
+    }
 
     /// Against the game's own forward: logits of all positions, one example at a time.
     #[test]

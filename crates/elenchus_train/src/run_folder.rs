@@ -121,7 +121,13 @@ impl RunFolder {
         }
     }
 
-    /// What `write` was once given as JSON; `None` if the file is not there or does not hold it.
+    /// Replaces a file as a whole.
+    pub(crate) fn write_json(&self, name: &str, value: &impl Serialize) -> Result<()> {
+        let text = serde_json::to_string_pretty(value).map_err(|error| self.fail(name, error.into()))?;
+        self.write(name, text.as_bytes())
+    }
+
+    /// What [`RunFolder::write_json`] was once given; `None` if the file is not there or does not hold it.
     pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         Ok(serde_json::from_str(&self.text(name)?).ok())
     }

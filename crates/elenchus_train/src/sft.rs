@@ -27,6 +27,7 @@ use crate::{
     perplexity, report,
     run_folder::{Checkpoint, METRICS, SAMPLES},
     samples::samples,
+    spread,
     tensorboard::EventFile,
 };
 
@@ -35,6 +36,8 @@ const BEST: &str = "best";
 /// The folder of the adapter that a finished run gives.
 const ADAPTER: &str = "adapter";
 const RESULT: &str = "result.json";
+/// What evaluations are compared with.
+const BASE: &str = "base.json";
 /// Before the names of the best variables in a checkpoint.
 const BEST_PREFIX: &str = "best.";
 
@@ -105,6 +108,14 @@ pub struct SftResult {
     pub base_end_perplexity: Option<f64>,
     /// End tokens measured.
     pub end_tokens: usize,
+}
+
+/// The base over the held-out examples that evaluations measure, so that like is compared with like; `base.json`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+struct BaseResult {
+    /// `None` where replies have no tokens but their ends.
+    perplexity: Option<f64>,
+    tokens: usize,
 }
 
 /// How a call of [`train`] ended.
@@ -217,6 +228,11 @@ pub fn train(
         on_event(SftEvent::Evaluated { step, best: None, samples });
     }
     let measured = spread(held_out, settings.eval_examples);
+    if run.json::<BaseResult>(BASE)?.is_none() {
+        let base = perplexity(executor, None, &measured, |_| {})?;
+        let base = BaseResult { perplexity: finite(base.of_tokens()), tokens: base.tokens };
+        run.write_json(BASE, &base)?;
+    }
 
     while !is_over(step, best.as_ref()) {
         run.remove(RESULT)?;
@@ -294,7 +310,6 @@ pub fn train(
         return Ok(SftOutcome::Stopped(step));
     }
     let worn = measure(Some(&shipped), held_out.len())?;
-    let of_ends = |of: crate::Perplexity| Some(of.of_ends()).filter(|perplexity| perplexity.is_finite());
     let result = SftResult {
         steps: step,
         total_steps,
@@ -302,18 +317,18 @@ pub fn train(
         perplexity: worn.of_tokens(),
         base_perplexity: base.of_tokens(),
         tokens: worn.tokens,
-        end_perplexity: of_ends(worn),
-        base_end_perplexity: of_ends(base),
+        end_perplexity: finite(worn.of_ends()),
+        base_end_perplexity: finite(base.of_ends()),
         end_tokens: worn.end_tokens,
     };
-    let text = serde_json::to_string_pretty(&result).map_err(|error| Error::File {
-        file: run.file(RESULT),
-        cause: error.into(),
-        hint: "",
-    })?;
-    run.write(RESULT, text.as_bytes())?;
+    run.write_json(RESULT, &result)?;
     report::write(run)?;
     Ok(SftOutcome::Finished(folder, result))
+}
+
+/// JSON has no word for what is not finite.
+fn finite(number: f64) -> Option<f64> {
+    Some(number).filter(|number| number.is_finite())
 }
 
 /// An adapter to begin from has the shape that the configuration asks for: what is written in it is what is trained.
@@ -338,12 +353,6 @@ fn check_start(start: &LoraAdapter, config: &SftConfig, linears: &[Linear]) -> R
         )),
         None => Ok(()),
     }
-}
-
-/// At most so many examples, evenly over all of them: works stand one behind the other.
-fn spread(examples: &[Example], count: usize) -> Vec<Example> {
-    let count = count.min(examples.len());
-    (0..count).map(|number| examples[number * examples.len() / count].clone()).collect()
 }
 
 /// Brings `best/` to what the run knows as best.

@@ -10,7 +10,8 @@ use candle_core::Device;
 use elenchus_dialogue::Character;
 use elenchus_lm::{CandleExecutor, ChatTemplate, LoraAdapter, Numerics, Tokenizer, Weights, testing::TinyModel};
 use elenchus_train::{
-    Example, Learner, RunFolder, Sample, SftConfig, SftEvent, SftOutcome, SftResult, StepReport, train,
+    Example, Learner, RunFolder, Sample, SftConfig, SftEvent, SftOutcome, SftResult, StepReport, perplexity, spread,
+    train,
 };
 
 const CONFIG: &str = r#"
@@ -188,6 +189,12 @@ fn a_run_learns_in_either_numerics() {
         assert_eq!((result.end_tokens, result.end_perplexity), (0, None));
         assert_eq!(result.best_step, best(&reports).0);
         assert!(result.perplexity < 0.7 * result.base_perplexity, "{result:?}");
+        // What evaluations are compared with is the base over what they measure: two of the four examples.
+        let base = perplexity(&lab.executor, None, &spread(&lab.held_out, 2), |_| {}).unwrap();
+        let text = fs::read_to_string(folder.path().join("base.json")).unwrap();
+        let written: serde_json::Value = serde_json::from_str(&text).unwrap();
+        let written = (written["perplexity"].as_f64().unwrap(), written["tokens"].as_u64());
+        assert!((written.0 / base.of_tokens() - 1.0).abs() < 1e-9 && written.1 == Some(2 * 12), "{written:?}");
         let adapter = LoraAdapter::open(&folder.path().join("adapter")).unwrap();
         assert_eq!(adapter.pairs().len(), 6);
         assert!(adapter.pairs().values().all(|pair| pair.b.iter().any(|&b| b != 0.0)), "every linear has learned");

@@ -12,7 +12,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use elenchus_dialogue::Turn;
 use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
-use elenchus_train::{Example, Lesson, Perplexity, data::Pair, example, perplexity};
+use elenchus_train::{Example, Lesson, Perplexity, data::Pair, example, perplexity, spread};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -99,7 +99,7 @@ pub fn run(args: VoicesArgs) -> Result<()> {
 
     let mut voices = Vec::new();
     for (id, lesson) in ids.iter().zip(&lessons) {
-        let pairs = spread(&lesson.split.held_out, args.limit);
+        let pairs = spread(&lesson.split.held_out, args.limit.map_or(usize::MAX, NonZeroUsize::get));
         let max_tokens = lesson.config.training.max_tokens;
         let bare = voice.examples(&pairs, &lesson.character, max_tokens)?;
         let shown = with_shown_turns(lesson, &pairs, &voice).with_context(|| format!("the voice `{id}`"))?;
@@ -139,12 +139,6 @@ fn trained(characters: &Characters) -> (Vec<String>, Vec<LeftOut>) {
         }
     }
     (ids, left_out)
-}
-
-/// At most so many of them, from all over.
-fn spread(pairs: &[Pair], limit: Option<NonZeroUsize>) -> Vec<Pair> {
-    let count = limit.map_or(pairs.len(), |limit| limit.get().min(pairs.len()));
-    (0..count).map(|at| pairs[at * pairs.len() / count].clone()).collect()
 }
 
 /// The same replies behind a prompt in which the character has answered twice: the two training pairs in the middle when
@@ -230,20 +224,6 @@ mod tests {
         check(&[1, 2], &["A: why", "B: b", "A: why", "B: b b"]);
         check(&[9, 3, 1, 2, 9], &["A: why", "B: b b", "A: why", "B: b b b"]);
         assert!(median_turns(&[pair("why", "b")], "B").unwrap_err().to_string().contains("1 training pairs"));
-    }
-
-    #[test]
-    fn a_limit_takes_pairs_from_all_over() {
-        let check = |count: usize, limit: usize, expected: &str| {
-            let pairs: Vec<Pair> = (0..count).map(|at| pair("", &at.to_string())).collect();
-            let taken = spread(&pairs, NonZeroUsize::new(limit));
-            assert_eq!(taken.iter().map(|pair| pair.reply.as_str()).collect::<Vec<_>>().join(" "), expected);
-        };
-        check(6, 0, "0 1 2 3 4 5");
-        check(6, 3, "0 2 4");
-        check(5, 2, "0 2");
-        check(2, 9, "0 1");
-        check(0, 9, "");
     }
 
     #[test]

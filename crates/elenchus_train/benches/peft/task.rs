@@ -9,7 +9,7 @@ use std::{
 
 use candle_core::Device;
 use elenchus_lm::{CandleExecutor, LoraAdapter, Numerics, Precision, TrainableLora, Weights, base_model};
-use elenchus_train::{Example, Lesson, SftConfig, batch, perplexity};
+use elenchus_train::{Example, Lesson, SftConfig, batch, data::Pair, examples, perplexity};
 use serde_json::{Value, json};
 
 use crate::Result;
@@ -98,8 +98,12 @@ impl Task {
     /// What `elenchus train sft FILE` learns from and measures on.
     fn of_training(file: &Path, base: &Base) -> Result<Self> {
         let lesson = Lesson::open(file)?;
-        let (examples, held_out) = lesson.examples(&base.weights.tokenizer()?, &base.weights.chat_template()?)?;
-        Ok(Self { config: lesson.config, examples, held_out, start: lesson.start })
+        let (tokenizer, template) = (base.weights.tokenizer()?, base.weights.chat_template()?);
+        let max_tokens = lesson.config.training.max_tokens;
+        let of = |pairs: &[Pair]| examples(pairs, &lesson.character, &tokenizer, &template, max_tokens);
+        let trained_on = of(&[lesson.split.train, lesson.player_lines].concat())?;
+        let held_out = of(&lesson.split.held_out)?;
+        Ok(Self { config: lesson.config, examples: trained_on, held_out, start: lesson.start })
     }
 
     /// The adapter that a run of this task begins with.

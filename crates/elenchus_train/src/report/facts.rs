@@ -18,6 +18,8 @@ pub(crate) struct Facts {
     pub steps: Vec<Step>,
     /// By step, then by what the player says, in the order of the file.
     pub samples: Vec<(u64, Vec<Sample>)>,
+    /// The base's perplexity over the held-out examples that are measured while the run goes on.
+    pub measured_base: Option<f64>,
     /// Measured at the end.
     pub outcome: Option<Outcome>,
     /// `training.toml`, read and as it was written.
@@ -42,6 +44,12 @@ pub(crate) struct Step {
     pub resident_bytes: Option<f64>,
 }
 
+/// `base.json`: the base over the held-out examples that are measured while the run goes on.
+#[derive(Deserialize)]
+struct Base {
+    perplexity: Option<f64>,
+}
+
 /// `result.json`: base and best adapter over all held-out examples.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(default)]
@@ -63,6 +71,7 @@ pub(crate) fn read(run: &RunFolder) -> Result<Facts> {
         reason: "has no training.toml (hint: name the folder that a run was written to)".to_owned(),
     })?;
     let config = SftConfig::parse(&config_text, "training.toml")?;
+    let base: Option<Base> = json(run, "base.json")?;
     let outcome: Option<Outcome> = json(run, "result.json")?;
     let (steps, cut_steps) = lines::<Step>(run, "metrics.jsonl")?;
     let (samples, cut_samples) = lines::<Sample>(run, "samples.jsonl")?;
@@ -86,6 +95,7 @@ pub(crate) fn read(run: &RunFolder) -> Result<Facts> {
         base: adapter.and_then(|adapter| adapter.base_model_name_or_path),
         steps: steps.into_values().collect(),
         samples: by_step.into_iter().collect(),
+        measured_base: base.and_then(|base| base.perplexity),
         outcome,
         config,
         config_text,
@@ -150,7 +160,7 @@ pub(crate) struct Comparison<'a> {
     pub rows: Vec<(&'a str, &'a str, Option<&'a str>)>,
 }
 
-/// Base and best held-out perplexity.
+/// Base and best held-out perplexity, over the same replies.
 pub(crate) struct Learned {
     pub base: Option<f64>,
     pub best: Option<f64>,
@@ -167,8 +177,12 @@ impl Facts {
         }
         let measured = self.steps.iter().filter_map(|step| Some((step.step, step.held_out_perplexity?)));
         let best = measured.filter(|(_, value)| value.is_finite()).min_by(|a, b| a.1.total_cmp(&b.1));
-        let base = self.outcome.as_ref().and_then(|outcome| outcome.base_perplexity);
-        Learned { base, best: best.map(|best| best.1), best_step: best.map(|best| best.0), is_final: false }
+        Learned {
+            base: self.measured_base,
+            best: best.map(|best| best.1),
+            best_step: best.map(|best| best.0),
+            is_final: false,
+        }
     }
 
     pub(crate) fn last_step(&self) -> u64 {

@@ -108,11 +108,10 @@ fn plots(page: &mut String, facts: &Facts) {
         remark: String::new(),
     };
     let window = (facts.steps.len() / 20).max(5);
-    let learned = facts.learned();
     let measured = series(|step| step.held_out_perplexity);
     let perplexity = Plot {
         dots: true,
-        level: learned.base.map(|base| ("base over all replies", base)),
+        level: facts.measured_base.map(|base| ("base over the same replies", base)),
         remark: format!("measured on {} replies at most", facts.config.training.eval_examples),
         ..plain("Held-out perplexity", "", measured)
     };

@@ -62,12 +62,16 @@ fn a_whole_run_is_told() {
                    {\"step\":10,\"line\":\"Who are <you>?\",\"reply\":\"in between\"}\n\
                    {\"step\":21,\"line\":\"Who are <you>?\",\"reply\":\"<script>Socrates</script>\"}\n";
     let result = r#"{"steps":21,"total_steps":40,"base_perplexity":34.0,"best_step":21,"perplexity":25.5,"tokens":9000,"more":1}"#;
-    let files = [("metrics.jsonl", metrics.as_str()), ("samples.jsonl", samples), ("result.json", result)];
+    let base = r#"{"perplexity":33.25,"tokens":900}"#;
+    let files =
+        [("metrics.jsonl", &*metrics), ("samples.jsonl", samples), ("base.json", base), ("result.json", result)];
     let (html, markdown) = Run::new(&files).reports();
     for text in [
         "<h1>Socrates</h1>",
         "after step 21 of 40",
         "34.00 → 25.50",
+        // The plot's points are of some replies, and so is its base.
+        "base over the same replies 33.25",
         "25.0% lower",
         ">200<",
         "1.50 GB",
@@ -106,6 +110,20 @@ fn a_young_run_says_what_it_does_not_know() {
     check(&step(1, "3.5", ",\"held_out_perplexity\":30.0"), &["30.00"]);
     // A kill cut the last line short.
     check(&(step(1, "3.5", "") + "{\"step\":2,\"lo"), &["after step 1", "One line of metrics.jsonl could not be read"]);
+}
+
+#[test]
+fn while_a_run_goes_on_it_is_held_against_the_base_over_the_same_replies() {
+    let metrics = step(1, "3.5", ",\"held_out_perplexity\":30.0");
+    let check = |base: &str, says: [&str; 2]| {
+        let (html, markdown) = Run::new(&[("metrics.jsonl", &metrics), ("base.json", base)]).reports();
+        assert!(html.contains(says[0]) && markdown.contains(says[1]), "{says:?} in {html}\n{markdown}");
+    };
+    check(r#"{"perplexity":40.0,"tokens":9}"#, ["40.00 → 30.00", "| Change | -25.0% |"]);
+    check(
+        r#"{"perplexity":null,"tokens":0}"#,
+        ["the base was not measured yet", "| Held-out perplexity, so far | 30.00 |"],
+    );
 }
 
 #[test]
