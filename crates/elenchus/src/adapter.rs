@@ -10,7 +10,10 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
 use elenchus_lm::{Linear, LoraAdapter, LoraDiff, Overlap, Precision, base_model, hex};
 
-use crate::model::{self, size};
+use crate::{
+    model::{self, size},
+    output::{note, print},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum AdapterCommand {
@@ -110,25 +113,23 @@ fn inspect(folder: &Path, base: Option<PathBuf>) -> Result<()> {
     let layers: BTreeSet<_> = pairs.keys().map(|(layer, _)| layer).collect();
     let numbers = adapter.num_parameters();
 
-    line("folder", folder.display().to_string());
-    line("hash", hex(&adapter.hash()));
-    line("trained on", trained_on(&config).unwrap_or("not said").to_owned());
-    line("rank", list(&ranks));
+    line("folder", folder.display().to_string())?;
+    line("hash", hex(&adapter.hash()))?;
+    line("trained on", trained_on(&config).unwrap_or("not said").to_owned())?;
+    line("rank", list(&ranks))?;
     let rslora = if config["use_rslora"] == true { ", rank-stabilised" } else { "" };
-    line("alpha", format!("{} (scaling {}{rslora})", config["lora_alpha"], list(&scalings)));
-    line("targets", format!("{} in {} layers", list(&targets), layers.len()));
-    line("numbers", format!("{:.2} M, {} as f32", numbers as f64 / 1e6, size(numbers * size_of::<f32>())));
+    line("alpha", format!("{} (scaling {}{rslora})", config["lora_alpha"], list(&scalings)))?;
+    line("targets", format!("{} in {} layers", list(&targets), layers.len()))?;
+    line("numbers", format!("{:.2} M, {} as f32", numbers as f64 / 1e6, size(numbers * size_of::<f32>())))?;
     let base = match base {
         Some(base) => Some(model::base_or_default(Some(base))?),
         None => base_model::find_default(),
     };
     let Some(base) = base else {
-        line("fits", "not checked: there is no default model yet (hint: --base FILE)".to_owned());
-        return Ok(());
+        return line("fits", "not checked: there is no default model yet (hint: --base FILE)".to_owned());
     };
     adapter.check_fits(model::open(&base)?.config())?;
-    line("fits", base.display().to_string());
-    Ok(())
+    line("fits", base.display().to_string())
 }
 
 fn export(folder: &Path, gguf: &Path, base: Option<PathBuf>, precision: Precision) -> Result<()> {
@@ -141,9 +142,8 @@ fn export(folder: &Path, gguf: &Path, base: Option<PathBuf>, precision: Precisio
     );
     adapter.save_gguf(gguf, model::open(&base)?.config(), precision)?;
     let bytes = fs::metadata(gguf).with_context(|| gguf.display().to_string())?.len();
-    line("written", format!("{}, {}, {precision:?}", gguf.display(), size(bytes as usize)));
-    line("base", base.display().to_string());
-    Ok(())
+    line("written", format!("{}, {}, {precision:?}", gguf.display(), size(bytes as usize)))?;
+    line("base", base.display().to_string())
 }
 
 fn import(gguf: &Path, out: &Path, base: Option<PathBuf>, precision: Precision) -> Result<()> {
@@ -151,9 +151,8 @@ fn import(gguf: &Path, out: &Path, base: Option<PathBuf>, precision: Precision) 
     let adapter = LoraAdapter::open_gguf(gguf, model::open(&base)?.config())?;
     let name = base.file_stem().unwrap_or_default().to_string_lossy();
     adapter.save(out, &name, precision)?;
-    line("written", out.display().to_string());
-    line("hash", hex(&LoraAdapter::open(out)?.hash()));
-    Ok(())
+    line("written", out.display().to_string())?;
+    line("hash", hex(&LoraAdapter::open(out)?.hash()))
 }
 
 fn merge(out: &Path, parts: &[Weighted], precision: Precision) -> Result<()> {
@@ -169,14 +168,13 @@ fn merge(out: &Path, parts: &[Weighted], precision: Precision) -> Result<()> {
     let merged = LoraAdapter::merge(&out.display().to_string(), &weighted)?;
     // Folders and file names of one model differ; shapes were held against each other.
     if bases.len() > 1 {
-        eprintln!("note: the adapters name different base models: {}", list(&bases));
+        note(&format!("note: the adapters name different base models: {}", list(&bases)));
     }
     merged.save(out, bases.first().map_or("", String::as_str), precision)?;
     let ranks: BTreeSet<usize> = merged.pairs().values().map(|pair| pair.rank).collect();
-    line("written", out.display().to_string());
-    line("rank", list(&ranks));
-    line("hash", hex(&LoraAdapter::open(out)?.hash()));
-    Ok(())
+    line("written", out.display().to_string())?;
+    line("rank", list(&ranks))?;
+    line("hash", hex(&LoraAdapter::open(out)?.hash()))
 }
 
 fn diff(first: &Path, second: &Path, json: bool) -> Result<()> {
@@ -196,32 +194,30 @@ fn diff(first: &Path, second: &Path, json: bool) -> Result<()> {
                 .collect::<serde_json::Map<_, _>>(),
             "layers": diff.overlaps.iter().map(with_name).collect::<serde_json::Map<_, _>>(),
         });
-        println!("{report}");
-        return Ok(());
+        return print(&format!("{report}\n"));
     }
-    line("first", first.display().to_string());
-    line("second", second.display().to_string());
+    line("first", first.display().to_string())?;
+    line("second", second.display().to_string())?;
     for (name, only) in [("only first", &diff.only_first), ("only second", &diff.only_second)] {
         for linear in only.iter().map(|(_, linear)| *linear).collect::<BTreeSet<_>>() {
             let layers: BTreeSet<usize> =
                 only.iter().filter(|(_, other)| *other == linear).map(|(layer, _)| *layer).collect();
-            line(name, format!("{linear} in layers {}", list(&layers)));
+            line(name, format!("{linear} in layers {}", list(&layers)))?;
         }
     }
-    println!(
-        "\n{:<12}{:>12}{:>12}{:>14}{:>12}{:>10}",
+    print(&format!(
+        "\n{:<12}{:>12}{:>12}{:>14}{:>12}{:>10}\n",
         "update of", "|first|", "|second|", "|difference|", "relative", "cosine"
-    );
+    ))?;
     let row = |name: &str, overlap: &Overlap| {
         let or_dash = |number: Option<f64>| number.map_or("-".to_owned(), |number| format!("{number:.4}"));
         let (first, second) = (overlap.first.sqrt(), overlap.second.sqrt());
         let (difference, relative, cosine) =
             (overlap.norm_of_difference(), or_dash(overlap.relative()), or_dash(overlap.cosine()));
-        println!("{name:<12}{first:>12.4}{second:>12.4}{difference:>14.4}{relative:>12}{cosine:>10}");
+        print(&format!("{name:<12}{first:>12.4}{second:>12.4}{difference:>14.4}{relative:>12}{cosine:>10}\n"))
     };
-    linears.iter().for_each(|(linear, overlap)| row(linear.hf_name(), overlap));
-    row("all", &diff.total());
-    Ok(())
+    linears.iter().try_for_each(|(linear, overlap)| row(linear.hf_name(), overlap))?;
+    row("all", &diff.total())
 }
 
 fn numbers(overlap: &Overlap) -> serde_json::Value {
@@ -260,8 +256,8 @@ fn same_file(one: &Path, other: &Path) -> bool {
     matches!((one.canonicalize(), other.canonicalize()), (Ok(one), Ok(other)) if one == other)
 }
 
-fn line(name: &str, value: String) {
-    println!("{name:<12}{value}");
+fn line(name: &str, value: String) -> Result<()> {
+    print(&format!("{name:<12}{value}\n"))
 }
 
 fn list<T: std::fmt::Display>(values: &BTreeSet<T>) -> String {

@@ -2,7 +2,6 @@
 
 use std::{
     env, fs,
-    io::{self, Write},
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
@@ -19,7 +18,10 @@ use elenchus_train::{
 };
 use serde::Serialize;
 
-use crate::model;
+use crate::{
+    model,
+    output::{note, print},
+};
 
 /// Where works are downloaded from, if no flag says so.
 const MIRROR: &str = "ELENCHUS_GUTENBERG_MIRROR";
@@ -84,13 +86,11 @@ pub fn run(command: DataCommand) -> Result<()> {
             let filters = training.map_or_else(Filters::default, |config| config.filters);
             let texts = data::read(&files, &speakers, if skip_broken { OnBroken::Skip } else { OnBroken::Stop })?;
             for line in &texts.broken {
-                eprintln!("left out: {line}");
+                note(&format!("left out: {line}"));
             }
             let report = inspect(&files, &texts, character, context, &filters, pairs)?;
             let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
-            // Not `print!`, which panics when nobody reads on, as in `| head`.
-            io::stdout().write_all(text.as_bytes())?;
-            Ok(())
+            print(&text)
         }
         DataCommand::Gutenberg { ids, out, mirror, force } => {
             let mut gutenberg = Gutenberg::default();
@@ -98,11 +98,11 @@ pub fn run(command: DataCommand) -> Result<()> {
             gutenberg.mirror = mirror.or(named).unwrap_or(gutenberg.mirror);
             gutenberg.fetch(&ids, &out, force, |event| match event {
                 GutenbergEvent::Cached(file) => {
-                    eprintln!("{} is there (hint: --force fetches it again)", file.display());
+                    note(&format!("{} is there (hint: --force fetches it again)", file.display()));
                 }
-                GutenbergEvent::Fetched(file, bytes) => eprintln!("{}: {}", file.display(), model::size(bytes)),
+                GutenbergEvent::Fetched(file, bytes) => note(&format!("{}: {}", file.display(), model::size(bytes))),
                 GutenbergEvent::Waiting(wait, reason) => {
-                    eprintln!("{reason}; again in {:.1} s", wait.as_secs_f64());
+                    note(&format!("{reason}; again in {:.1} s", wait.as_secs_f64()));
                 }
             })?;
             Ok(())

@@ -2,11 +2,7 @@
 
 mod voices;
 
-use std::{
-    io::{self, Write},
-    num::NonZeroUsize,
-    path::PathBuf,
-};
+use std::{num::NonZeroUsize, path::PathBuf};
 
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
@@ -16,7 +12,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use self::voices::VoicesArgs;
-use crate::{characters::Characters, voice::Voice};
+use crate::{characters::Characters, output::print, voice::Voice};
 
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
@@ -111,7 +107,5 @@ fn run_perplexity(args: PerplexityArgs) -> Result<()> {
             + &line("perplexity", worn.of_tokens(), base.of_tokens())
             + &line("of its end", worn.of_ends(), base.of_ends())
     };
-    // Not `print!`, which panics when nobody reads on.
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    print(&text)
 }

@@ -2,18 +2,24 @@
 //!
 //! Thin on purpose: arguments in, library calls, messages out. What a game needs is in the libraries.
 
+// They panic where nobody reads on.
+#![warn(clippy::print_stdout, clippy::print_stderr)]
+
 mod adapter;
 mod characters;
 mod data;
 mod eval;
 mod model;
+mod output;
 mod talk;
 mod train;
 mod voice;
 
-use std::process::ExitCode;
+use std::{io::ErrorKind, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+
+use output::{NobodyReads, note};
 
 /// Characters that speak from one small language model, each with a voice of its own.
 #[derive(Debug, Parser)]
@@ -50,7 +56,10 @@ fn main() -> ExitCode {
         Err(message) => {
             // Help and version arrive here too, and are no failure.
             let code = if message.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
-            return message.print().map_or(ExitCode::FAILURE, |()| code);
+            return match message.print() {
+                Err(cause) if cause.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,
+                _ => code,
+            };
         }
     };
     let result = match cli.command {
@@ -63,8 +72,9 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
+        Err(error) if error.is::<NobodyReads>() => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("error: {error:#}");
+            note(&format!("error: {error:#}"));
             ExitCode::FAILURE
         }
     }

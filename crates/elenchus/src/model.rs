@@ -18,6 +18,8 @@ use elenchus_lm::{
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype, tensor::TensorView};
 
+use crate::output::{note, print};
+
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
     /// Fetch the default model into the user's cache, or check the one that is there
@@ -94,10 +96,7 @@ type BuildExecutor = fn(&Arc<Weights>, Numerics) -> elenchus_lm::Result<Box<dyn 
 pub fn run(command: ModelCommand) -> Result<()> {
     match command {
         ModelCommand::Fetch => fetch(),
-        ModelCommand::List => {
-            list();
-            Ok(())
-        }
+        ModelCommand::List => list(),
         ModelCommand::Inspect { base } => inspect(&base_or_default(base)?),
         ModelCommand::Tokenize { base, texts_file, special, out } => {
             let markup = if special { Markup::AsControl } else { Markup::AsText };
@@ -147,7 +146,7 @@ fn fetch_with_bar() -> Result<PathBuf> {
             bar.set_style(style("{msg} {bar:30} {bytes} of {total_bytes}, {eta} left"));
             bar.set_message("Fetching the model, once:");
             if bar.is_hidden() {
-                eprintln!("Fetching the model, once: {}", base_model::DEFAULT_FILE);
+                note(&format!("Fetching the model, once: {}", base_model::DEFAULT_FILE));
             }
             bar
         });
@@ -176,27 +175,27 @@ fn style(template: &str) -> ProgressStyle {
 fn fetch() -> Result<()> {
     let path = fetch_with_bar()?;
     base_model::verify_default(&path)?;
-    println!("{}", path.display());
-    Ok(())
+    print(&format!("{}\n", path.display()))
 }
 
-fn list() {
+fn list() -> Result<()> {
     let default = base_model::find_default();
     for folder in base_model::folders() {
         let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
         let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_gguf(path)).collect();
         files.sort();
-        println!("{}{}", folder.display(), if files.is_empty() { ": none" } else { ":" });
+        print(&format!("{}{}\n", folder.display(), if files.is_empty() { ": none" } else { ":" }))?;
         for file in files {
             let bytes = fs::metadata(&file).map_or(0, |metadata| metadata.len() as usize);
             let name = file.file_name().unwrap_or_default().to_string_lossy();
             let mark = if Some(&file) == default.as_ref() { "  (default)" } else { "" };
-            println!("  {name}  {}{mark}", size(bytes));
+            print(&format!("  {name}  {}{mark}\n", size(bytes)))?;
         }
     }
     if default.is_none() {
-        println!("The default model is not there yet: `elenchus model fetch` gets it.");
+        print("The default model is not there yet: `elenchus model fetch` gets it.\n")?;
     }
+    Ok(())
 }
 
 fn is_gguf(path: &Path) -> bool {
@@ -206,23 +205,23 @@ fn is_gguf(path: &Path) -> bool {
 fn inspect(path: &Path) -> Result<()> {
     let weights = open(path)?;
     let (config, tokenizer) = (weights.config(), weights.tokenizer()?);
-    let line = |name: &str, value: String| println!("{name:<14}{value}");
-    line("file", path.display().to_string());
-    line("sha256", weights.sha256());
-    line("architecture", format!("{:?}", config.architecture));
-    line("layers", config.num_layers.to_string());
-    line("hidden", format!("{} (feed-forward {})", config.hidden_size, config.intermediate_size));
-    line("heads", format!("{} (keys and values {}), {} wide", config.num_heads, config.num_kv_heads, config.head_dim));
-    line("rotary", format!("base {}, {:?}", config.rope_theta, config.rope_layout));
+    let line = |name: &str, value: String| print(&format!("{name:<14}{value}\n"));
+    line("file", path.display().to_string())?;
+    line("sha256", weights.sha256())?;
+    line("architecture", format!("{:?}", config.architecture))?;
+    line("layers", config.num_layers.to_string())?;
+    line("hidden", format!("{} (feed-forward {})", config.hidden_size, config.intermediate_size))?;
+    line("heads", format!("{} (keys and values {}), {} wide", config.num_heads, config.num_kv_heads, config.head_dim))?;
+    line("rotary", format!("base {}, {:?}", config.rope_theta, config.rope_layout))?;
     let window = config.sliding_window.map_or(String::new(), |window| format!(", each sees {window}"));
-    line("context", format!("{} tokens{window}", config.max_positions));
-    line("vocabulary", format!("{} tokens, begin {:?}", tokenizer.vocab_size(), tokenizer.bos()));
+    line("context", format!("{} tokens{window}", config.max_positions))?;
+    line("vocabulary", format!("{} tokens, begin {:?}", tokenizer.vocab_size(), tokenizer.bos()))?;
 
     let (mut total, mut kinds) = (0, BTreeMap::<String, (usize, usize, usize)>::new());
     for name in tensor_names(config.num_layers) {
         let tensor = weights.tensor(name)?;
         if name == TensorName::Output && std::ptr::eq(tensor.bytes, weights.tensor(TensorName::TokenEmbedding)?.bytes) {
-            line("head", "tied to the embedding".to_owned());
+            line("head", "tied to the embedding".to_owned())?;
             continue;
         }
         let kind = kinds.entry(format!("{:?}", tensor.dtype)).or_default();
@@ -232,17 +231,16 @@ fn inspect(path: &Path) -> Result<()> {
         kind.2 += tensor.bytes.len();
     }
     for (kind, (tensors, numbers, bytes)) in kinds {
-        line("blocks", format!("{kind}: {tensors} tensors, {:.1} M numbers, {}", numbers as f64 / 1e6, size(bytes)));
+        line("blocks", format!("{kind}: {tensors} tensors, {:.1} M numbers, {}", numbers as f64 / 1e6, size(bytes)))?;
     }
     let per_token = config.num_layers * 2 * config.kv_dim() * size_of::<f32>();
-    line("memory", format!("weights {}, each token of a conversation {}", size(total), size(per_token)));
+    line("memory", format!("weights {}, each token of a conversation {}", size(total), size(per_token)))?;
 
     let message = |role, content: &str| Message { role, content: content.to_owned() };
     let messages = [message(Role::System, "PERSONA"), message(Role::User, "LINE")];
     let ids = weights.chat_template()?.encode(&tokenizer, &messages, true)?;
     let shown: String = ids.iter().map(|&id| shown(&tokenizer, id)).collect();
-    line("chat template", format!("{shown:?}"));
-    Ok(())
+    line("chat template", format!("{shown:?}"))
 }
 
 /// A token's text; a control token's number.

@@ -18,7 +18,11 @@ use elenchus_lm::{ComputeDevice, Numerics, Weights};
 use elenchus_train::{Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport, train};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use crate::{model, voice::Voice};
+use crate::{
+    model,
+    output::{note, say},
+    voice::Voice,
+};
 
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
@@ -67,18 +71,18 @@ pub fn run(command: TrainCommand) -> Result<()> {
     let TrainCommand::Sft { config: file, out, base, base_numerics, device } = command;
     let Lesson { config, text, character_file, character, read, broken, filtered, mut split, player_lines, start } =
         Lesson::open(&file)?;
-    broken.iter().for_each(|line| eprintln!("left out: {line}"));
-    println!("{read} pairs of {}, {} fit to learn from:", character.name, filtered.kept);
+    broken.iter().for_each(|line| note(&format!("left out: {line}")));
+    say(&format!("{read} pairs of {}, {} fit to learn from:\n", character.name, filtered.kept));
     let what = match config.held_out_fraction {
         Some(share) => format!("the last {:.0}%", share * 100.0),
         None => config.held_out_works.join(", "),
     };
-    println!("{} are trained on, {} of {what} measured on", split.train.len(), split.held_out.len());
+    say(&format!("{} are trained on, {} of {what} measured on\n", split.train.len(), split.held_out.len()));
     // Named, because a work that was to be excluded and is misspelt would be learned unseen.
     let works: BTreeSet<&str> = split.train.iter().map(|pair| pair.work.as_str()).collect();
-    println!("learned from: {}", works.into_iter().collect::<Vec<_>>().join(", "));
+    say(&format!("learned from: {}\n", works.into_iter().collect::<Vec<_>>().join(", ")));
     if !player_lines.is_empty() {
-        println!("{} lines as a player says them are trained on as well", player_lines.len());
+        say(&format!("{} lines as a player says them are trained on as well\n", player_lines.len()));
         split.train.extend(player_lines);
     }
 
@@ -103,7 +107,7 @@ pub fn run(command: TrainCommand) -> Result<()> {
     screen.bar.finish_and_clear();
     match outcome? {
         SftOutcome::Stopped(step) => {
-            println!("stopped behind step {step}; the same command goes on from there");
+            say(&format!("stopped behind step {step}; the same command goes on from there\n"));
         }
         SftOutcome::Finished(adapter, result) => {
             // With these the folder is a whole character, as `adapters/` holds them.
@@ -112,8 +116,12 @@ pub fn run(command: TrainCommand) -> Result<()> {
             run.write("adapter/training.toml", text.as_bytes())?;
             let report = run.file("REPORT.md");
             run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?;
-            println!("{}", summary(&result));
-            println!("the adapter is in {}, the report in {}", adapter.display(), run.file("REPORT.html").display());
+            say(&format!("{}\n", summary(&result)));
+            say(&format!(
+                "the adapter is in {}, the report in {}\n",
+                adapter.display(),
+                run.file("REPORT.html").display()
+            ));
         }
     }
     Ok(())
@@ -136,7 +144,7 @@ fn interrupts() -> Result<Arc<AtomicBool>> {
             // What a process says that Ctrl-C ended.
             std::process::exit(130);
         }
-        eprintln!("\nfinishing this step; Ctrl-C again ends at once, back to the last checkpoint");
+        note("\nfinishing this step; Ctrl-C again ends at once, back to the last checkpoint");
     })
     .context("Ctrl-C cannot be heard")?;
     Ok(should_stop)
@@ -200,7 +208,7 @@ impl Screen {
     }
 
     fn line(&self, text: &str) {
-        self.bar.suspend(|| eprintln!("{text}"));
+        self.bar.suspend(|| note(text));
     }
 }
 

@@ -7,7 +7,7 @@ use elenchus_dialogue::Character;
 use elenchus_lm::{CandleExecutor, ChatTemplate, ComputeDevice, Numerics, Tokenizer, Weights};
 use elenchus_train::{Example, data::Pair, examples};
 
-use crate::model;
+use crate::{model, output::note};
 
 /// A base model and what it takes to prompt it.
 pub struct Voice {
@@ -21,7 +21,7 @@ impl Voice {
     pub fn open(base: Option<PathBuf>, numerics: Numerics, device: ComputeDevice) -> Result<Self> {
         let weights = model::open(&model::base_or_default(base)?)?;
         let executor = CandleExecutor::new(&weights, &device.open()?, numerics)?;
-        eprintln!("base weights: {} in memory", model::size(executor.weight_bytes()));
+        note(&format!("base weights: {} in memory", model::size(executor.weight_bytes())));
         Ok(Self { tokenizer: weights.tokenizer()?, template: weights.chat_template()?, executor, weights })
     }
 
@@ -29,7 +29,7 @@ impl Voice {
         let examples = examples(pairs, character, &self.tokenizer, &self.template, max_tokens)?;
         if examples.len() < pairs.len() {
             let left_out = pairs.len() - examples.len();
-            eprintln!("left out: {left_out} pairs whose prompt alone has {max_tokens} tokens or more");
+            note(&format!("left out: {left_out} pairs whose prompt alone has {max_tokens} tokens or more"));
         }
         if examples.is_empty() {
             bail!("no pair fits {max_tokens} tokens (hint: raise the limit)");

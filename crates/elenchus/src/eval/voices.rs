@@ -3,7 +3,6 @@
 //! conversation, which is what one would do without training.
 
 use std::{
-    io::{self, Write},
     num::NonZeroUsize,
     path::{Path, PathBuf},
 };
@@ -16,7 +15,11 @@ use elenchus_train::{Example, Lesson, Perplexity, data::Pair, example, perplexit
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
-use crate::{characters::Characters, voice::Voice};
+use crate::{
+    characters::Characters,
+    output::{note, print},
+    voice::Voice,
+};
 
 #[derive(Debug, Args)]
 pub struct VoicesArgs {
@@ -107,7 +110,7 @@ pub fn run(args: VoicesArgs) -> Result<()> {
             .with_style(ProgressStyle::with_template("{msg:<16} {wide_bar} {pos}/{len}  {eta} left")?)
             .with_message(id.clone());
         // Where no terminal shows the bar, a line says how far it is.
-        eprintln!("{id}: {} replies under {} adapters and none", bare.len(), loras.len());
+        note(&format!("{id}: {} replies under {} adapters and none", bare.len(), loras.len()));
         let ways = loras.iter().map(|lora| (Some(lora), &bare)).chain([(None, &bare), (None, &shown)]);
         let mut measures = Vec::new();
         for (column, (lora, examples)) in ways.enumerate() {
@@ -122,9 +125,7 @@ pub fn run(args: VoicesArgs) -> Result<()> {
     let own_is_best = voices.iter().filter(|row| row.own_is_best).count();
     let table = Table { columns, voices, left_out, own_is_best };
     let text = if args.json { serde_json::to_string(&table)? + "\n" } else { shown_table(&table) };
-    // Not `print!`, which panics when nobody reads on.
-    io::stdout().write_all(text.as_bytes())?;
-    Ok(())
+    print(&text)
 }
 
 /// Which characters have an adapter and what it learned from, and why the others are left out.

@@ -1,9 +1,10 @@
 //! How a conversation looks: names in bold, words as they come, broken between words.
 
-use std::io::{self, Write};
-
+use anyhow::Result;
 use console::{Style, Term};
 use serde::Serialize;
+
+use crate::output::{print, say};
 
 /// What a finished reply is to a program that reads it.
 #[derive(Debug, Serialize)]
@@ -54,7 +55,7 @@ impl Screen {
     /// Asks for a line.
     pub fn prompt(&self) {
         if let Self::Text(Page { typed: true, .. }) = self {
-            show(&format!("{} ", name("You >")));
+            say(&format!("{} ", name("You >")));
         }
     }
 
@@ -76,7 +77,7 @@ impl Screen {
     pub fn begin(&mut self, speaker: &str) {
         if let Self::Text(page) = self {
             let label = format!("{speaker} > ");
-            show(&format!("{} ", name(label.trim_end())));
+            say(&format!("{} ", name(label.trim_end())));
             page.wrap.begin(label.chars().count());
         }
     }
@@ -84,7 +85,7 @@ impl Screen {
     /// More of what is said.
     pub fn words(&mut self, text: &str) {
         if let Self::Text(page) = self {
-            show(&page.wrap.push(text));
+            say(&page.wrap.push(text));
         }
     }
 
@@ -93,7 +94,7 @@ impl Screen {
         if let Self::Text(page) = self {
             let rest = page.wrap.finish();
             let remark = if remark.is_empty() { String::new() } else { format!(" {}", dim(remark)) };
-            show(&format!("{rest}{remark}\n"));
+            say(&format!("{rest}{remark}\n"));
         }
     }
 
@@ -101,28 +102,21 @@ impl Screen {
     pub fn note(&self, text: &str) {
         if let Self::Text(page) = self {
             let mut wrap = Wrap::new(page.wrap.width);
-            show(&format!("{}\n", dim(&format!("{}{}", wrap.push(text), wrap.finish()))));
+            say(&format!("{}\n", dim(&format!("{}{}", wrap.push(text), wrap.finish()))));
         }
     }
 
     /// An empty line, so that the shell's prompt stands alone after the terminal's `^C` or `^D`.
     pub fn leave(&self) {
         if let Self::Text(Page { typed: true, .. }) = self {
-            show("\n");
+            say("\n");
         }
     }
 }
 
 /// Prints one reply as JSON.
-pub fn show_json(reply: &JsonReply) -> serde_json::Result<()> {
-    show(&format!("{}\n", serde_json::to_string(reply)?));
-    Ok(())
-}
-
-fn show(text: &str) {
-    // Where nobody reads any more (a closed pipe) there is nobody to tell.
-    let mut out = io::stdout().lock();
-    let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+pub fn show_json(reply: &JsonReply) -> Result<()> {
+    print(&format!("{}\n", serde_json::to_string(reply)?))
 }
 
 fn name(text: &str) -> String {

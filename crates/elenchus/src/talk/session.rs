@@ -338,7 +338,7 @@ fn on_finished(
             tokens_per_s: report.tokens_per_second,
         };
         if let Err(error) = show_json(&reply) {
-            session.fail(error.into(), &mut exit);
+            session.fail(error, &mut exit);
         }
     }
 }
