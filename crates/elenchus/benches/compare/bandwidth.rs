@@ -11,7 +11,7 @@ use crate::turns::median;
 const BYTES: usize = 512 << 20;
 const PASSES: usize = 7;
 
-/// Bytes a second that so many threads read together from huge pages, where the system gives them: the median of a few passes.
+/// Bytes a second that so many threads read together, from huge pages where there are any: a few passes' median.
 pub fn read_bandwidth(threads: usize) -> Result<f64> {
     let mut buffer = MmapMut::map_anon(BYTES)?;
     // A system without huge pages says so here, and is measured as it is.

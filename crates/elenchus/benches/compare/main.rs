@@ -88,7 +88,8 @@ fn main() -> Result<()> {
     env::set_current_dir(ROOT)?;
     let tasks = if args.only.is_empty() { Task::value_variants() } else { &args.only[..] };
     let turns = if args.quick { 1 } else { args.turns.max(1) };
-    let reply = if args.quick { 16 } else { 48 };
+    // Tokens of one stream's reply, and of one of several.
+    let (reply, short_reply) = if args.quick { (16, 8) } else { (64, 48) };
 
     let material = Material::prepare()?;
     for file in [File::Source, File::Requantised] {
@@ -99,14 +100,14 @@ fn main() -> Result<()> {
         let mut sides = Sides::new(&material, threads);
         for task in tasks {
             match task {
-                Task::Decode => speed::decode(&mut sides, &mut report, turns)?,
+                Task::Decode => speed::decode(&mut sides, &mut report, turns, reply)?,
                 Task::Prefill => speed::prefill(&mut sides, &mut report, turns)?,
-                Task::Eight => speed::eight(&mut sides, &mut report, turns, reply)?,
-                Task::Lora => speed::lora(&mut sides, &mut report, turns)?,
+                Task::Eight => speed::eight(&mut sides, &mut report, turns, short_reply)?,
+                Task::Lora => speed::lora(&mut sides, &mut report, turns, reply)?,
                 Task::FirstToken => speed::first_token(&mut sides, &mut report, turns)?,
                 Task::Memory => memory::memory(&sides, &mut report)?,
                 Task::Quality => quality::quality(&mut sides, &mut report, args.quick)?,
-                Task::Server => programs::server(&mut sides, &mut report, turns.min(3), reply)?,
+                Task::Server => programs::server(&mut sides, &mut report, turns.min(3), short_reply)?,
                 Task::LlamaBench => programs::llama_bench(&sides, &mut report, turns)?,
             }
         }

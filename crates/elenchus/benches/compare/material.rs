@@ -23,7 +23,7 @@ pub const ALL_LINEAR: usize = VOICES;
 const RANK: usize = 16;
 const EMBEDDING: &str = "token_embd.weight";
 const HEAD: &str = "output.weight";
-/// The character whose first token is waited for, and what the player says: 30 tokens.
+/// The character whose first token is waited for, and what the player says, of which so many tokens are heard.
 const CHARACTER: &str = "socrates";
 const LINE: &str = "Tell me, my friend, what did you and the others speak about yesterday evening in the market, \
                     and did anybody there know what courage really is, or only pretend to know it and go home?";
@@ -100,7 +100,7 @@ impl Material {
         }
     }
 
-    /// Bytes of weights that a token reads: all matrices and norms, of an embedding that is not the head too one row only.
+    /// Bytes of weights that a token reads: all but an embedding that is not the head too, of which it reads a row.
     pub fn bytes_per_token(&self, file: File) -> Result<usize> {
         let gguf = Gguf::open(self.path(file))?;
         let has_head = gguf.tensor(HEAD).is_some();

@@ -153,8 +153,8 @@ impl Server {
 
     fn complete(&self, prompt: &[u32], voice: usize, reply: usize) -> Result<()> {
         let body = json!({
-            "prompt": prompt, "n_predict": reply, "ignore_eos": true, "id_slot": voice, "samplers": ["top_k"], "top_k": 1,
-            "lora": [{"id": voice, "scale": 1.0}],
+            "prompt": prompt, "n_predict": reply, "ignore_eos": true, "samplers": ["top_k"], "top_k": 1,
+            "id_slot": voice, "lora": [{"id": voice, "scale": 1.0}],
         });
         let request = self.client.post(format!("{}/completion", self.address));
         let answer = request.header("Content-Type", "application/json").body(body.to_string()).send()?;

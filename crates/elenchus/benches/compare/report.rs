@@ -56,7 +56,7 @@ impl Report {
     /// A figure that stands for itself; `note` says more of it.
     pub fn figure(&mut self, label: &str, value: f64, unit: &str, note: &str) {
         let gap = if note.is_empty() { "" } else { "   " };
-        println!("  {label:<58} {} {unit}{gap}{note}", number(value));
+        println!("  {label:<60} {} {unit}{gap}{note}", number(value));
         self.entries.push(json!({
             "task": self.task, "threads": self.threads, "label": label, "value": value, "unit": unit, "note": note,
         }));
@@ -65,10 +65,10 @@ impl Report {
     /// A figure that is held against a gate, or only reported.
     pub fn result(&mut self, label: &str, value: f64, unit: &str, gate: Option<Gate>) {
         let words = gate.map_or("reported".into(), |gate| gate.words(value));
-        println!("  {label:<58} {} {unit}   {words}", number(value));
+        println!("  {label:<60} {} {unit}   {words}", number(value));
         if gate.is_some() {
             let threads = threads_text(self.threads);
-            self.gated.push(format!("{:<28} {threads:<9}  {label:<58} {} {unit}   {words}", self.task, number(value)));
+            self.gated.push(format!("{:<30} {threads:<9}  {label:<60} {} {unit}   {words}", self.task, number(value)));
         }
         self.entries.push(json!({
             "task": self.task, "threads": self.threads, "label": label, "value": value, "unit": unit,
@@ -99,7 +99,7 @@ fn number(value: f64) -> String {
         100.0.. => 0,
         10.0.. => 1,
         0.1.. => 2,
-        _ => 5,
+        _ => 4,
     };
     format!("{value:9.decimals$}")
 }

@@ -12,14 +12,17 @@ use crate::{
 };
 
 const PROMPT: usize = 128;
-const REPLY: usize = 64;
+/// What a voice has read where only its reply counts.
+const SHORT_PROMPT: usize = 32;
+/// Turns of which one takes many seconds.
+const LONG_TURNS: usize = 3;
 
 /// One stream.
-pub fn decode(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Result<()> {
-    report.task(&format!("decode {REPLY} after {PROMPT}"), sides.threads);
+pub fn decode(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: usize) -> Result<()> {
+    report.task(&format!("decode {reply} after {PROMPT}"), sides.threads);
     let material = sides.material;
     let order = |turn| {
-        json!({"do": "decode", "prompts": [material.ids(turn, 0, PROMPT)], "replies": [material.ids(turn, 1, REPLY)],
+        json!({"do": "decode", "prompts": [material.ids(turn, 0, PROMPT)], "replies": [material.ids(turn, 1, reply)],
             "adapters": [null]})
     };
     let kinds = [Ours(Source), LlamaCpp(Requantised), LlamaCpp(Source), Ours(Requantised), OpenVino];
@@ -29,7 +32,7 @@ pub fn decode(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Resul
     let wall = (before + after) / 2.0;
     report.figure("this machine reads", wall / 1e9, "GB/s", &format!("{:.1}, {:.1}", before / 1e9, after / 1e9));
     for times in &times {
-        let speed = REPLY as f64 / times.median();
+        let speed = reply as f64 / times.median();
         let note = match times.kind {
             Ours(file) | LlamaCpp(file) => {
                 let rate = speed * material.bytes_per_token(file)? as f64;
@@ -67,12 +70,13 @@ pub fn prefill(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Resu
     Ok(())
 }
 
-/// Eight conversations, each with an adapter of its own: ours in one batch.
+/// Eight conversations, each with an adapter of its own: ours in one batch; llama.cpp's in one that wears a single adapter,
+/// or whole replies in sequence, the adapter changed between.
 pub fn eight(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: usize) -> Result<()> {
     let material = sides.material;
     let order = |what: &'static str, adapters: [usize; VOICES]| {
         move |turn: u64| {
-            let prompts: Vec<_> = (0..VOICES as u64).map(|voice| material.ids(turn, voice, 32)).collect();
+            let prompts: Vec<_> = (0..VOICES as u64).map(|voice| material.ids(turn, voice, SHORT_PROMPT)).collect();
             let replies: Vec<_> = (0..VOICES as u64).map(|voice| material.ids(turn, 100 + voice, reply)).collect();
             json!({"do": what, "prompts": prompts, "replies": replies, "adapters": adapters})
         }
@@ -80,11 +84,11 @@ pub fn eight(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: us
     let each = std::array::from_fn(|voice| voice);
     let contestants = || {
         [
-            Contestant::new(Ours(Source), order("decode", each)).labelled("eight adapters in one batch"),
-            Contestant::new(LlamaCpp(Requantised), order("one_after_another", each)).labelled("one after another"),
-            Contestant::new(LlamaCpp(Requantised), order("decode", [0; VOICES])).labelled("one adapter, one batch"),
-            Contestant::new(LlamaCpp(Source), order("one_after_another", each)).labelled("one after another"),
-            Contestant::new(LlamaCpp(Source), order("decode", [0; VOICES])).labelled("one adapter, one batch"),
+            Contestant::new(Ours(Source), order("decode", each)).labelled("eight adapters"),
+            Contestant::new(LlamaCpp(Requantised), order("one_after_another", each)).labelled("in sequence"),
+            Contestant::new(LlamaCpp(Requantised), order("decode", [0; VOICES])).labelled("one adapter"),
+            Contestant::new(LlamaCpp(Source), order("one_after_another", each)).labelled("in sequence"),
+            Contestant::new(LlamaCpp(Source), order("decode", [0; VOICES])).labelled("one adapter"),
         ]
     };
 
@@ -98,22 +102,22 @@ pub fn eight(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: us
     ratio(report, ours, after_q4_1, None);
     ratio(report, ours, together_q4_1, None);
 
-    report.task("eight voices, 32 read first", sides.threads);
+    report.task(&format!("eight voices, {SHORT_PROMPT} read first"), sides.threads);
     let [ours, after, ..] = contestants().map(Contestant::with_prompts);
-    let times = in_turns(sides, turns.min(3), &[ours, after])?;
+    let times = in_turns(sides, turns.min(LONG_TURNS), &[ours, after])?;
     speeds(report, &times, VOICES * reply);
     ratio(report, &times[0], &times[1], None);
     Ok(())
 }
 
 /// What a LoRA costs one stream.
-pub fn lora(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Result<()> {
+pub fn lora(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: usize) -> Result<()> {
     report.task("a LoRA's cost, decode", sides.threads);
     let material = sides.material;
     let order = |adapter: Option<usize>| {
         move |turn| {
-            json!({"do": "decode", "prompts": [material.ids(turn, 0, 32)], "replies": [material.ids(turn, 1, REPLY)],
-                "adapters": [adapter]})
+            json!({"do": "decode", "prompts": [material.ids(turn, 0, SHORT_PROMPT)],
+                "replies": [material.ids(turn, 1, reply)], "adapters": [adapter]})
         }
     };
     let of = |kind: Kind| {
@@ -125,7 +129,7 @@ pub fn lora(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Result<
     };
     for (kind, gate) in [(Ours(Source), Some(Gate::AtMost(8.0))), (LlamaCpp(Requantised), None)] {
         let times = in_turns(sides, turns, &of(kind))?;
-        speeds(report, &times, REPLY);
+        speeds(report, &times, reply);
         let [none, narrow, wide] = &times[..] else { unreachable!("three took turns") };
         let cost = |times: &Times| (1.0 - times.faster_than(none)) * 100.0;
         report.result(&format!("{kind}: cost of q, v"), cost(narrow), "%", gate);
@@ -134,29 +138,34 @@ pub fn lora(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Result<
     Ok(())
 }
 
-/// A character whose persona was read before the player spoke, against one that reads it now.
+/// A character that had read everything before the player spoke, against one that reads it now: a persona, and one with
+/// a conversation behind it.
 pub fn first_token(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Result<()> {
-    report.task("first token", sides.threads);
     let material = sides.material;
-    println!("  a persona of {} tokens, a player's line of {}", material.persona.len(), material.line.len());
-    let of = |kind: Kind| {
-        [true, false].map(|warm| {
-            let order = move |_| {
-                json!({"do": "first_token", "persona": material.persona, "line": material.line, "adapter": 0, "warm": warm})
-            };
-            Contestant::new(kind, order).labelled(if warm { "warm" } else { "cold" })
-        })
-    };
-    let [kept, cold] = of(LlamaCpp(Requantised));
-    let [warm, fresh] = of(Ours(Source));
-    let times = in_turns(sides, turns, &[warm, kept, fresh, cold])?;
-    for times in &times {
-        report.figure(&times.label, times.median() * 1e3, "ms", "");
+    let line = &material.line;
+    for (history, gate) in [(0, Some(Gate::AtMost(0.25))), (256, None)] {
+        let read = material.persona.len() + history;
+        report.task(&format!("first token, {} after {read}", line.len()), sides.threads);
+        let of = |kind: Kind| {
+            [true, false].map(|warm| {
+                let order = move |turn| {
+                    let persona = [&material.persona[..], &material.ids(turn, 0, history)].concat();
+                    json!({"do": "first_token", "persona": persona, "line": line, "adapter": 0, "warm": warm})
+                };
+                Contestant::new(kind, order).labelled(if warm { "warm" } else { "cold" })
+            })
+        };
+        let [kept, cold] = of(LlamaCpp(Requantised));
+        let [warm, fresh] = of(Ours(Source));
+        let times = in_turns(sides, turns, &[warm, kept, fresh, cold])?;
+        for times in &times {
+            report.figure(&times.label, times.median() * 1e3, "ms", "");
+        }
+        let [warm, kept, fresh, cold] = &times[..] else { unreachable!("four took turns") };
+        report.result("ours: warm / cold", fresh.faster_than(warm), "x", gate);
+        report.result("llama.cpp: warm / cold", cold.faster_than(kept), "x", None);
+        ratio(report, warm, kept, None);
     }
-    let [warm, kept, fresh, cold] = &times[..] else { unreachable!("four took turns") };
-    report.result("ours: warm / cold", fresh.faster_than(warm), "x", Some(Gate::AtMost(0.25)));
-    report.result("llama.cpp: warm / cold", cold.faster_than(kept), "x", None);
-    ratio(report, warm, kept, None);
     Ok(())
 }
 
