@@ -57,6 +57,15 @@ impl Matrix {
         Ok((y, Shape::from((rows, out_features))))
     }
 
+    /// [`Self::backward`] on plain CPU storage.
+    pub fn backward_host(&self, grad: &CpuStorage, layout: &Layout) -> Result<CpuStorage> {
+        let (rows, out_features) = layout.shape().dims2()?;
+        let dense = self.dense()?;
+        let (weight, weight_layout) = dense.storage_and_layout();
+        let Storage::Cpu(weight) = &*weight else { bail!("the weight is not on the CPU") };
+        grad.matmul(weight, (1, rows, dense.dim(1)?, out_features), layout, weight_layout)
+    }
+
     /// The gradient by `x` of [`Self::forward`]: `grad` `(rows, out_features)` to `(rows, in_features)`.
     pub fn backward(&self, grad: &Tensor) -> Result<Tensor> {
         grad.matmul(&self.dense()?)

@@ -22,7 +22,8 @@ use crate::{
     kv_cache::PageLayout,
 };
 
-pub use train::{Activations, LoraDropout, PackedSequences, TrainableLora, TrainablePair};
+pub use ops::Activations;
+pub use train::{LoraDropout, PackedSequences, TrainableLora, TrainablePair};
 
 /// How base weights take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

@@ -5,13 +5,15 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
-use candle_core::{CpuStorage, CustomOp2, Layout, Shape, Storage, Tensor, Var, backend::BackendStorage};
+use candle_core::{Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
     CandleExecutor,
-    ops::{DropoutMask, Projection, Rotation, causal_attention, rms_norm, swiglu, token_logprobs, with_host},
+    ops::{
+        Activations, Block, CausalAttention, DropoutMask, Projection, Rotation, Variables, rms_norm, token_logprobs,
+    },
 };
 use crate::{
     Error, Linear, LoraAdapter, LoraPair, ModelConfig, Result,
@@ -123,18 +125,6 @@ pub struct PackedSequences<'a> {
     pub lengths: &'a [usize],
 }
 
-/// What is kept of a forward pass for the gradient.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Activations {
-    /// Nothing: there will be no gradient.
-    Drop,
-    /// Each linear's input and output: the fastest.
-    #[default]
-    Keep,
-    /// Each block's input alone; the backward pass computes the block again (gradient checkpointing).
-    Recompute,
-}
-
 impl CandleExecutor {
     /// Hidden states before the head of every token, `(tokens, hidden_size)`; differentiable by the variables of `lora`
     /// unless activations are dropped. Sequences see their own tokens and the common prefix.
@@ -151,6 +141,7 @@ impl CandleExecutor {
         let positions = self.positions(batch)?;
         let rotation = Arc::new(Rotation::new(&self.config, &positions, &self.device)?);
         let orders = RowOrders::new(self)?;
+        let attention = CausalAttention::new(&self.config, batch.prefix, batch.lengths);
         let mut x = self.embedding.embed(&Tensor::new(batch.tokens, &self.device)?)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let mut vars = Vec::new();
@@ -167,26 +158,21 @@ impl CandleExecutor {
                     dropout: mask,
                 }
             });
-            let mut adapted = Vec::with_capacity(vars.len());
-            for (linear, a, b) in vars {
+            let variables = vars.into_iter().map(|(linear, a, b)| {
                 let b = orders.apply(&b, linear)?;
-                adapted.push(match activations {
+                Ok(match activations {
                     Activations::Drop => (linear, a.detach(), b.detach()),
                     _ => (linear, a, b),
-                });
-            }
+                })
+            });
             let block = Block {
                 projections,
                 attention_norm: layer.attention_norm.clone(),
                 ffn_norm: layer.ffn_norm.clone(),
-                config: self.config.clone(),
-                prefix: batch.prefix,
-                lengths: batch.lengths.to_vec(),
+                eps: self.config.rms_norm_eps,
+                attention: attention.clone(),
             };
-            x = match activations {
-                Activations::Recompute => recomputed(block, &x, adapted)?,
-                _ => block.run(&x, &adapted)?,
-            };
+            x = block.apply(&x, &variables.collect::<Result<Vec<Variables>>>()?, activations)?;
         }
         Ok(rms_norm(&x, &self.output_norm, self.config.rms_norm_eps)?)
     }
@@ -215,112 +201,6 @@ impl CandleExecutor {
     /// Log-probability of `targets[i]` given the hidden state `hidden[i]`, (positions). With `gradient`, differentiable.
     pub fn token_logprobs(&self, hidden: &Tensor, targets: &[u32], gradient: bool) -> Result<Tensor> {
         Ok(token_logprobs(hidden, &self.output, targets, gradient)?)
-    }
-}
-
-/// One block of the model, made ready for a pass.
-struct Block {
-    /// In the order of [`Linear::ALL`].
-    projections: [Projection; 7],
-    attention_norm: Tensor,
-    ffn_norm: Tensor,
-    config: ModelConfig,
-    prefix: usize,
-    lengths: Vec<usize>,
-}
-
-/// A linear's A and B, rows in the base's order.
-type Adapted = (Linear, Tensor, Tensor);
-
-impl Block {
-    fn run(&self, x: &Tensor, adapted: &[Adapted]) -> candle_core::Result<Tensor> {
-        let linear = |x: &Tensor, linear: Linear, residual: Option<&Tensor>| {
-            let lora = adapted.iter().find(|(adapted, ..)| *adapted == linear).map(|(_, a, b)| (a, b));
-            self.projections[linear as usize].clone().apply(x, lora, residual)
-        };
-        let eps = self.config.rms_norm_eps;
-        let h = rms_norm(x, &self.attention_norm, eps)?;
-        let (q, k, v) = (linear(&h, Linear::Q, None)?, linear(&h, Linear::K, None)?, linear(&h, Linear::V, None)?);
-        let attended = causal_attention(&q, &k, &v, &self.config, self.prefix, &self.lengths)?;
-        let x = linear(&attended, Linear::O, Some(x))?;
-        let h = rms_norm(&x, &self.ffn_norm, eps)?;
-        let inner = swiglu(&linear(&h, Linear::Gate, None)?, &linear(&h, Linear::Up, None)?)?;
-        linear(&inner, Linear::Down, Some(&x))
-    }
-}
-
-/// A block whose backward pass computes it again. All variables enter as one flat tensor, since an op has few inputs.
-struct Recomputed {
-    block: Block,
-    output: Tensor,
-    /// The linears and the shapes of A and B, in the order in which they lie in the flat tensor.
-    shapes: Vec<(Linear, (usize, usize), (usize, usize))>,
-}
-
-fn recomputed(block: Block, x: &Tensor, adapted: Vec<Adapted>) -> candle_core::Result<Tensor> {
-    let detached: Vec<Adapted> = adapted.iter().map(|(linear, a, b)| (*linear, a.detach(), b.detach())).collect();
-    let output = block.run(&x.detach(), &detached)?;
-    if adapted.is_empty() && !x.track_op() {
-        return Ok(output);
-    }
-    let shapes = adapted.iter().map(|(linear, a, b)| Ok((*linear, a.dims2()?, b.dims2()?)));
-    let shapes = shapes.collect::<candle_core::Result<_>>()?;
-    let flat = adapted.iter().flat_map(|(_, a, b)| [a, b]).map(Tensor::flatten_all);
-    let mut flat = flat.collect::<candle_core::Result<Vec<Tensor>>>()?;
-    if flat.is_empty() {
-        flat.push(Tensor::zeros(1, x.dtype(), x.device())?);
-    }
-    x.apply_op2(&Tensor::cat(&flat, 0)?, Recomputed { block, output, shapes })
-}
-
-impl CustomOp2 for Recomputed {
-    fn name(&self) -> &'static str {
-        "recomputed-block"
-    }
-
-    fn cpu_fwd(
-        &self,
-        _: &CpuStorage,
-        _: &Layout,
-        _: &CpuStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(CpuStorage, Shape)> {
-        let values = with_host(&self.output, <[f32]>::to_vec)?;
-        Ok((CpuStorage::F32(values), self.output.shape().clone()))
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &candle_core::CudaStorage,
-        _: &Layout,
-        _: &candle_core::CudaStorage,
-        _: &Layout,
-    ) -> candle_core::Result<(candle_core::CudaStorage, Shape)> {
-        let (storage, layout) = self.output.storage_and_layout();
-        match &*storage {
-            Storage::Cuda(storage) => Ok((storage.try_clone(layout)?, self.output.shape().clone())),
-            _ => candle_core::bail!("a block's output is not on the GPU"),
-        }
-    }
-
-    fn bwd(
-        &self,
-        x: &Tensor,
-        flat: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> candle_core::Result<(Option<Tensor>, Option<Tensor>)> {
-        let (x, flat) = (Var::from_tensor(&x.detach())?, Var::from_tensor(&flat.detach())?);
-        let mut start = 0;
-        let mut part = |shape: (usize, usize)| {
-            start += shape.0 * shape.1;
-            flat.narrow(0, start - shape.0 * shape.1, shape.0 * shape.1)?.reshape(shape)
-        };
-        let adapted = self.shapes.iter().map(|(linear, a, b)| Ok((*linear, part(*a)?, part(*b)?)));
-        let adapted = adapted.collect::<candle_core::Result<Vec<Adapted>>>()?;
-        let y = self.block.run(x.as_tensor(), &adapted)?;
-        let mut grads = (y * grad)?.sum_all()?.backward()?;
-        Ok((grads.remove(&x), grads.remove(&flat)))
     }
 }
 

@@ -16,8 +16,9 @@ use super::{
 };
 use crate::ModelConfig;
 
+/// Which rows see which, and in how many heads.
 #[derive(Clone)]
-struct CausalAttention {
+pub(crate) struct CausalAttention {
     num_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
@@ -32,33 +33,10 @@ struct Span {
     rows: Range<usize>,
 }
 
-/// `q` `(rows, num_heads * head_dim)`, `k` and `v` `(rows, num_kv_heads * head_dim)`: first `prefix` rows that every sequence
-/// begins with, then the rest of each sequence with the given lengths. Returns `(rows, num_heads * head_dim)`.
-pub(crate) fn causal_attention(
-    q: &Tensor,
-    k: &Tensor,
-    v: &Tensor,
-    config: &ModelConfig,
-    prefix: usize,
-    lengths: &[usize],
-) -> Result<Tensor> {
-    let mut end = prefix;
-    let rests = lengths.iter().map(|length| {
-        end += length;
-        Span { prefix, rows: end - length..end }
-    });
-    let spans = std::iter::once(Span { prefix: 0, rows: 0..prefix }).chain(rests);
-    let op = CausalAttention {
-        num_heads: config.num_heads,
-        num_kv_heads: config.num_kv_heads,
-        head_dim: config.head_dim,
-        sliding_window: config.sliding_window,
-        spans: spans.filter(|span| !span.rows.is_empty()).collect(),
-    };
-    if end != q.dim(0)? {
-        bail!("causal attention: a prefix of {prefix} and lengths sum to {end}, but there are {} rows", q.dim(0)?)
-    }
-    if q.device().is_cpu() { q.apply_op3(k, v, op) } else { composed(q, k, v, &op) }
+/// `q` `(rows, num_heads * head_dim)`, `k` and `v` `(rows, num_kv_heads * head_dim)` to `(rows, num_heads * head_dim)`.
+pub(super) fn causal_attention(q: &Tensor, k: &Tensor, v: &Tensor, op: &CausalAttention) -> Result<Tensor> {
+    op.check(q.dim(0)?)?;
+    if q.device().is_cpu() { q.apply_op3(k, v, op.clone()) } else { composed(q, k, v, op) }
 }
 
 fn composed(q: &Tensor, k: &Tensor, v: &Tensor, op: &CausalAttention) -> Result<Tensor> {
@@ -106,6 +84,72 @@ impl Span {
 }
 
 impl CausalAttention {
+    /// First `prefix` rows that every sequence begins with, then the rest of each sequence with the given lengths.
+    pub fn new(config: &ModelConfig, prefix: usize, lengths: &[usize]) -> Self {
+        let mut end = prefix;
+        let rests = lengths.iter().map(|length| {
+            end += length;
+            Span { prefix, rows: end - length..end }
+        });
+        let spans = std::iter::once(Span { prefix: 0, rows: 0..prefix }).chain(rests);
+        Self {
+            num_heads: config.num_heads,
+            num_kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            sliding_window: config.sliding_window,
+            spans: spans.filter(|span| !span.rows.is_empty()).collect(),
+        }
+    }
+
+    fn check(&self, rows: usize) -> Result<()> {
+        let end = self.spans.last().map_or(0, |span| span.rows.end);
+        if end != rows {
+            bail!("causal attention: prefix and lengths sum to {end}, but there are {rows} rows")
+        }
+        Ok(())
+    }
+
+    /// [`causal_attention`] of rows in memory.
+    pub fn attend(&self, q: &[f32], k: &[f32], v: &[f32]) -> Result<Vec<f32>> {
+        self.check(q.len() / self.q_width())?;
+        let tasks = self.tasks();
+        let run =
+            |&(span, kv_head): &(&Span, usize)| Arch::new().dispatch(HeadForward { op: self, span, kv_head, q, k, v });
+        let parts: Vec<Vec<f32>> = tasks.par_iter().map(run).collect();
+        let mut y = vec![0f32; q.len()];
+        for ((span, kv_head), part) in tasks.into_iter().zip(&parts) {
+            let heads = part.chunks_exact(span.rows.len() * self.head_dim);
+            for (head, part) in self.group(kv_head).zip(heads) {
+                add(part, &mut y, span.rows.clone(), self.q_width(), self.column(head));
+            }
+        }
+        Ok(y)
+    }
+
+    /// Its gradients by `q`, `k` and `v`, end to end.
+    pub fn gradients(&self, q: &[f32], k: &[f32], v: &[f32], grad: &[f32]) -> Vec<f32> {
+        let tasks = self.tasks();
+        let run = |&(span, kv_head): &(&Span, usize)| {
+            let forward = HeadForward { op: self, span, kv_head, q, k, v };
+            Arch::new().dispatch(HeadBackward { forward, grad })
+        };
+        let parts: Vec<Gradients> = tasks.par_iter().map(run).collect();
+        let mut all = vec![0f32; q.len() + k.len() + v.len()];
+        let (d_q, rest) = all.split_at_mut(q.len());
+        let (d_k, d_v) = rest.split_at_mut(k.len());
+        // Span by span, so that a shared prefix sums its gradients in the same order every time.
+        for ((span, kv_head), part) in tasks.into_iter().zip(&parts) {
+            let heads = part.q.chunks_exact(span.rows.len() * self.head_dim);
+            for (head, part) in self.group(kv_head).zip(heads) {
+                add(part, d_q, span.rows.clone(), self.q_width(), self.column(head));
+            }
+            let rows = || (0..span.prefix).chain(span.rows.clone());
+            add(&part.k, d_k, rows(), self.kv_width(), self.column(kv_head));
+            add(&part.v, d_v, rows(), self.kv_width(), self.column(kv_head));
+        }
+        all
+    }
+
     /// The positions that a span's row sees, counted from its own.
     #[inline(always)]
     fn seen(&self, span: &Span, row: usize) -> Range<usize> {
@@ -216,18 +260,7 @@ impl CustomOp3 for CausalAttention {
         v: &CpuStorage,
         v_l: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (q, k, v) = (host(q, q_l)?, host(k, k_l)?, host(v, v_l)?);
-        let tasks = self.tasks();
-        let run =
-            |&(span, kv_head): &(&Span, usize)| Arch::new().dispatch(HeadForward { op: self, span, kv_head, q, k, v });
-        let parts: Vec<Vec<f32>> = tasks.par_iter().map(run).collect();
-        let mut y = vec![0f32; q.len()];
-        for ((span, kv_head), part) in tasks.into_iter().zip(&parts) {
-            let heads = part.chunks_exact(span.rows.len() * self.head_dim);
-            for (head, part) in self.group(kv_head).zip(heads) {
-                add(part, &mut y, span.rows.clone(), self.q_width(), self.column(head));
-            }
-        }
+        let y = self.attend(host(q, q_l)?, host(k, k_l)?, host(v, v_l)?)?;
         Ok((CpuStorage::F32(y), q_l.shape().clone()))
     }
 
@@ -327,29 +360,8 @@ impl CustomOp3 for CausalAttentionBackward<'_> {
         v: &CpuStorage,
         v_l: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let op = self.forward;
         let (q, k, v) = (host(q, q_l)?, host(k, k_l)?, host(v, v_l)?);
-        let tasks = op.tasks();
-        let parts = super::with_host(self.grad, |grad| {
-            let run = |&(span, kv_head): &(&Span, usize)| {
-                let forward = HeadForward { op, span, kv_head, q, k, v };
-                Arch::new().dispatch(HeadBackward { forward, grad })
-            };
-            tasks.par_iter().map(run).collect::<Vec<Gradients>>()
-        })?;
-        let mut all = vec![0f32; q.len() + k.len() + v.len()];
-        let (d_q, rest) = all.split_at_mut(q.len());
-        let (d_k, d_v) = rest.split_at_mut(k.len());
-        // Span by span, so that a shared prefix sums its gradients in the same order every time.
-        for ((span, kv_head), part) in tasks.into_iter().zip(&parts) {
-            let heads = part.q.chunks_exact(span.rows.len() * op.head_dim);
-            for (head, part) in op.group(kv_head).zip(heads) {
-                add(part, d_q, span.rows.clone(), op.q_width(), op.column(head));
-            }
-            let rows = || (0..span.prefix).chain(span.rows.clone());
-            add(&part.k, d_k, rows(), op.kv_width(), op.column(kv_head));
-            add(&part.v, d_v, rows(), op.kv_width(), op.column(kv_head));
-        }
+        let all = super::with_host(self.grad, |grad| self.forward.gradients(q, k, v, grad))?;
         let shape = Shape::from(all.len());
         Ok((CpuStorage::F32(all), shape))
     }
@@ -454,7 +466,8 @@ mod tests {
             let (q, kv) = ([9, config.q_dim()], [9, config.kv_dim()]);
             let inputs = [random(1, &q), random(2, &kv), random(3, &kv)];
             let attend = |inputs: &[Tensor], prefix, lengths: &[usize]| {
-                causal_attention(&inputs[0], &inputs[1], &inputs[2], &config, prefix, lengths).unwrap()
+                let op = CausalAttention::new(&config, prefix, lengths);
+                causal_attention(&inputs[0], &inputs[1], &inputs[2], &op).unwrap()
             };
             for (prefix, lengths) in [(0, [7, 2].as_slice()), (3, &[4, 2]), (8, &[1])] {
                 check_gradient(&inputs, |inputs| attend(inputs, prefix, lengths));
@@ -485,18 +498,10 @@ mod tests {
             let config = ModelConfig { sliding_window, ..tiny() };
             let (q, kv) = ([150, config.q_dim()], [150, config.kv_dim()]);
             let (q, k, v) = (random(1, &q), random(2, &kv), random(3, &kv));
-            let op = CausalAttention {
-                num_heads: config.num_heads,
-                num_kv_heads: config.num_kv_heads,
-                head_dim: config.head_dim,
-                sliding_window: config.sliding_window,
-                spans: [(0, 0..33), (33, 33..34), (33, 34..140), (33, 140..150)]
-                    .map(|(prefix, rows)| Span { prefix, rows })
-                    .to_vec(),
-            };
-            let fused = causal_attention(&q, &k, &v, &config, 33, &[1, 106, 10]).unwrap();
+            let op = CausalAttention::new(&config, 33, &[1, 106, 10]);
+            let fused = causal_attention(&q, &k, &v, &op).unwrap();
             assert!(distance(&fused, &composed(&q, &k, &v, &op).unwrap()) < 2e-6);
-            assert!(causal_attention(&q, &k, &v, &config, 33, &[1]).is_err());
+            assert!(causal_attention(&q, &k, &v, &CausalAttention::new(&config, 33, &[1])).is_err());
         }
     }
 
@@ -507,7 +512,7 @@ mod tests {
         let large = |seed, width| (random(seed, &[20, width]) * 100.0).unwrap();
         let (q, k) = (large(1, config.q_dim()), large(2, config.kv_dim()));
         let ones = Tensor::ones((20, config.kv_dim()), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-        let y = causal_attention(&q, &k, &ones, &config, 5, &[15]).unwrap();
+        let y = causal_attention(&q, &k, &ones, &CausalAttention::new(&config, 5, &[15])).unwrap();
         assert!(distance(&y, &y.ones_like().unwrap()) < 1e-5);
     }
 }

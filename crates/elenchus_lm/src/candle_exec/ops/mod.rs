@@ -4,17 +4,21 @@
 //! in any batch. They are compiled for every instruction set and picked at run time (`pulp`), without unsafe code here.
 
 mod attention;
+mod block;
 mod causal_attention;
 mod lora;
 mod projection;
 mod rms_norm;
 mod rope;
+mod rows;
 mod swiglu;
 mod tile;
 mod token_logprobs;
 
 pub(crate) use attention::{Sequence, cached_attention};
-pub(crate) use causal_attention::causal_attention;
+pub use block::Activations;
+pub(crate) use block::{Block, Variables};
+pub(crate) use causal_attention::CausalAttention;
 pub(crate) use lora::{LoraSegment, PreparedPair, add_lora};
 pub(crate) use projection::{DropoutMask, Projection};
 pub(crate) use rms_norm::rms_norm;

@@ -1,12 +1,9 @@
-//! A linear of the frozen base with all that follows it in a block: the adapter's update, the rotation of q and k, the
-//! residual sum. One op for all, so that training keeps a linear's input and its final output and nothing between.
+//! A linear of the frozen base with all that follows it in a block: the adapter's update and its dropout, and the rotation of
+//! q and k.
 
 use std::sync::Arc;
 
-use candle_core::{
-    CpuStorage, CustomOp1, CustomOp2, CustomOp3, InplaceOp2, Layout, Result, Shape, Tensor, backend::BackendStorage,
-    bail,
-};
+use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
 use pulp::Arch;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -14,12 +11,12 @@ use rayon::prelude::*;
 
 use super::{
     super::matrix::Matrix,
-    host,
     rope::{Rotation, rope, rotate, unrotate},
     row_chunks,
+    rows::Rows,
 };
 
-/// `rotate(x W^T + scaling dropout(x) A^T B^T) + residual`, each part but the first where it is given.
+/// `rotate(x W^T + scaling dropout(x) A^T B^T)`, each part but the first where it is given.
 #[derive(Clone)]
 pub(crate) struct Projection {
     pub weight: Arc<Matrix>,
@@ -29,24 +26,11 @@ pub(crate) struct Projection {
 }
 
 impl Projection {
-    /// `x` `(rows, in_features)` to `(rows, out_features)`, differentiable by `x`, by A `(rank, in_features)` and B
-    /// `(out_features, rank)`, and by the residual `(rows, out_features)`.
-    pub fn apply(self, x: &Tensor, lora: Option<(&Tensor, &Tensor)>, residual: Option<&Tensor>) -> Result<Tensor> {
-        if !x.device().is_cpu() {
-            return self.composed(x, lora, residual);
-        }
-        match (lora, residual) {
-            (None, None) => x.apply_op1(Plain(self)),
-            (None, Some(residual)) => x.apply_op2(residual, WithResidual(self)),
-            (Some((a, b)), None) => x.apply_op3(a, b, WithLora(self)),
-            // Four inputs are more than an op can have.
-            (Some((a, b)), Some(residual)) => residual + x.apply_op3(a, b, WithLora(self))?,
-        }
-    }
-
-    fn composed(self, x: &Tensor, lora: Option<(&Tensor, &Tensor)>, residual: Option<&Tensor>) -> Result<Tensor> {
+    /// `x` `(rows, in_features)` to `(rows, out_features)`, composed of tensor operations: differentiable by `x`, by A
+    /// `(rank, in_features)` and B `(out_features, rank)`, and by the residual `(rows, out_features)`.
+    pub fn composed(&self, x: &Tensor, lora: Option<(&Tensor, &Tensor)>, residual: Option<&Tensor>) -> Result<Tensor> {
         let y = match &*self.weight {
-            Matrix::Blocks(_) => x.apply_op1(Plain(Self { rotation: None, ..self.clone() }))?,
+            Matrix::Blocks(_) => x.apply_op1(Frozen(self.weight.clone()))?,
             _ => x.matmul(&self.weight.dense()?.t()?)?,
         };
         let y = match lora {
@@ -66,169 +50,119 @@ impl Projection {
         residual.map_or(Ok(y.clone()), |residual| residual + &y)
     }
 
-    /// The base's part.
-    fn base(&self, x: &CpuStorage, x_l: &Layout) -> Result<Vec<f32>> {
-        match self.weight.forward_host(x, x_l)?.0 {
-            CpuStorage::F32(y) => Ok(y),
-            other => bail!("projection: expected f32, got {:?}", other.dtype()),
-        }
-    }
-
-    fn finish(&self, mut y: Vec<f32>, x_l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let rows = x_l.dims()[0];
+    /// The same of rows in memory, without the residual; and `dropout(x) A^T`, which the gradients need.
+    pub fn forward(&self, x: &Rows, lora: Option<&LoraPart<'_>>) -> Result<(Rows, Option<Rows>)> {
+        let rows = x.rows();
+        let mut y = Rows::from_storage(self.weight.forward_host(x.storage(), x.layout())?.0, rows)?;
+        let inner = match lora {
+            Some(lora) => {
+                let inner = match &self.dropout {
+                    Some(mask) => mask.applied(x)?.times(lora.values, &lora.a.transpose(0, 1)?)?,
+                    None => x.times(lora.values, &lora.a.transpose(0, 1)?)?,
+                };
+                let update = inner.times(lora.values, &lora.b.transpose(0, 1)?)?;
+                add_scaled(y.values_mut()?, self.scaling, update.values()?);
+                Some(inner)
+            }
+            None => None,
+        };
         if let Some(rotation) = &self.rotation {
-            rotate(&mut y, rows, rotation)?;
+            rotate(y.values_mut()?, rows, rotation)?;
         }
-        let shape = Shape::from((rows, y.len() / rows));
-        Ok((CpuStorage::F32(y), shape))
+        Ok((y, inner))
     }
 
-    /// The gradient before the rotation.
-    fn unrotated(&self, grad: &Tensor) -> Result<Tensor> {
-        let grad = grad.contiguous()?;
-        self.rotation.as_ref().map_or(Ok(grad.clone()), |rotation| unrotate(&grad, rotation))
-    }
-
-    /// The gradient by `x` through the base, where somebody asks for it.
-    fn base_gradient(&self, x: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        x.track_op().then(|| self.weight.backward(grad)).transpose()
+    /// The gradients, given that of the output: by `x`, where it `is_wanted`, and by A and B, which go to their places in
+    /// `d_values`. `x` and `inner` are what [`Self::forward`] was given and gave; both are there where the linear is adapted.
+    ///
+    /// With `g` the gradient before the rotation, `d` what dropout left of `x`, `u = d A^T`, `du = scaling g B`:
+    /// `dA = du^T d`, `dB = scaling g^T u`, `dx = g W + dropout(du A)`.
+    pub fn backward(
+        &self,
+        adapted: Option<Adapted<'_>>,
+        mut grad: Rows,
+        d_values: &mut [f32],
+        is_wanted: bool,
+    ) -> Result<Option<Rows>> {
+        let rows = grad.rows();
+        if let Some(rotation) = &self.rotation {
+            unrotate(grad.values_mut()?, rows, rotation)?;
+        }
+        let mut d_x = match is_wanted {
+            true => Some(Rows::from_storage(self.weight.backward_host(grad.storage(), grad.layout())?, rows)?),
+            false => None,
+        };
+        let Some(Adapted { lora, x, inner }) = adapted else { return Ok(d_x) };
+        let mut d_inner = grad.times(lora.values, &lora.b)?;
+        scale(d_inner.values_mut()?, self.scaling);
+        let mut d_b = grad.transposed_times(inner)?;
+        scale(d_b.values_mut()?, self.scaling);
+        let d_a = match &self.dropout {
+            Some(mask) => d_inner.transposed_times(&mask.applied(x)?)?,
+            None => d_inner.transposed_times(x)?,
+        };
+        for (layout, gradient) in [(&lora.a, d_a), (&lora.b, d_b)] {
+            d_values[layout.start_offset()..][..layout.shape().elem_count()].copy_from_slice(gradient.values()?);
+        }
+        if let Some(d_x) = &mut d_x {
+            let mut update = d_inner.times(lora.values, &lora.a)?;
+            if let Some(mask) = &self.dropout {
+                mask.apply(update.values_mut()?, rows);
+            }
+            add_scaled(d_x.values_mut()?, 1.0, update.values()?);
+        }
+        Ok(d_x)
     }
 }
 
-struct Plain(Projection);
+/// A linear's A `(rank, in_features)` and B `(out_features, rank)` within all that a block learns.
+pub(crate) struct LoraPart<'a> {
+    pub values: &'a CpuStorage,
+    pub a: Layout,
+    pub b: Layout,
+}
 
-impl CustomOp1 for Plain {
+/// A linear's A and B, its input, and [`Projection::forward`]'s second result.
+pub(crate) struct Adapted<'a> {
+    pub lora: &'a LoraPart<'a>,
+    pub x: &'a Rows,
+    pub inner: &'a Rows,
+}
+
+/// A product with blocks as a file holds them, differentiable by its input.
+struct Frozen(Arc<Matrix>);
+
+impl CustomOp1 for Frozen {
     fn name(&self) -> &'static str {
-        "projection"
+        "frozen-linear"
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, x_l: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.0.finish(self.0.base(x, x_l)?, x_l)
+        self.0.forward_host(x, x_l)
     }
 
     fn cuda_fwd(&self, x: &candle_core::CudaStorage, x_l: &Layout) -> Result<(candle_core::CudaStorage, Shape)> {
-        match &*self.0.weight {
+        match &*self.0 {
             Matrix::Blocks(blocks) => blocks.cuda_fwd(x, x_l),
             _ => bail!("a dense product on a GPU is candle's own"),
         }
     }
 
-    fn bwd(&self, x: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
-        self.0.base_gradient(x, &self.0.unrotated(grad)?)
-    }
-}
-
-struct WithResidual(Projection);
-
-impl CustomOp2 for WithResidual {
-    fn name(&self) -> &'static str {
-        "projection-residual"
-    }
-
-    fn cpu_fwd(&self, x: &CpuStorage, x_l: &Layout, r: &CpuStorage, r_l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (mut y, shape) = self.0.finish(self.0.base(x, x_l)?, x_l)?;
-        let CpuStorage::F32(sums) = &mut y else { bail!("projection: expected f32") };
-        add_scaled(sums, 1.0, host(r, r_l)?);
-        Ok((y, shape))
-    }
-
-    fn bwd(&self, x: &Tensor, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        Ok((self.0.base_gradient(x, &self.0.unrotated(grad)?)?, Some(grad.clone())))
-    }
-}
-
-struct WithLora(Projection);
-
-impl CustomOp3 for WithLora {
-    fn name(&self) -> &'static str {
-        "projection-lora"
-    }
-
-    fn cpu_fwd(
-        &self,
-        x: &CpuStorage,
-        x_l: &Layout,
-        a: &CpuStorage,
-        a_l: &Layout,
-        b: &CpuStorage,
-        b_l: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let (rows, in_features) = x_l.shape().dims2()?;
-        let (out_features, rank) = b_l.shape().dims2()?;
-        let mut y = self.0.base(x, x_l)?;
-        let a_t = a_l.transpose(0, 1)?;
-        let hidden = match &self.0.dropout {
-            Some(mask) => {
-                let mut dropped = host(x, x_l)?.to_vec();
-                mask.apply(&mut dropped, rows);
-                let layout = Layout::contiguous((rows, in_features));
-                CpuStorage::F32(dropped).matmul(a, (1, rows, rank, in_features), &layout, &a_t)?
-            }
-            None => x.matmul(a, (1, rows, rank, in_features), x_l, &a_t)?,
-        };
-        let layout = Layout::contiguous((rows, rank));
-        let update = hidden.matmul(b, (1, rows, out_features, rank), &layout, &b_l.transpose(0, 1)?)?;
-        add_scaled(&mut y, self.0.scaling, update.as_slice()?);
-        self.0.finish(y, x_l)
-    }
-
-    /// With `g` the gradient before the rotation, `d` what dropout left of `x`, `u = d A^T`, `du = scaling g B`:
-    /// `dA = du^T d`, `dB = scaling g^T u`, `dx = g W + dropout(du A)`.
-    fn bwd(
-        &self,
-        x: &Tensor,
-        a: &Tensor,
-        b: &Tensor,
-        _: &Tensor,
-        grad: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let d_x = |grad: &Tensor| self.0.base_gradient(x, grad);
-        let (scaling, grad) = (f64::from(self.0.scaling), self.0.unrotated(grad)?);
-        let (d_x, x, a, b) = (d_x(&grad)?, x.detach(), a.detach(), b.detach());
-        let dropped = match &self.0.dropout {
-            Some(mask) => {
-                let dropped = x.copy()?;
-                dropped.inplace_op1(mask)?;
-                dropped
-            }
-            None => x,
-        };
-        let d_hidden = (grad.matmul(&b)? * scaling)?;
-        let d_a = d_hidden.t()?.matmul(&dropped)?;
-        let d_b = (grad.t()?.matmul(&dropped.matmul(&a.t()?)?)? * scaling)?;
-        if let Some(d_x) = &d_x {
-            let update = d_hidden.matmul(&a)?;
-            if let Some(mask) = &self.0.dropout {
-                update.inplace_op1(mask)?;
-            }
-            d_x.inplace_op2(&update, &Add)?;
-        }
-        Ok((d_x, Some(d_a), Some(d_b)))
-    }
-}
-
-/// `y += x` in place.
-struct Add;
-
-impl InplaceOp2 for Add {
-    fn name(&self) -> &'static str {
-        "add"
-    }
-
-    fn cpu_fwd(&self, y: &mut CpuStorage, y_l: &Layout, x: &CpuStorage, x_l: &Layout) -> Result<()> {
-        let (CpuStorage::F32(y), Some((start, end))) = (y, y_l.contiguous_offsets()) else {
-            bail!("add: expected contiguous f32, got {y_l:?}")
-        };
-        add_scaled(&mut y[start..end], 1.0, host(x, x_l)?);
-        Ok(())
+    fn bwd(&self, _: &Tensor, _: &Tensor, grad: &Tensor) -> Result<Option<Tensor>> {
+        Ok(Some(self.0.backward(&grad.contiguous()?)?))
     }
 }
 
 /// `y += scale x`.
-fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
+pub(super) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
     let run = |(y, x): (&mut [f32], &[f32])| Arch::new().dispatch(|| super::attention::add_scaled(y, scale, x));
     let chunk = row_chunks(y.len(), 1);
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(run);
+}
+
+/// `y *= scale`: few numbers, as a LoRA's rank is small.
+fn scale(y: &mut [f32], scale: f32) {
+    y.iter_mut().for_each(|y| *y *= scale);
 }
 
 /// Which inputs of a linear are left out: a function of a seed and of row and column, so that nothing of it is kept
@@ -262,25 +196,18 @@ impl DropoutMask {
         });
     }
 
+    /// What it leaves of some rows.
+    fn applied(&self, x: &Rows) -> Result<Rows> {
+        let mut values = x.values()?.to_vec();
+        self.apply(&mut values, x.rows());
+        Rows::new(values, x.rows())
+    }
+
     /// The factors for a tensor like `x`.
     fn tensor(&self, x: &Tensor) -> Result<Tensor> {
         let mut factors = vec![1.0; x.elem_count()];
         self.apply(&mut factors, x.dim(0)?);
         Tensor::from_vec(factors, x.shape(), x.device())
-    }
-}
-
-impl candle_core::InplaceOp1 for DropoutMask {
-    fn name(&self) -> &'static str {
-        "dropout"
-    }
-
-    fn cpu_fwd(&self, values: &mut CpuStorage, layout: &Layout) -> Result<()> {
-        let (CpuStorage::F32(values), Some((start, end))) = (values, layout.contiguous_offsets()) else {
-            bail!("dropout: expected contiguous f32, got {layout:?}")
-        };
-        self.apply(&mut values[start..end], layout.dims()[0]);
-        Ok(())
     }
 }
 
@@ -292,40 +219,6 @@ mod tests {
     };
 
     use super::{super::tests::*, *};
-    use crate::{ModelConfig, config::tests::tiny};
-
-    fn projection(weight: Matrix) -> Projection {
-        Projection { weight: Arc::new(weight), rotation: None, scaling: 0.7, dropout: None }
-    }
-
-    /// Every combination of parts, against finite differences and against plain tensor operations.
-    #[test]
-    fn every_gradient_equals_finite_differences_and_fused_equals_composed() {
-        let config = ModelConfig { head_dim: 6, ..tiny() };
-        let rotation = Arc::new(Rotation::new(&config, &[0, 3, 50], &Device::Cpu).unwrap());
-        let (x, a, b) = (random(1, &[3, 10]), random(2, &[4, 10]), random(3, &[12, 4]));
-        let residual = random(4, &[3, 12]);
-        for parts in 0..16 {
-            let given = |bit: usize| parts & bit > 0;
-            let projection = Projection {
-                rotation: given(1).then(|| rotation.clone()),
-                dropout: given(2).then(|| DropoutMask::new(0.3, 5)),
-                ..projection(Matrix::Dense(random(5, &[12, 10])))
-            };
-            let mut inputs = vec![x.clone()];
-            inputs.extend(given(4).then(|| [a.clone(), b.clone()]).into_iter().flatten());
-            inputs.extend(given(8).then(|| residual.clone()));
-            let run = |inputs: &[Tensor]| {
-                let lora = given(4).then(|| (&inputs[1], &inputs[2]));
-                let residual = given(8).then(|| &inputs[inputs.len() - 1]);
-                let fused = projection.clone().apply(&inputs[0], lora, residual).unwrap();
-                let composed = projection.clone().composed(&inputs[0], lora, residual).unwrap();
-                assert!(distance(&fused, &composed) < 1e-4, "parts {parts:04b}");
-                fused
-            };
-            check_gradient(&inputs, run);
-        }
-    }
 
     /// The forward rounds activations to eight bits, so differences are coarse; the backward multiplies by the exact
     /// dequantised weight, whatever the block type.
@@ -344,12 +237,20 @@ mod tests {
 
     fn check_base(weight: Matrix, dense: &Tensor, tolerance: f32, name: &str) {
         let x = candle_core::Var::from_tensor(&random(2, &[3, 256])).unwrap();
-        let y = projection(weight).apply(x.as_tensor(), None, None).unwrap();
+        let projection = Projection { weight: Arc::new(weight), rotation: None, scaling: 0.0, dropout: None };
+        let y = projection.composed(x.as_tensor(), None, None).unwrap();
         assert!(distance(&y, &x.matmul(&dense.t().unwrap()).unwrap()) < tolerance, "{name} forward");
         let weighing = random(3, &[3, 6]);
-        let grads = (y * &weighing).unwrap().sum_all().unwrap().backward().unwrap();
+        let grads = (&y * &weighing).unwrap().sum_all().unwrap().backward().unwrap();
         let expected = weighing.matmul(dense).unwrap();
         assert!(distance(grads.get(&x).unwrap(), &expected) < 1e-4, "{name} backward");
+        // Of rows in memory the very same.
+        let rows = |x: &Tensor| Rows::new(x.flatten_all().unwrap().to_vec1().unwrap(), 3).unwrap();
+        let (in_memory, _) = projection.forward(&rows(&x), None).unwrap();
+        assert_eq!(in_memory.values().unwrap(), y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), "{name}");
+        let back = projection.backward(None, rows(&weighing), &mut [], true).unwrap().unwrap();
+        let back = Tensor::from_vec(back.into_values().unwrap(), (3, 256), &Device::Cpu).unwrap();
+        assert!(distance(&back, &expected) < 1e-4, "{name} backward in memory");
     }
 
     #[test]

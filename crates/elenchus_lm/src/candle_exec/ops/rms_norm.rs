@@ -26,12 +26,7 @@ impl CustomOp2 for RmsNorm {
     }
 
     fn cpu_fwd(&self, x: &CpuStorage, x_l: &Layout, w: &CpuStorage, w_l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (x, weight) = (host(x, x_l)?, host(w, w_l)?);
-        let mut y = vec![0f32; x.len()];
-        let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
-        let run = |(x, y): (&[f32], &mut [f32])| Arch::new().dispatch(|| forward(x, weight, self.eps, y));
-        x.par_chunks(chunk).zip(y.par_chunks_mut(chunk)).for_each(run);
-        Ok((CpuStorage::F32(y), x_l.shape().clone()))
+        Ok((CpuStorage::F32(normalised(host(x, x_l)?, host(w, w_l)?, self.eps)), x_l.shape().clone()))
     }
 
     fn bwd(&self, x: &Tensor, weight: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -59,13 +54,26 @@ impl CustomOp3 for RmsNormBackward {
         grad: &CpuStorage,
         grad_l: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (x, weight, grad) = (host(x, x_l)?, host(w, w_l)?, host(grad, grad_l)?);
-        let mut dx = vec![0f32; x.len()];
-        let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
-        let parts = x.par_chunks(chunk).zip(grad.par_chunks(chunk)).zip(dx.par_chunks_mut(chunk));
-        parts.for_each(|((x, grad), dx)| Arch::new().dispatch(|| backward(x, weight, grad, self.eps, dx)));
+        let mut dx = vec![0f32; x_l.shape().elem_count()];
+        add_gradient(host(x, x_l)?, host(w, w_l)?, host(grad, grad_l)?, self.eps, &mut dx);
         Ok((CpuStorage::F32(dx), x_l.shape().clone()))
     }
+}
+
+/// [`rms_norm`] of rows in memory.
+pub(super) fn normalised(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
+    let mut y = vec![0f32; x.len()];
+    let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
+    let run = |(x, y): (&[f32], &mut [f32])| Arch::new().dispatch(|| forward(x, weight, eps, y));
+    x.par_chunks(chunk).zip(y.par_chunks_mut(chunk)).for_each(run);
+    y
+}
+
+/// Adds its gradient by `x` to `dx`.
+pub(super) fn add_gradient(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32]) {
+    let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
+    let parts = x.par_chunks(chunk).zip(grad.par_chunks(chunk)).zip(dx.par_chunks_mut(chunk));
+    parts.for_each(|((x, grad), dx)| Arch::new().dispatch(|| backward(x, weight, grad, eps, dx)));
 }
 
 #[inline(always)]
@@ -79,7 +87,7 @@ fn forward(x: &[f32], weight: &[f32], eps: f32, y: &mut [f32]) {
     }
 }
 
-/// With `s = 1 / sqrt(mean(x^2) + eps)` and `h = grad * weight`: `dx = s h - s^3 x mean(h x)`.
+/// With `s = 1 / sqrt(mean(x^2) + eps)` and `h = grad * weight`: `dx += s h - s^3 x mean(h x)`.
 #[inline(always)]
 fn backward(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32]) {
     let width = weight.len();
@@ -91,7 +99,7 @@ fn backward(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32]) {
         }
         let along = scale * scale * scale * dot(&h, x) / width as f32;
         for ((dx, h), x) in dx.iter_mut().zip(&h).zip(x) {
-            *dx = scale * h - along * x;
+            *dx += scale * h - along * x;
         }
     }
 }

@@ -63,17 +63,20 @@ fn composed(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
 
 /// Rotates the rows of `y` in place.
 pub(super) fn rotate(y: &mut [f32], rows: usize, rotation: &Rotation) -> Result<()> {
+    turned(y, rows, rotation, 1.0)
+}
+
+/// Rotates the rows of a gradient back in place.
+pub(super) fn unrotate(grad: &mut [f32], rows: usize, rotation: &Rotation) -> Result<()> {
+    turned(grad, rows, rotation, -1.0)
+}
+
+fn turned(y: &mut [f32], rows: usize, rotation: &Rotation, direction: f32) -> Result<()> {
     if rotation.cos.dim(0)? != rows {
         candle_core::bail!("rope: {rows} rows, but {} positions", rotation.cos.dim(0)?)
     }
-    let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction: 1.0 };
+    let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction };
     with_host(&rotation.cos, |cos| with_host(&rotation.sin, |sin| op.turn(y, cos, sin)))?
-}
-
-/// Rotates rows back: the gradient of [`rope`].
-pub(super) fn unrotate(grad: &Tensor, rotation: &Rotation) -> Result<Tensor> {
-    let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction: -1.0 };
-    grad.apply_op3_no_bwd(&rotation.cos, &rotation.sin, &op)
 }
 
 impl Rope {

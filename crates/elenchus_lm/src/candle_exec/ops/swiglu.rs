@@ -23,12 +23,7 @@ impl CustomOp2 for SwiGlu {
     }
 
     fn cpu_fwd(&self, g: &CpuStorage, g_l: &Layout, u: &CpuStorage, u_l: &Layout) -> Result<(CpuStorage, Shape)> {
-        let (gate, up) = (host(g, g_l)?, host(u, u_l)?);
-        let mut y = vec![0f32; gate.len()];
-        let chunk = row_chunks(gate.len(), 1);
-        let parts = gate.par_chunks(chunk).zip(up.par_chunks(chunk)).zip(y.par_chunks_mut(chunk));
-        parts.for_each(|((gate, up), y)| Arch::new().dispatch(|| forward(gate, up, y)));
-        Ok((CpuStorage::F32(y), g_l.shape().clone()))
+        Ok((CpuStorage::F32(gated(host(g, g_l)?, host(u, u_l)?)), g_l.shape().clone()))
     }
 
     fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
@@ -54,17 +49,30 @@ impl CustomOp3 for SwiGluBackward {
         grad: &CpuStorage,
         grad_l: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
-        let (gate, up, grad) = (host(g, g_l)?, host(u, u_l)?, host(grad, grad_l)?);
-        let mut both = vec![0f32; 2 * gate.len()];
-        let (d_gate, d_up) = both.split_at_mut(gate.len());
-        let chunk = row_chunks(gate.len(), 1);
-        let inputs = gate.par_chunks(chunk).zip(up.par_chunks(chunk)).zip(grad.par_chunks(chunk));
-        let parts = inputs.zip(d_gate.par_chunks_mut(chunk)).zip(d_up.par_chunks_mut(chunk));
-        parts.for_each(|((((gate, up), grad), d_gate), d_up)| {
-            Arch::new().dispatch(|| backward(gate, up, grad, d_gate, d_up));
-        });
+        let mut both = vec![0f32; 2 * g_l.shape().elem_count()];
+        let (d_gate, d_up) = both.split_at_mut(g_l.shape().elem_count());
+        gradients(host(g, g_l)?, host(u, u_l)?, host(grad, grad_l)?, d_gate, d_up);
         Ok((CpuStorage::F32(both), Shape::from([&[2], g_l.dims()].concat())))
     }
+}
+
+/// [`swiglu`] of numbers in memory.
+pub(super) fn gated(gate: &[f32], up: &[f32]) -> Vec<f32> {
+    let mut y = vec![0f32; gate.len()];
+    let chunk = row_chunks(gate.len(), 1);
+    let parts = gate.par_chunks(chunk).zip(up.par_chunks(chunk)).zip(y.par_chunks_mut(chunk));
+    parts.for_each(|((gate, up), y)| Arch::new().dispatch(|| forward(gate, up, y)));
+    y
+}
+
+/// Both of its gradients.
+pub(super) fn gradients(gate: &[f32], up: &[f32], grad: &[f32], d_gate: &mut [f32], d_up: &mut [f32]) {
+    let chunk = row_chunks(gate.len(), 1);
+    let inputs = gate.par_chunks(chunk).zip(up.par_chunks(chunk)).zip(grad.par_chunks(chunk));
+    let parts = inputs.zip(d_gate.par_chunks_mut(chunk)).zip(d_up.par_chunks_mut(chunk));
+    parts.for_each(|((((gate, up), grad), d_gate), d_up)| {
+        Arch::new().dispatch(|| backward(gate, up, grad, d_gate, d_up));
+    });
 }
 
 /// With `s = 1 / (1 + e^-gate)`: `silu' = s (1 + gate (1 - s))`.
