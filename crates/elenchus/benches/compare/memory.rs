@@ -41,7 +41,9 @@ pub fn memory(sides: &Sides<'_>, report: &mut Report) -> Result<()> {
         line("base", &greeting["loaded"])?;
         let with_adapters = line("base and adapters", &greeting["with_adapters"])?;
         let tokens = VOICES * (PROMPT + REPLY);
-        line(&format!("and {VOICES} conversations, {tokens} tokens"), &speaking["resident"])?;
+        // llama.cpp takes memory for whole contexts when they are made.
+        let room = if matches!(kind, LlamaCpp(_)) { ", room for more" } else { "" };
+        line(&format!("and {VOICES} conversations, {tokens} tokens{room}"), &speaking["resident"])?;
         let load = greeting["load_seconds"].as_f64().context("no load time")?;
         report.figure(&format!("{kind}: loads in"), load, "s", "");
         if kind == Ours(Source) {

@@ -70,7 +70,7 @@ pub fn prefill(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Resu
     Ok(())
 }
 
-/// Eight conversations, each with an adapter of its own: ours in one batch; llama.cpp's in one that wears a single adapter,
+/// Eight conversations, each with an adapter of its own: ours in one batch; llama.cpp's in one that wears a single one,
 /// or whole replies in sequence, the adapter changed between.
 pub fn eight(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: usize) -> Result<()> {
     let material = sides.material;
