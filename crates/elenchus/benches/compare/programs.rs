@@ -60,17 +60,20 @@ pub fn server(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: u
 
 /// A slot that has read this persona with another line before, against one that reads both anew.
 fn first_token(server: &Server, material: &Material, report: &mut Report, turns: usize) -> Result<()> {
-    let (persona, line) = (&material.persona, &material.line);
+    let (persona, count) = (&material.persona, material.line.len());
     let (mut warm, mut cold) = (Vec::new(), Vec::new());
     for turn in 0..=turns as u64 {
-        let timed = |prompt: &[u32]| -> Result<f64> {
+        let timed = |prompt: &[u32], expected: usize| -> Result<f64> {
             let started = Instant::now();
-            server.complete(prompt, 0, 1)?;
+            let remembered = server.complete(prompt, 0, 1)?;
+            ensure!(remembered == expected, "llama-server remembers {remembered} tokens, not {expected}");
             Ok(started.elapsed().as_secs_f64())
         };
-        let unread = timed(&material.ids(turn, 0, persona.len() + line.len()))?;
-        timed(&[&persona[..], &material.ids(turn, 1, line.len())].concat())?;
-        let read = timed(&[&persona[..], line].concat())?;
+        // Numbers that no request before had.
+        let with_line = |number| [&persona[..], &material.ids(turn, number, count)].concat();
+        let unread = timed(&material.ids(turn, 200, persona.len() + count), 0)?;
+        server.complete(&with_line(201), 0, 1)?;
+        let read = timed(&with_line(202), persona.len())?;
         if turn > 0 {
             cold.push(unread);
             warm.push(read);
@@ -146,12 +149,13 @@ impl Server {
                 .enumerate()
                 .map(|(voice, prompt)| scope.spawn(move || self.complete(prompt, voice, reply)))
                 .collect();
-            requests.into_iter().try_for_each(|request| request.join().expect("a request does not panic"))
+            requests.into_iter().try_for_each(|request| request.join().expect("a request does not panic").map(drop))
         })?;
         Ok(started.elapsed().as_secs_f64())
     }
 
-    fn complete(&self, prompt: &[u32], voice: usize, reply: usize) -> Result<()> {
+    /// One reply; answers how many of the prompt's tokens were remembered.
+    fn complete(&self, prompt: &[u32], voice: usize, reply: usize) -> Result<usize> {
         let body = json!({
             "prompt": prompt, "n_predict": reply, "ignore_eos": true, "samplers": ["top_k"], "top_k": 1,
             "id_slot": voice, "lora": [{"id": voice, "scale": 1.0}],
@@ -163,7 +167,8 @@ impl Server {
         ensure!(status.is_success(), "llama-server answers {status}: {text}");
         let answer: Value = serde_json::from_str(&text)?;
         ensure!(answer["tokens_predicted"] == reply, "llama-server spoke {} tokens", answer["tokens_predicted"]);
-        Ok(())
+        let remembered = answer["timings"]["cache_n"].as_u64().context("llama-server tells no cache_n")?;
+        Ok(usize::try_from(remembered)?)
     }
 }
 
