@@ -161,6 +161,11 @@ impl ModelConfig {
     }
 }
 
+/// First position a token sees.
+pub(crate) fn window_start(sliding_window: Option<usize>, position: usize) -> usize {
+    sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
+}
+
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;

@@ -2,7 +2,7 @@
 //!
 //! It is this narrow so that stock tensors ([`crate::CandleExecutor`]) and hand-written kernels can stand behind it alike.
 
-use crate::{Adapter, KvCache, ModelConfig, Result};
+use crate::{Adapter, Error, KvCache, ModelConfig, Result, kv_cache::PageLayout};
 
 /// Which positions of a row need logits. The head is a fifth of a small model's work: ask for what is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -44,4 +44,26 @@ pub trait Executor: Send {
     /// Appends every row's tokens to its cache and returns each row's logits, `(positions, vocab_size)` row-major:
     /// empty, one position or `tokens.len()` positions by [`Row::logits`]. On an error no cache has changed its length.
     fn forward(&self, batch: &mut [Row<'_>]) -> Result<Vec<Vec<f32>>>;
+}
+
+/// What every executor refuses, before anything is changed.
+pub(crate) fn check_batch(batch: &[Row<'_>], config: &ModelConfig, layout: &PageLayout) -> Result<()> {
+    let fail = |reason: String| Err(Error::Batch(reason));
+    for (number, row) in batch.iter().enumerate() {
+        let (tokens, past) = (row.tokens.len(), row.cache.len());
+        if tokens == 0 {
+            return fail(format!("row {number} has no tokens"));
+        }
+        if let Some(id) = row.tokens.iter().find(|&&id| id as usize >= config.vocab_size) {
+            return fail(format!("row {number}: token {id} is outside the vocabulary of {}", config.vocab_size));
+        }
+        if past + tokens > config.max_positions {
+            let limit = config.max_positions;
+            return fail(format!("row {number}: {past} + {tokens} tokens are more than the model's {limit}"));
+        }
+        if !row.cache.has_layout(layout) {
+            return fail(format!("row {number}: its cache was made by another executor"));
+        }
+    }
+    Ok(())
 }

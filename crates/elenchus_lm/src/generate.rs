@@ -33,7 +33,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::{Architecture, KvCache, ModelConfig, Rng, RopeLayout, SamplerSettings, kv_cache::PageLayout};
+    use crate::{Architecture, KvCache, ModelConfig, Rng, RopeLayout, SamplerSettings, kv_cache::{PageForm, PageLayout}};
 
     /// A model of ten words that counts: after 3 comes 4. Notes what it was asked to read.
     struct Counting {
@@ -66,7 +66,7 @@ mod tests {
         }
 
         fn new_cache(&self) -> KvCache {
-            KvCache::new(PageLayout { layers: 1, kv_dim: 1, device: None })
+            KvCache::new(PageLayout { layers: 1, kv_heads: 1, head_dim: 1, form: PageForm::Host })
         }
 
         fn cache_bytes_per_token(&self) -> usize {

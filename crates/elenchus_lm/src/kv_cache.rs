@@ -7,6 +7,8 @@ use std::{collections::HashSet, sync::Arc};
 
 use candle_core::Tensor;
 
+use crate::KvPrecision;
+
 /// Tokens a page holds.
 pub(crate) const PAGE_TOKENS: usize = 32;
 
@@ -18,13 +20,24 @@ pub struct KvCache {
     layout: PageLayout,
 }
 
-/// The form of a page, fixed when the cache is made.
+/// What a page holds, fixed when the cache is made.
 #[derive(Debug, Clone)]
 pub(crate) struct PageLayout {
     pub layers: usize,
-    pub kv_dim: usize,
-    /// `None` keeps pages in plain memory; `Some` as tensors on that device.
-    pub device: Option<candle_core::Device>,
+    pub kv_heads: usize,
+    pub head_dim: usize,
+    pub form: PageForm,
+}
+
+/// How a page holds it.
+#[derive(Debug, Clone)]
+pub(crate) enum PageForm {
+    /// f32 in plain memory.
+    Host,
+    /// f32 tensors.
+    Device(candle_core::Device),
+    /// As the CPU engine's kernels read it.
+    Packed(KvPrecision),
 }
 
 /// `PAGE_TOKENS` tokens of all layers.
@@ -34,24 +47,36 @@ pub(crate) enum KvPage {
     Host(Vec<f32>),
     /// Per layer keys and values, `(PAGE_TOKENS, kv_dim)` each.
     Device(Vec<(Tensor, Tensor)>),
+    /// Per layer and head [`KvPrecision::page_bytes`].
+    Packed(Vec<u8>),
 }
 
 impl PageLayout {
+    /// Keys (or values) of one token, in numbers.
+    pub fn kv_dim(&self) -> usize {
+        self.kv_heads * self.head_dim
+    }
+
     fn page_bytes(&self) -> usize {
-        PAGE_TOKENS * self.token_bytes()
+        match self.form {
+            PageForm::Host | PageForm::Device(_) => self.layers * 2 * PAGE_TOKENS * self.kv_dim() * size_of::<f32>(),
+            PageForm::Packed(precision) => self.layers * self.kv_heads * precision.page_bytes(self.head_dim),
+        }
     }
 
     pub fn token_bytes(&self) -> usize {
-        self.layers * 2 * self.kv_dim * size_of::<f32>()
+        self.page_bytes().div_ceil(PAGE_TOKENS)
     }
 
     fn new_page(&self) -> candle_core::Result<KvPage> {
-        Ok(match &self.device {
-            None => KvPage::Host(vec![0.0; self.layers * 2 * PAGE_TOKENS * self.kv_dim]),
-            Some(device) => {
-                let zeros = || Tensor::zeros((PAGE_TOKENS, self.kv_dim), candle_core::DType::F32, device);
+        let kv_dim = self.kv_dim();
+        Ok(match &self.form {
+            PageForm::Host => KvPage::Host(vec![0.0; self.layers * 2 * PAGE_TOKENS * kv_dim]),
+            PageForm::Device(device) => {
+                let zeros = || Tensor::zeros((PAGE_TOKENS, kv_dim), candle_core::DType::F32, device);
                 KvPage::Device((0..self.layers).map(|_| Ok((zeros()?, zeros()?))).collect::<candle_core::Result<_>>()?)
             }
+            PageForm::Packed(_) => KvPage::Packed(vec![0; self.page_bytes()]),
         })
     }
 }
@@ -60,21 +85,22 @@ impl KvPage {
     fn copy(&self) -> candle_core::Result<Self> {
         Ok(match self {
             Self::Host(data) => Self::Host(data.clone()),
+            Self::Packed(data) => Self::Packed(data.clone()),
             Self::Device(layers) => Self::Device(
                 layers.iter().map(|(k, v)| Ok((k.copy()?, v.copy()?))).collect::<candle_core::Result<_>>()?,
             ),
         })
     }
 
-    /// Keys and values of one layer, `(PAGE_TOKENS, kv_dim)` each. Panics on a device page.
+    /// Keys and values of one layer, `(PAGE_TOKENS, kv_dim)` each. Panics on a page of another form.
     pub fn host_layer(&self, layer: usize, kv_dim: usize) -> (&[f32], &[f32]) {
-        let Self::Host(data) = self else { panic!("a host page was asked of a device cache") };
+        let Self::Host(data) = self else { panic!("a host page was asked of another cache") };
         let half = PAGE_TOKENS * kv_dim;
         data[layer * 2 * half..(layer + 1) * 2 * half].split_at(half)
     }
 
     fn host_layer_mut(&mut self, layer: usize, kv_dim: usize) -> (&mut [f32], &mut [f32]) {
-        let Self::Host(data) = self else { panic!("a host page was asked of a device cache") };
+        let Self::Host(data) = self else { panic!("a host page was asked of another cache") };
         let half = PAGE_TOKENS * kv_dim;
         data[layer * 2 * half..(layer + 1) * 2 * half].split_at_mut(half)
     }
@@ -133,7 +159,7 @@ impl KvCache {
 
     /// Writes one layer's keys and values, `(tokens, kv_dim)` each, behind the remembered tokens. Room must be reserved.
     pub(crate) fn write_host(&mut self, layer: usize, k: &[f32], v: &[f32]) {
-        let kv_dim = self.layout.kv_dim;
+        let kv_dim = self.layout.kv_dim();
         let tokens = k.len() / kv_dim;
         let mut done = 0;
         while done < tokens {
@@ -156,7 +182,7 @@ impl KvCache {
             let position = self.len + done;
             let (page, slot) = (position / PAGE_TOKENS, position % PAGE_TOKENS);
             let count = (tokens - done).min(PAGE_TOKENS - slot);
-            let KvPage::Device(layers) = &*self.pages[page] else { panic!("a device page was asked of a host cache") };
+            let KvPage::Device(layers) = &*self.pages[page] else { panic!("a device page was asked of another cache") };
             let (page_k, page_v) = &layers[layer];
             page_k.slice_set(&k.narrow(0, done, count)?.contiguous()?, 0, slot)?;
             page_v.slice_set(&v.narrow(0, done, count)?.contiguous()?, 0, slot)?;
@@ -173,7 +199,7 @@ impl KvCache {
                 .iter()
                 .map(|page| match &**page {
                     KvPage::Device(layers) => pick(&layers[layer]),
-                    KvPage::Host(_) => panic!("a device page was asked of a host cache"),
+                    _ => panic!("a device page was asked of another cache"),
                 })
                 .collect();
             Tensor::cat(&parts, 0)?.narrow(0, 0, len)
@@ -183,13 +209,33 @@ impl KvCache {
 
     /// Whether pages are tensors on a device rather than plain memory.
     pub(crate) fn is_on_device(&self) -> bool {
-        self.layout.device.is_some()
+        matches!(self.layout.form, PageForm::Device(_))
     }
 
     /// Whether this cache has the form an executor reads.
     pub(crate) fn has_layout(&self, layout: &PageLayout) -> bool {
-        let PageLayout { layers, kv_dim, device } = &self.layout;
-        (*layers, *kv_dim) == (layout.layers, layout.kv_dim) && device.is_some() == layout.device.is_some()
+        let sizes = |layout: &PageLayout| (layout.layers, layout.kv_heads, layout.head_dim);
+        let forms = match (&self.layout.form, &layout.form) {
+            (PageForm::Host, PageForm::Host) | (PageForm::Device(_), PageForm::Device(_)) => true,
+            (PageForm::Packed(own), PageForm::Packed(other)) => own == other,
+            _ => false,
+        };
+        sizes(&self.layout) == sizes(layout) && forms
+    }
+
+    /// The packed pages from one on, behind `len`: room that was reserved.
+    pub(crate) fn packed_room(&mut self, first: usize) -> impl Iterator<Item = &mut [u8]> {
+        self.pages[first..].iter_mut().map(|page| {
+            let page = Arc::get_mut(page).expect("reserve() made the pages behind `len` unique");
+            let KvPage::Packed(bytes) = page else { panic!("a packed page was asked of another cache") };
+            bytes.as_mut_slice()
+        })
+    }
+
+    /// The bytes of a packed page.
+    pub(crate) fn packed_page(&self, page: usize) -> &[u8] {
+        let KvPage::Packed(bytes) = &*self.pages[page] else { panic!("a packed page was asked of another cache") };
+        bytes
     }
 
     /// The pages, for kernels that walk them.
@@ -207,7 +253,7 @@ impl KvCache {
 mod tests {
     use super::*;
 
-    const LAYOUT: PageLayout = PageLayout { layers: 2, kv_dim: 3, device: None };
+    const LAYOUT: PageLayout = PageLayout { layers: 2, kv_heads: 1, head_dim: 3, form: PageForm::Host };
 
     fn append(cache: &mut KvCache, values: std::ops::Range<usize>) {
         let rows: Vec<f32> = values.clone().flat_map(|value| [value as f32; 3]).collect();

@@ -8,10 +8,12 @@
 //! device, [`Tokenizer`] and [`ChatTemplate`] turn messages into ids, [`Executor::forward`] turns ids into logits, and a
 //! [`Sampler`] turns logits into the next id.
 
+mod adapter_store;
 pub mod base_model;
 pub mod candle_exec;
 mod chat_template;
 mod config;
+mod cpu_exec;
 mod device;
 mod error;
 mod executor;
@@ -34,6 +36,7 @@ pub use candle_exec::{
 };
 pub use chat_template::{ChatTemplate, Message, Role};
 pub use config::{Architecture, Linear, ModelConfig, RopeLayout};
+pub use cpu_exec::{CpuExecutor, CpuSettings, KvPrecision};
 pub use device::ComputeDevice;
 pub use error::{Error, Result};
 pub use executor::{Executor, Logits, Row};

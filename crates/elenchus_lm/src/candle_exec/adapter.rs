@@ -1,14 +1,11 @@
-//! Adapters made ready for a base, kept while somebody holds the adapter they came from.
+//! Adapters as the candle executor reads them.
 
-use std::{
-    collections::HashMap,
-    sync::{Arc, Mutex, PoisonError, Weak},
-};
+use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 
 use super::ops::{LoraSegment, PreparedPair};
-use crate::{Adapter, AdapterId, Linear, LoraAdapter, LoraPair, ModelConfig, Result};
+use crate::{Adapter, Linear, LoraPair, ModelConfig, Result};
 
 /// An adapter's pairs by layer and linear.
 pub(super) struct PreparedAdapter {
@@ -27,31 +24,8 @@ pub(super) fn segments(spans: &[Span], layer: usize, linear: Linear) -> Vec<Lora
     spans.iter().filter_map(pair).map(|(rows, pair)| LoraSegment { rows, pair }).collect()
 }
 
-/// Prepared adapters by identity.
-#[derive(Default)]
-pub(super) struct AdapterStore {
-    entries: Mutex<HashMap<AdapterId, (Weak<LoraAdapter>, Arc<PreparedAdapter>)>>,
-}
-
-impl AdapterStore {
-    /// The adapter made ready; the first call checks that it fits and does the work.
-    pub fn get(&self, adapter: &Adapter, config: &ModelConfig, device: &Device) -> Result<Arc<PreparedAdapter>> {
-        let id = adapter.id();
-        // A panic elsewhere leaves the map whole: entries are inserted in one step.
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some((_, prepared)) = entries.get(&id) {
-            return Ok(prepared.clone());
-        }
-        adapter.lora.check_fits(config)?;
-        let prepared = Arc::new(prepare(adapter, config, device)?);
-        // Voices that were reloaded or dropped make room here.
-        entries.retain(|_, (lora, _)| lora.strong_count() > 0);
-        entries.insert(id, (Arc::downgrade(&adapter.lora), prepared.clone()));
-        Ok(prepared)
-    }
-}
-
-fn prepare(adapter: &Adapter, config: &ModelConfig, device: &Device) -> Result<PreparedAdapter> {
+/// The adapter's matrices in this base's row order, its scale folded into B.
+pub(super) fn prepare(adapter: &Adapter, config: &ModelConfig, device: &Device) -> Result<PreparedAdapter> {
     let mut pairs = HashMap::new();
     for (&(layer, linear), pair) in adapter.lora.pairs() {
         let LoraPair { a, b, rank, scaling } = pair;

@@ -13,13 +13,16 @@ use std::sync::Arc;
 use candle_core::{Device, Tensor};
 
 use self::{
-    adapter::{AdapterStore, Span, segments},
+    adapter::{PreparedAdapter, Span, prepare, segments},
     matrix::{Matrix, dense},
     ops::{Rotation, Sequence, add_lora, cached_attention, rms_norm, rope, swiglu, with_host},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Linear, Logits, ModelConfig, Result, Row, TensorName, Weights,
-    kv_cache::PageLayout,
+    Adapter, Error, Executor, KvCache, Linear, Logits, ModelConfig, RawTensor, Result, Row, TensorName,
+    Weights,
+    adapter_store::AdapterStore,
+    executor::check_batch,
+    kv_cache::{PageForm, PageLayout},
 };
 
 pub use ops::Activations;
@@ -37,6 +40,11 @@ pub enum Numerics {
     Bf16,
 }
 
+/// A tensor's numbers as f32, dequantised where it holds blocks.
+pub(crate) fn dequantise(raw: &RawTensor<'_>) -> candle_core::Result<Vec<f32>> {
+    dense(raw, &Device::Cpu)?.flatten_all()?.to_vec1()
+}
+
 /// Runs a model on candle tensors.
 ///
 /// On the CPU, candle's quantised products use a process-wide pool of its own (`CANDLE_NUM_THREADS`, by default one
@@ -49,7 +57,7 @@ pub struct CandleExecutor {
     layers: Vec<Layer>,
     output_norm: Tensor,
     output: Arc<Matrix>,
-    adapters: AdapterStore,
+    adapters: AdapterStore<PreparedAdapter>,
 }
 
 struct Layer {
@@ -82,8 +90,9 @@ impl CandleExecutor {
         Ok(Self {
             layout: PageLayout {
                 layers: config.num_layers,
-                kv_dim: config.kv_dim(),
-                device: (!device.is_cpu()).then(|| device.clone()),
+                kv_heads: config.num_kv_heads,
+                head_dim: config.head_dim,
+                form: if device.is_cpu() { PageForm::Host } else { PageForm::Device(device.clone()) },
             },
             device: device.clone(),
             embedding,
@@ -103,28 +112,8 @@ impl CandleExecutor {
         linears + norms + self.embedding.bytes() + head
     }
 
-    fn check(&self, batch: &[Row<'_>]) -> Result<()> {
-        let fail = |reason: String| Err(Error::Batch(reason));
-        for (number, row) in batch.iter().enumerate() {
-            let (tokens, past) = (row.tokens.len(), row.cache.len());
-            if tokens == 0 {
-                return fail(format!("row {number} has no tokens"));
-            }
-            if let Some(id) = row.tokens.iter().find(|&&id| id as usize >= self.config.vocab_size) {
-                return fail(format!(
-                    "row {number}: token {id} is outside the vocabulary of {}",
-                    self.config.vocab_size
-                ));
-            }
-            if past + tokens > self.config.max_positions {
-                let limit = self.config.max_positions;
-                return fail(format!("row {number}: {past} + {tokens} tokens are more than the model's {limit}"));
-            }
-            if !row.cache.has_layout(&self.layout) {
-                return fail(format!("row {number}: its cache was made by another executor"));
-            }
-        }
-        Ok(())
+    fn prepared(&self, adapter: &Adapter) -> Result<Arc<PreparedAdapter>> {
+        self.adapters.get(adapter, &self.config, |adapter| prepare(adapter, &self.config, &self.device))
     }
 
     /// Which rows of the stacked batch wear what.
@@ -135,7 +124,7 @@ impl CandleExecutor {
             let rows = next..next + row.tokens.len();
             next = rows.end;
             let Some(adapter) = row.adapter.filter(|adapter| adapter.scale != 0.0) else { continue };
-            let adapter = self.adapters.get(adapter, &self.config, &self.device)?;
+            let adapter = self.prepared(adapter)?;
             match spans.last_mut() {
                 Some(last) if last.rows.end == rows.start && Arc::ptr_eq(&last.adapter, &adapter) => {
                     last.rows.end = rows.end;
@@ -212,11 +201,11 @@ impl Executor for CandleExecutor {
     }
 
     fn prepare(&self, adapter: &Adapter) -> Result<()> {
-        self.adapters.get(adapter, &self.config, &self.device).map(drop)
+        self.prepared(adapter).map(drop)
     }
 
     fn forward(&self, batch: &mut [Row<'_>]) -> Result<Vec<Vec<f32>>> {
-        self.check(batch)?;
+        check_batch(batch, &self.config, &self.layout)?;
         if batch.is_empty() {
             return Ok(Vec::new());
         }

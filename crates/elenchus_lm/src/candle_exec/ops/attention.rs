@@ -9,6 +9,7 @@ use rayon::prelude::*;
 use super::{dot, exp, host};
 use crate::{
     KvCache, ModelConfig,
+    config::window_start,
     kv_cache::{KvPage, PAGE_TOKENS},
 };
 
@@ -37,11 +38,6 @@ pub(crate) fn cached_attention(
     } else {
         composed(q, config, layer, sequences)
     }
-}
-
-/// First position a token sees.
-pub(super) fn window_start(sliding_window: Option<usize>, position: usize) -> usize {
-    sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
 }
 
 fn composed(q: &Tensor, config: &ModelConfig, layer: usize, sequences: &[Sequence<'_>]) -> Result<Tensor> {
@@ -174,13 +170,17 @@ mod tests {
         super::{tests::*, with_host},
         *,
     };
-    use crate::{config::tests::tiny, kv_cache::PageLayout};
+    use crate::{
+        config::tests::tiny,
+        kv_cache::{PageForm, PageLayout},
+    };
 
     /// A host and a device cache that remember the same `past` tokens and hold `tokens` new ones behind them.
     fn caches(config: &ModelConfig, seed: u64, past: usize, tokens: usize) -> (KvCache, KvCache) {
-        let layout = |device| PageLayout { layers: 2, kv_dim: config.kv_dim(), device };
-        let mut host = KvCache::new(layout(None));
-        let mut device = KvCache::new(layout(Some(candle_core::Device::Cpu)));
+        let (kv_heads, head_dim) = (config.num_kv_heads, config.head_dim);
+        let layout = |form| PageLayout { layers: 2, kv_heads, head_dim, form };
+        let mut host = KvCache::new(layout(PageForm::Host));
+        let mut device = KvCache::new(layout(PageForm::Device(candle_core::Device::Cpu)));
         for (step, count) in [(0, past), (1, tokens)] {
             let (k, v) =
                 (random(seed + step, &[count, config.kv_dim()]), random(seed + step + 7, &[count, config.kv_dim()]));

@@ -10,11 +10,10 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    attention::window_start,
     exp, host, largest, sum_lanes,
     tile::{Panels, ROWS, product},
 };
-use crate::ModelConfig;
+use crate::{ModelConfig, config::window_start};
 
 /// Which rows see which, and in how many heads.
 #[derive(Clone)]

@@ -1,0 +1,495 @@
+//! What the engine does with numbers, and all of its unsafe code: kernels chosen at run time, and the threads they run on.
+//!
+//! Every function outside is safe: it checks lengths and hands on to code compiled for the instruction set that
+//! [`Kernels::detect`] found. All of them compute the same bits; tests hold each to the plain one.
+#![expect(unsafe_code, reason = "SIMD intrinsics, and items lent to other threads")]
+
+mod attention;
+#[cfg(target_arch = "x86_64")]
+mod avx2;
+#[cfg(target_arch = "x86_64")]
+mod avx512;
+mod kv;
+mod matmul;
+mod panels;
+mod rows;
+mod scalar;
+mod team;
+#[cfg(test)]
+mod tests;
+mod vector;
+
+use std::{fmt, ops::Range};
+
+pub(crate) use self::{
+    attention::MAX_HEAD,
+    panels::{PanelRow, Panels},
+    team::Team,
+    vector::LANES,
+};
+use self::{
+    attention::Task,
+    panels::RawPanel,
+    rows::BlockNumbers,
+};
+use crate::kv_cache::PAGE_TOKENS;
+
+/// How a packed matrix holds blocks of 32 weights. A tile is 16 rows of the matrix: the weights of all its blocks, then
+/// their scales.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Format {
+    /// Four bits minus 8, a scale: Q4_0.
+    Q4,
+    /// Four bits, a scale and an offset: Q4_1, Q4_K.
+    Q4Offset,
+    /// Five bits minus 16, a scale: Q5_0.
+    Q5,
+    /// Five bits, a scale and an offset: Q5_1, Q5_K.
+    Q5Offset,
+    /// Eight bits minus 128, a scale: Q8_0, and what was dense.
+    Q8,
+    /// Eight bits minus 128, a scale for each half: Q6_K.
+    Q8Halves,
+}
+
+impl Format {
+    /// Bytes of a tile's block: weights, and scales.
+    pub fn block_bytes(self) -> (usize, usize) {
+        match self {
+            Self::Q4 => (256, 32),
+            Self::Q4Offset => (256, 64),
+            Self::Q5 => (320, 32),
+            Self::Q5Offset => (320, 64),
+            Self::Q8 => (512, 32),
+            Self::Q8Halves => (512, 64),
+        }
+    }
+
+    /// Bytes of a tile of so many blocks.
+    pub fn tile_bytes(self, blocks: usize) -> usize {
+        let (weights, scales) = self.block_bytes();
+        blocks * (weights + scales)
+    }
+}
+
+/// How keys and values are kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum KvPrecision {
+    /// Two bytes a number.
+    #[default]
+    F16,
+    /// One byte a number, and a scale for each token and head: half the memory.
+    Int8,
+}
+
+/// A packed matrix, for kernels.
+#[derive(Clone, Copy)]
+pub(crate) struct MatrixView<'a> {
+    pub format: Format,
+    /// From the first tile on.
+    pub data: &'a [u8],
+    /// Bytes from one tile to the next.
+    pub tile_stride: usize,
+    pub tiles: usize,
+    /// Blocks of 32 a row has.
+    pub blocks: usize,
+}
+
+/// Tiles to multiply with a panel.
+struct Tiles {
+    weights: *const u8,
+    stride: usize,
+    count: usize,
+    /// `(rows of the panel, 16)` of the first tile.
+    out: *mut f32,
+    /// Numbers from one tile's output to the next's.
+    out_stride: usize,
+}
+
+/// Keys, values and queries of one key/value head.
+pub(crate) struct Attention<'a> {
+    /// For each page from `first_page` on, the bytes of one layer and head ([`KvPrecision::page_bytes`]).
+    pub pages: &'a [&'a [u8]],
+    pub first_page: usize,
+    pub precision: KvPrecision,
+    pub head_dim: usize,
+    /// For each query the first and the last position it sees.
+    pub seen: &'a [(usize, usize)],
+    /// `(queries, head_dim padded to 16)`, scaled; becomes what they attended to.
+    pub queries: &'a mut [f32],
+}
+
+type MultiplyFn = unsafe fn(&Tiles, &RawPanel);
+
+/// One instruction set's entry points.
+pub(crate) struct Kernels {
+    name: &'static str,
+    /// By format, then by the logarithm of the panel's height.
+    multiply: [&'static [MultiplyFn]; 6],
+    rms_norm: unsafe fn(*const f32, *const f32, *mut f32, usize, usize, f32),
+    quantise: unsafe fn(*const f32, usize, *mut i8, usize, *mut BlockNumbers, usize),
+    add: unsafe fn(*mut f32, *const f32, usize, usize),
+    rotate: unsafe fn(*mut f32, *const f32, *const f32),
+    swiglu: unsafe fn(*mut f32, *const f32, usize),
+    /// For one row and for four.
+    lora_down: [unsafe fn(*const f32, usize, usize, *const u16, usize, f32, *mut f32, usize); 2],
+    lora_up: [unsafe fn(*const f32, usize, *const u16, usize, *mut f32); 2],
+    attend: [unsafe fn(&Task<'_>); 2],
+    write_kv: [unsafe fn(*const f32, *const f32, *mut u8, usize, usize, usize); 2],
+}
+
+/// Compiles every kernel for an instruction set.
+macro_rules! entry_points {
+    ($module:ident, $vector:ty, $name:literal $(, $feature:literal)?; $heights:expr) => {
+        mod $module {
+            //! # Safety of every function here
+            //! The machine has the instruction set; the rest is the contract of the kernel that is called.
+            #![allow(dead_code, reason = "an instruction set with fewer registers takes fewer rows at a time")]
+
+            use super::{
+                Kernels, MultiplyFn, RawPanel, Tiles,
+                attention::{self, F16, Int8, KvNumbers, Task},
+                kv,
+                matmul::{self, Block, Q4, Q4Offset, Q5, Q5Offset, Q8, Q8Halves},
+                rows::{self, BlockNumbers},
+            };
+
+            type V = $vector;
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn one_row<B: Block>(tiles: &Tiles, panel: &RawPanel) {
+                // SAFETY: handed on.
+                unsafe { matmul::one_row::<V, B>(tiles, panel) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn two_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
+                // SAFETY: handed on.
+                unsafe { matmul::two_rows::<V, B>(tiles, panel) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn four_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
+                // SAFETY: handed on.
+                unsafe { matmul::four_rows::<V, B>(tiles, panel) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn eight_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
+                // SAFETY: handed on.
+                unsafe { matmul::eight_rows::<V, B>(tiles, panel) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn sixteen_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
+                // SAFETY: handed on.
+                unsafe { matmul::sixteen_rows::<V, B>(tiles, panel) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn rms_norm(x: *const f32, w: *const f32, y: *mut f32, vectors: usize, count: usize, eps: f32) {
+                // SAFETY: handed on.
+                unsafe { rows::rms_norm::<V>(x, w, y, vectors, count, eps) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn quantise(
+                x: *const f32,
+                blocks: usize,
+                quants: *mut i8,
+                quant_stride: usize,
+                numbers: *mut BlockNumbers,
+                number_stride: usize,
+            ) {
+                // SAFETY: handed on.
+                unsafe { rows::quantise::<V>(x, blocks, quants, quant_stride, numbers, number_stride) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn add(y: *mut f32, x: *const f32, x_stride: usize, vectors: usize) {
+                // SAFETY: handed on.
+                unsafe { rows::add::<V>(y, x, x_stride, vectors) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn rotate(x: *mut f32, cos: *const f32, sin: *const f32) {
+                // SAFETY: handed on.
+                unsafe { rows::rotate::<V>(x, cos, sin) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn swiglu(gate: *mut f32, up: *const f32, vectors: usize) {
+                // SAFETY: handed on.
+                unsafe { rows::swiglu::<V>(gate, up, vectors) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn lora_down<const M: usize>(
+                x: *const f32,
+                x_stride: usize,
+                width: usize,
+                a: *const u16,
+                rank: usize,
+                scale: f32,
+                out: *mut f32,
+                out_stride: usize,
+            ) {
+                // SAFETY: handed on.
+                unsafe { rows::lora_down::<V, M>(x, x_stride, width, a, rank, scale, out, out_stride) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn lora_up<const M: usize>(h: *const f32, h_stride: usize, b: *const u16, rank: usize, y: *mut f32) {
+                // SAFETY: handed on.
+                unsafe { rows::lora_up::<V, M>(h, h_stride, b, rank, y) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn attend<N: KvNumbers>(task: &Task<'_>) {
+                // SAFETY: handed on.
+                unsafe { attention::attend::<V, N>(task) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn write_kv<N: KvNumbers>(
+                k: *const f32,
+                v: *const f32,
+                page: *mut u8,
+                slot: usize,
+                head_dim: usize,
+                padded: usize,
+            ) {
+                // SAFETY: handed on.
+                unsafe { kv::write::<V, N>(k, v, page, slot, head_dim, padded) }
+            }
+
+            /// By the logarithm of the panel's height; the last is what the instruction set likes best.
+            const fn heights<B: Block>() -> &'static [MultiplyFn] {
+                $heights
+            }
+
+            pub(super) static KERNELS: Kernels = Kernels {
+                name: $name,
+                multiply: [
+                    heights::<Q4>(),
+                    heights::<Q4Offset>(),
+                    heights::<Q5>(),
+                    heights::<Q5Offset>(),
+                    heights::<Q8>(),
+                    heights::<Q8Halves>(),
+                ],
+                rms_norm,
+                quantise,
+                add,
+                rotate,
+                swiglu,
+                lora_down: [lora_down::<1>, lora_down::<4>],
+                lora_up: [lora_up::<1>, lora_up::<4>],
+                attend: [attend::<F16>, attend::<Int8>],
+                write_kv: [write_kv::<F16>, write_kv::<Int8>],
+            };
+        }
+    };
+}
+
+entry_points!(on_anything, super::scalar::Scalar, "scalar"; &[one_row::<B>, two_rows::<B>]);
+#[cfg(target_arch = "x86_64")]
+entry_points!(on_avx2, super::avx2::Avx2, "AVX2", "avx2,f16c"; &[one_row::<B>, two_rows::<B>, four_rows::<B>]);
+#[cfg(target_arch = "x86_64")]
+entry_points!(on_avx_vnni, super::avx2::AvxVnni, "AVX-VNNI", "avx2,f16c,avxvnni"; &[one_row::<B>, two_rows::<B>, four_rows::<B>]);
+#[cfg(target_arch = "x86_64")]
+entry_points!(
+    on_avx512,
+    super::avx512::Avx512,
+    "AVX-512 VNNI",
+    "avx512f,avx512bw,avx512vl,avx512vnni,avx2,f16c";
+    &[one_row::<B>, two_rows::<B>, four_rows::<B>, eight_rows::<B>, sixteen_rows::<B>]
+);
+
+impl Kernels {
+    /// The best this machine has.
+    pub fn detect() -> &'static Self {
+        Self::available()[0]
+    }
+
+    /// All that this machine has, best first; the last runs anywhere.
+    pub fn available() -> Vec<&'static Self> {
+        let mut found = Vec::new();
+        #[cfg(target_arch = "x86_64")]
+        {
+            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+            if avx2
+                && is_x86_feature_detected!("avx512f")
+                && is_x86_feature_detected!("avx512bw")
+                && is_x86_feature_detected!("avx512vl")
+                && is_x86_feature_detected!("avx512vnni")
+            {
+                found.push(&on_avx512::KERNELS);
+            }
+            if avx2 && is_x86_feature_detected!("avxvnni") {
+                found.push(&on_avx_vnni::KERNELS);
+            }
+            if avx2 {
+                found.push(&on_avx2::KERNELS);
+            }
+        }
+        found.push(&on_anything::KERNELS);
+        found
+    }
+
+    /// The instruction set's name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// Panels of the height these kernels like.
+    pub fn panels(&self) -> Panels {
+        Panels::new(1 << (self.multiply[0].len() - 1))
+    }
+
+    /// Some tiles of a matrix times all rows of `x`; `out` is `(tiles, rows, 16)`.
+    pub fn multiply(&self, matrix: &MatrixView<'_>, tiles: Range<usize>, x: &Panels, out: &mut [f32]) {
+        let tile_bytes = matrix.format.tile_bytes(matrix.blocks);
+        assert_eq!(x.blocks(), matrix.blocks, "the rows are as wide as the matrix");
+        assert_eq!(out.len(), tiles.len() * x.rows() * LANES, "there is room for each tile and row");
+        assert!(tiles.end <= matrix.tiles && matrix.tile_stride >= tile_bytes);
+        if tiles.is_empty() || x.rows() == 0 {
+            return;
+        }
+        assert!(matrix.data.len() >= (matrix.tiles - 1) * matrix.tile_stride + tile_bytes);
+        let functions = &self.multiply[matrix.format as usize];
+        let panels: Vec<(usize, usize)> = x.panels().collect();
+        let out_stride = x.rows() * LANES;
+        // One panel: everything in one go. Several: a tile stays near while all of them pass it.
+        let step = if panels.len() == 1 { tiles.len() } else { 1 };
+        for at in (0..tiles.len()).step_by(step) {
+            for &(first, height) in &panels {
+                let panel = x.raw(first);
+                let tiles = Tiles {
+                    weights: matrix.data[(tiles.start + at) * matrix.tile_stride..].as_ptr(),
+                    stride: matrix.tile_stride,
+                    count: step,
+                    out: out[at * out_stride + first * LANES..].as_mut_ptr(),
+                    out_stride,
+                };
+                // SAFETY: the machine has the instruction set (`available`); weights, panel and output are as long as
+                // asserted above; `height` is at most what `heights` compiled for its place.
+                unsafe { functions[height.ilog2() as usize](&tiles, &panel) }
+            }
+        }
+    }
+
+    /// `y = x / rms(x) * weight`, the mean taken over `count` numbers. Lengths are equal multiples of 16, padded by zeros.
+    pub fn rms_norm(&self, x: &[f32], weight: &[f32], y: &mut [f32], count: usize, eps: f32) {
+        assert!(x.len() == weight.len() && x.len() == y.len() && x.len().is_multiple_of(LANES));
+        // SAFETY: the machine has the instruction set; all three are this long.
+        unsafe { (self.rms_norm)(x.as_ptr(), weight.as_ptr(), y.as_mut_ptr(), x.len() / LANES, count, eps) }
+    }
+
+    /// Quantises a row into its place; `x` is as long as the row's blocks.
+    pub fn quantise(&self, x: &[f32], row: &mut PanelRow<'_>) {
+        assert_eq!(x.len(), row.blocks * 32);
+        // SAFETY: the machine has the instruction set; a row's blocks lie `height` apart within the panels.
+        unsafe { (self.quantise)(x.as_ptr(), row.blocks, row.quants, row.height * 32, row.numbers, row.height) }
+    }
+
+    /// `y += x`, where `x` lies in pieces of 16 that are `stride` apart.
+    pub fn add(&self, y: &mut [f32], x: &[f32], stride: usize) {
+        assert!(y.len().is_multiple_of(LANES));
+        let vectors = y.len() / LANES;
+        assert!(vectors == 0 || x.len() >= (vectors - 1) * stride + LANES);
+        // SAFETY: the machine has the instruction set; lengths as asserted.
+        unsafe { (self.add)(y.as_mut_ptr(), x.as_ptr(), stride, vectors) }
+    }
+
+    /// Rotates 16 numbers whose neighbours are pairs by cosines and signed sines.
+    pub fn rotate(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
+        assert!(x.len() >= LANES && cos.len() >= LANES && sin.len() >= LANES);
+        // SAFETY: the machine has the instruction set; 16 numbers each.
+        unsafe { (self.rotate)(x.as_mut_ptr(), cos.as_ptr(), sin.as_ptr()) }
+    }
+
+    /// `gate = silu(gate) * up`.
+    pub fn swiglu(&self, gate: &mut [f32], up: &[f32]) {
+        assert!(gate.len() == up.len() && up.len().is_multiple_of(LANES));
+        // SAFETY: the machine has the instruction set; lengths as asserted.
+        unsafe { (self.swiglu)(gate.as_mut_ptr(), up.as_ptr(), up.len() / LANES) }
+    }
+
+    /// `out[m] = scale * a x[m]`: `x` is `(rows, x_width)`, `a` `(x_width, rank)` in f16, `out` `(rows, rank)` with
+    /// `out_stride` from row to row; `x_width` a multiple of 4, `rank` of 16.
+    pub fn lora_down(&self, x: &[f32], x_width: usize, a: &[u16], scale: f32, out: &mut [f32], out_stride: usize) {
+        let (rows, rank) = (x.len() / x_width, a.len() / x_width);
+        assert!(x.len() == rows * x_width && a.len() == rank * x_width);
+        assert!(x_width.is_multiple_of(4) && rank.is_multiple_of(LANES) && rank <= out_stride);
+        assert!(rows == 0 || out.len() >= (rows - 1) * out_stride + rank);
+        let mut row = 0;
+        while row < rows {
+            let four = usize::from(rows - row >= 4);
+            let (x, out) = (&x[row * x_width..], &mut out[row * out_stride..]);
+            // SAFETY: the machine has the instruction set; lengths as asserted.
+            unsafe {
+                let (x, out) = (x.as_ptr(), out.as_mut_ptr());
+                (self.lora_down[four])(x, x_width, x_width, a.as_ptr(), rank, scale, out, out_stride);
+            }
+            row += if four == 1 { 4 } else { 1 };
+        }
+    }
+
+    /// `y[m] += b h[m]` for a tile: `h` is `(rows, h_stride)` of which the first `rank` count, `b` `(rank, 16)` in f16, `y`
+    /// `(rows, 16)`.
+    pub fn lora_up(&self, h: &[f32], h_stride: usize, b: &[u16], y: &mut [f32]) {
+        let (rows, rank) = (y.len() / LANES, b.len() / LANES);
+        assert!(rank <= h_stride && (rows == 0 || h.len() >= (rows - 1) * h_stride + rank));
+        let mut row = 0;
+        while row < rows {
+            let four = usize::from(rows - row >= 4);
+            let (h, y) = (&h[row * h_stride..], &mut y[row * LANES..]);
+            // SAFETY: the machine has the instruction set; lengths as asserted.
+            unsafe { (self.lora_up[four])(h.as_ptr(), h_stride, b.as_ptr(), rank, y.as_mut_ptr()) }
+            row += if four == 1 { 4 } else { 1 };
+        }
+    }
+
+    /// Attends with a few queries of one key/value head.
+    pub fn attend(&self, attention: Attention<'_>) {
+        let Attention { pages, first_page, precision, head_dim, seen, queries } = attention;
+        let padded = head_dim.next_multiple_of(LANES);
+        assert!(head_dim > 0 && padded <= MAX_HEAD && queries.len() == seen.len() * padded);
+        assert!(pages.iter().all(|page| page.len() >= precision.page_bytes(head_dim)));
+        let pages_end = (first_page + pages.len()) * PAGE_TOKENS;
+        assert!(seen.iter().all(|&(first, last)| first_page * PAGE_TOKENS <= first && first <= last && last < pages_end));
+        let pages: Vec<*const u8> = pages.iter().map(|page| page.as_ptr()).collect();
+        let task = Task { pages: &pages, first_page, head_dim, padded, queries: queries.as_mut_ptr(), seen };
+        // SAFETY: the machine has the instruction set; pages and queries as asserted.
+        unsafe { (self.attend[precision as usize])(&task) }
+    }
+
+    /// Writes a token's key and value of one head into its slot of a page.
+    pub fn write_kv(&self, precision: KvPrecision, k: &[f32], v: &[f32], page: &mut [u8], slot: usize, head_dim: usize) {
+        let padded = head_dim.next_multiple_of(LANES);
+        assert!(padded <= MAX_HEAD && k.len() == padded && v.len() == padded && slot < PAGE_TOKENS);
+        assert!(page.len() >= precision.page_bytes(head_dim));
+        // SAFETY: the machine has the instruction set; lengths as asserted.
+        unsafe {
+            (self.write_kv[precision as usize])(k.as_ptr(), v.as_ptr(), page.as_mut_ptr(), slot, head_dim, padded);
+        }
+    }
+}
+
+impl KvPrecision {
+    /// Bytes of a page's keys and values of one head: keys dimension by dimension, values token by token, and scales.
+    pub(crate) fn page_bytes(self, head_dim: usize) -> usize {
+        let numbers = 2 * PAGE_TOKENS * head_dim.next_multiple_of(LANES);
+        match self {
+            Self::F16 => 2 * numbers,
+            Self::Int8 => numbers + 2 * 2 * PAGE_TOKENS,
+        }
+    }
+}
+
+impl fmt::Debug for Kernels {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name)
+    }
+}

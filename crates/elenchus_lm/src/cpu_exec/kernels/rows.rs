@@ -1,0 +1,167 @@
+//! What happens to a row of numbers between two products: norm, rotation, SwiGLU, and quantisation to blocks of 32.
+
+use super::vector::{LANES, Vector, exp};
+
+/// What a product needs to know of 32 quantised numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+#[repr(C)]
+pub(crate) struct BlockNumbers {
+    /// What a step is worth.
+    pub scale: f32,
+    /// Scale times sum: what an offset of the weights is multiplied with.
+    pub weighted_sum: f32,
+    /// The integers' sum, of the first and the second 16.
+    pub half_sums: [i32; 2],
+}
+
+/// `y = x / rms(x) * weight`; lengths are `vectors` times 16, `count` of the numbers are not padding.
+#[inline(always)]
+pub(super) unsafe fn rms_norm<V: Vector>(
+    x: *const f32,
+    weight: *const f32,
+    y: *mut f32,
+    vectors: usize,
+    count: usize,
+    eps: f32,
+) {
+    // SAFETY: 16 numbers at a time within the caller's lengths.
+    unsafe {
+        let mut squares = V::splat(0.0);
+        for at in 0..vectors {
+            let x = V::load(x.add(at * LANES));
+            squares = V::add(squares, V::mul(x, x));
+        }
+        let scale = V::splat(1.0 / (V::sum(squares) / count as f32 + eps).sqrt());
+        for at in 0..vectors {
+            let normed = V::mul(V::load(x.add(at * LANES)), scale);
+            V::store(y.add(at * LANES), V::mul(normed, V::load(weight.add(at * LANES))));
+        }
+    }
+}
+
+/// Quantises `blocks` blocks: block `b` to 32 bytes at `b * quant_stride`, its numbers to `b * number_stride`.
+#[inline(always)]
+pub(super) unsafe fn quantise<V: Vector>(
+    x: *const f32,
+    blocks: usize,
+    quants: *mut i8,
+    quant_stride: usize,
+    numbers: *mut BlockNumbers,
+    number_stride: usize,
+) {
+    // SAFETY: 32 numbers at a time within the caller's lengths.
+    unsafe {
+        for block in 0..blocks {
+            let (low, high) = (V::load(x.add(block * 32)), V::load(x.add(block * 32 + 16)));
+            let largest = V::largest(V::max(V::abs(low), V::abs(high)));
+            let scale = largest / 127.0;
+            let inverse = V::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            let (low, high) = (V::round(V::mul(low, inverse)), V::round(V::mul(high, inverse)));
+            let quants = quants.add(block * quant_stride);
+            V::store_i8(quants, low);
+            V::store_i8(quants.add(16), high);
+            // Whole numbers this small add up exactly.
+            let half_sums = [V::sum(low) as i32, V::sum(high) as i32];
+            let weighted_sum = scale * (half_sums[0] + half_sums[1]) as f32;
+            *numbers.add(block * number_stride) = BlockNumbers { scale, weighted_sum, half_sums };
+        }
+    }
+}
+
+/// `y += x`.
+#[inline(always)]
+pub(super) unsafe fn add<V: Vector>(y: *mut f32, x: *const f32, x_stride: usize, vectors: usize) {
+    // SAFETY: 16 numbers at a time within the caller's lengths.
+    unsafe {
+        for at in 0..vectors {
+            let sum = V::add(V::load(y.add(at * LANES)), V::load(x.add(at * x_stride)));
+            V::store(y.add(at * LANES), sum);
+        }
+    }
+}
+
+/// Rotates 16 numbers, neighbours being pairs: `x * cos + swapped * sin`, the sine negative for the first of each pair.
+#[inline(always)]
+pub(super) unsafe fn rotate<V: Vector>(x: *mut f32, cos: *const f32, sin: *const f32) {
+    // SAFETY: 16 numbers each.
+    unsafe {
+        let old = V::load(x);
+        let turned = V::mul(V::swap_pairs(old), V::load(sin));
+        V::store(x, V::add(V::mul(old, V::load(cos)), turned));
+    }
+}
+
+/// `gate = silu(gate) * up`, 16 numbers at a time.
+#[inline(always)]
+pub(super) unsafe fn swiglu<V: Vector>(gate: *mut f32, up: *const f32, vectors: usize) {
+    // SAFETY: 16 numbers at a time within the caller's lengths.
+    unsafe {
+        for at in 0..vectors {
+            let g = V::load(gate.add(at * LANES));
+            let one = V::splat(1.0);
+            let negative = V::sub(V::splat(0.0), g);
+            let silu = V::div(g, V::add(one, exp::<V>(negative)));
+            V::store(gate.add(at * LANES), V::mul(silu, V::load(up.add(at * LANES))));
+        }
+    }
+}
+
+/// Numbers of one row that are added apart before they are added up: what keeps one row from waiting for itself.
+const CHAINS: usize = 4;
+
+/// LoRA's first half for `M` rows: `out[m][r] = scale * sum_k x[m][k] * a[k][r]`; `a` is `(width, rank)`, ranks by 16.
+#[inline(always)]
+pub(super) unsafe fn lora_down<V: Vector, const M: usize>(
+    x: *const f32,
+    x_stride: usize,
+    width: usize,
+    a: *const u16,
+    rank: usize,
+    scale: f32,
+    out: *mut f32,
+    out_stride: usize,
+) {
+    // SAFETY: `width` is a multiple of CHAINS, `rank` of 16; all within the caller's lengths.
+    unsafe {
+        for r in (0..rank).step_by(LANES) {
+            let mut acc = [[V::splat(0.0); CHAINS]; M];
+            for k in (0..width).step_by(CHAINS) {
+                for c in 0..CHAINS {
+                    let a = V::load_f16(a.add((k + c) * rank + r));
+                    for m in 0..M {
+                        acc[m][c] = V::add(acc[m][c], V::mul(a, V::splat(*x.add(m * x_stride + k + c))));
+                    }
+                }
+            }
+            for m in 0..M {
+                let sum = V::add(V::add(acc[m][0], acc[m][1]), V::add(acc[m][2], acc[m][3]));
+                V::store(out.add(m * out_stride + r), V::mul(sum, V::splat(scale)));
+            }
+        }
+    }
+}
+
+/// LoRA's second half for `M` rows of a tile: `y[m][c] += sum_r b[r][c] * h[m][r]`; `b` is `(rank, 16)`.
+#[inline(always)]
+pub(super) unsafe fn lora_up<V: Vector, const M: usize>(
+    h: *const f32,
+    h_stride: usize,
+    b: *const u16,
+    rank: usize,
+    y: *mut f32,
+) {
+    // SAFETY: within the caller's lengths.
+    unsafe {
+        let mut acc = [V::splat(0.0); M];
+        for r in 0..rank {
+            let b = V::load_f16(b.add(r * LANES));
+            for m in 0..M {
+                acc[m] = V::add(acc[m], V::mul(b, V::splat(*h.add(m * h_stride + r))));
+            }
+        }
+        for m in 0..M {
+            let y = y.add(m * LANES);
+            V::store(y, V::add(V::load(y), acc[m]));
+        }
+    }
+}

@@ -1,0 +1,171 @@
+//! The engine a player's CPU runs: packed weights, fused steps, every row of a batch in a voice of its own.
+//!
+//! A row's logits are the same bits alone, in any batch, however its prompt was cut and from any cached prefix, because
+//! every sum has an order that depends on nothing but the row: integers within a block of 32 weights, floats across
+//! blocks in the order of the blocks, attention page by page. Threads share outputs, never a sum.
+
+mod adapter;
+mod blocks;
+mod kernels;
+mod packed;
+mod step;
+
+use std::sync::{Mutex, PoisonError};
+
+pub use self::kernels::KvPrecision;
+use self::{
+    adapter::PackedAdapter,
+    kernels::{Kernels, MAX_HEAD, Team},
+    packed::PackedModel,
+    step::{Line, Scratch, Wanted},
+};
+use crate::{
+    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights,
+    adapter_store::AdapterStore,
+    executor::check_batch,
+    kv_cache::{PageForm, PageLayout},
+};
+
+/// How the engine runs.
+#[derive(Debug, Clone, Copy)]
+pub struct CpuSettings {
+    /// Compute threads, the caller's included.
+    pub threads: usize,
+    /// What each of the other threads does first: a game lowers their priority.
+    pub at_thread_start: fn(),
+    /// How keys and values are kept.
+    pub kv_precision: KvPrecision,
+}
+
+impl Default for CpuSettings {
+    /// One thread.
+    fn default() -> Self {
+        Self { threads: 1, at_thread_start: || {}, kv_precision: KvPrecision::default() }
+    }
+}
+
+/// Runs a model with kernels chosen for this machine's instruction set.
+pub struct CpuExecutor {
+    config: ModelConfig,
+    layout: PageLayout,
+    model: PackedModel,
+    kernels: &'static Kernels,
+    team: Team,
+    adapters: AdapterStore<PackedAdapter>,
+    scratch: Mutex<Scratch>,
+}
+
+/// Lines of a batch that go through the model together; more go one such part after the other.
+const MOST_LINES: usize = 256;
+
+impl CpuExecutor {
+    /// Packs weights; the file is not needed afterwards.
+    pub fn new(weights: &Weights, settings: CpuSettings) -> Result<Self> {
+        Self::with_kernels(weights, settings, Kernels::detect())
+    }
+
+    fn with_kernels(weights: &Weights, settings: CpuSettings, kernels: &'static Kernels) -> Result<Self> {
+        let config = weights.config().clone();
+        if config.head_dim > MAX_HEAD {
+            return Err(Error::Unsupported {
+                what: format!("{}: heads of {} dimensions", weights.path().display(), config.head_dim),
+                hint: format!("the CPU engine runs heads of at most {MAX_HEAD}; use exact numerics for this model"),
+            });
+        }
+        let team = Team::new(settings.threads, settings.at_thread_start)
+            .map_err(|source| Error::io("the compute threads", source))?;
+        let model = PackedModel::new(weights, &team)?;
+        let layout = PageLayout {
+            layers: config.num_layers,
+            kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            form: PageForm::Packed(settings.kv_precision),
+        };
+        let scratch = Mutex::new(Scratch::new(kernels));
+        Ok(Self { config, layout, model, kernels, team, adapters: AdapterStore::default(), scratch })
+    }
+
+    /// The instruction set in use.
+    pub fn instruction_set(&self) -> &'static str {
+        self.kernels.name()
+    }
+
+    /// Compute threads, the caller's included.
+    pub fn threads(&self) -> usize {
+        self.team.threads()
+    }
+
+    /// Bytes the packed weights take.
+    pub fn weight_bytes(&self) -> usize {
+        self.model.bytes()
+    }
+
+    /// Bytes of weights that must be read for one token.
+    pub fn bytes_per_token(&self) -> usize {
+        self.model.bytes_per_token()
+    }
+
+    fn prepared(&self, adapter: &Adapter) -> Result<std::sync::Arc<PackedAdapter>> {
+        self.adapters.get(adapter, &self.config, |adapter| PackedAdapter::new(adapter, &self.config))
+    }
+}
+
+impl Executor for CpuExecutor {
+    fn config(&self) -> &ModelConfig {
+        &self.config
+    }
+
+    fn new_cache(&self) -> KvCache {
+        KvCache::new(self.layout.clone())
+    }
+
+    fn cache_bytes_per_token(&self) -> usize {
+        self.layout.token_bytes()
+    }
+
+    fn prepare(&self, adapter: &Adapter) -> Result<()> {
+        self.prepared(adapter).map(drop)
+    }
+
+    fn forward(&self, batch: &mut [Row<'_>]) -> Result<Vec<Vec<f32>>> {
+        check_batch(batch, &self.config, &self.layout)?;
+        let adapters = batch
+            .iter()
+            .map(|row| row.adapter.filter(|adapter| adapter.scale != 0.0).map(|adapter| self.prepared(adapter)).transpose())
+            .collect::<Result<Vec<_>>>()?;
+        for row in batch.iter_mut() {
+            row.cache.reserve(row.tokens.len())?;
+        }
+        let mut logits: Vec<Vec<f32>> = batch.iter().map(|_| Vec::new()).collect();
+        let mut lines = Vec::new();
+        for (sequence, row) in batch.iter().enumerate() {
+            let past = row.cache.len();
+            lines.extend(row.tokens.iter().enumerate().map(|(at, &token)| Line {
+                sequence,
+                position: past + at,
+                token,
+                wants_logits: match row.logits {
+                    Logits::None => false,
+                    Logits::Last => at + 1 == row.tokens.len(),
+                    Logits::All => true,
+                },
+            }));
+        }
+        // What a panic left half-written is overwritten before it is read.
+        let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
+        for lines in lines.chunks(MOST_LINES) {
+            let wanted = self.step(&mut scratch, lines, batch, &adapters);
+            for Wanted { line, logits: row } in wanted {
+                let all = &mut logits[lines[line].sequence];
+                if all.is_empty() { *all = row } else { all.extend_from_slice(&row) }
+            }
+        }
+        for row in batch {
+            row.cache.advance(row.tokens.len());
+        }
+        Ok(logits)
+    }
+}
+
+#[cfg(test)]
+mod tests;

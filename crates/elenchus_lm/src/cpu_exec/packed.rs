@@ -1,0 +1,350 @@
+//! Weights laid for the kernels, all in one stretch of memory with huge pages where the system gives them.
+//!
+//! Sixteen rows of a matrix form a tile, in which each block of 32 columns stands together: one register's worth of
+//! weights meets one number of the input. Nothing else of the model file stays in memory.
+
+use std::ops::Range;
+
+use half::f16;
+use memmap2::{Mmap, MmapMut, MmapOptions};
+
+use super::{
+    blocks::{self, Block},
+    kernels::{Format, LANES, MatrixView, Team},
+};
+use crate::{Error, Linear, ModelConfig, RawTensor, Result, RopeLayout, TensorName, Weights, candle_exec};
+
+/// A whole model's matrices and norms.
+#[derive(Debug)]
+pub(super) struct PackedModel {
+    memory: Mmap,
+    pub embedding: Matrix,
+    pub output: Matrix,
+    pub output_norm: Vec<f32>,
+    pub layers: Vec<PackedLayer>,
+}
+
+/// One block's.
+#[derive(Debug)]
+pub(super) struct PackedLayer {
+    pub attention_norm: Vec<f32>,
+    pub ffn_norm: Vec<f32>,
+    /// In the order of [`Linear::ALL`].
+    pub linears: [Matrix; 7],
+}
+
+/// Where a matrix lies and how.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Matrix {
+    pub rows: usize,
+    format: Format,
+    blocks: usize,
+    offset: usize,
+    tile_stride: usize,
+}
+
+/// A matrix that is to be packed.
+struct Source<'a> {
+    raw: RawTensor<'a>,
+    format: Format,
+    /// For each row of the matrix the row of the tensor, where they differ.
+    order: Option<Vec<usize>>,
+}
+
+/// A tile that is to be filled.
+struct Tile<'a> {
+    source: usize,
+    tile: usize,
+    bytes: &'a mut [u8],
+}
+
+/// Cache lines are not shared between tiles.
+const TILE_ALIGNMENT: usize = 64;
+
+impl PackedModel {
+    /// Packs a model, on all threads of the team.
+    pub fn new(weights: &Weights, team: &Team) -> Result<Self> {
+        let config = weights.config();
+        let is_tied =
+            std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
+        let mut sources = Vec::new();
+        // The order of use, with neighbours that are read together tile by tile: gate with up.
+        let mut groups: Vec<Range<usize>> = Vec::new();
+        for layer in 0..config.num_layers {
+            for linear in Linear::ALL {
+                let raw = weights.tensor(TensorName::Linear(layer, linear))?;
+                sources.push(Source::new(raw, row_order(config, linear)));
+                match linear {
+                    Linear::Up => groups.last_mut().expect("the gate comes before").end += 1,
+                    _ => groups.push(sources.len() - 1..sources.len()),
+                }
+            }
+        }
+        for name in if is_tied { vec![TensorName::Output] } else { vec![TensorName::TokenEmbedding, TensorName::Output] } {
+            groups.push(sources.len()..sources.len() + 1);
+            sources.push(Source::new(weights.tensor(name)?, None));
+        }
+        let (matrices, bytes) = place(&sources, &groups);
+        let mut memory = huge_memory(bytes).map_err(|source| Error::io(weights.path(), source))?;
+        fill(&sources, &groups, &matrices, &mut memory, team)?;
+        let memory = memory.make_read_only().map_err(|source| Error::io(weights.path(), source))?;
+
+        let norm = |name| -> Result<Vec<f32>> {
+            let mut norm = candle_exec::dequantise(&weights.tensor(name)?)?;
+            norm.resize(norm.len().next_multiple_of(32), 0.0);
+            Ok(norm)
+        };
+        let layers = (0..config.num_layers)
+            .map(|layer| {
+                Ok(PackedLayer {
+                    attention_norm: norm(TensorName::AttentionNorm(layer))?,
+                    ffn_norm: norm(TensorName::FfnNorm(layer))?,
+                    linears: std::array::from_fn(|linear| matrices[7 * layer + linear]),
+                })
+            })
+            .collect::<Result<_>>()?;
+        let output = matrices[matrices.len() - 1];
+        let embedding = if is_tied { output } else { matrices[matrices.len() - 2] };
+        Ok(Self { memory, embedding, output, output_norm: norm(TensorName::OutputNorm)?, layers })
+    }
+
+    /// A matrix for the kernels.
+    pub fn view(&self, matrix: Matrix) -> MatrixView<'_> {
+        MatrixView {
+            format: matrix.format,
+            data: &self.memory[matrix.offset..],
+            tile_stride: matrix.tile_stride,
+            tiles: matrix.tiles(),
+            blocks: matrix.blocks,
+        }
+    }
+
+    /// One row as f32, padded to whole blocks.
+    pub fn row(&self, matrix: Matrix, row: usize, out: &mut [f32]) {
+        let tile = &self.memory[matrix.offset + row / LANES * matrix.tile_stride..];
+        for (block, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate().take(matrix.blocks) {
+            let Block { quants, scales, offset } = read(matrix.format, tile, matrix.blocks, block, row % LANES);
+            let zero = zero(matrix.format);
+            *out = std::array::from_fn(|at| scales[at / 16] * (f32::from(quants[at]) - zero) + offset);
+        }
+    }
+
+    /// Bytes of weights that one token reads: all but the rows of an embedding that is not the head too.
+    pub fn bytes_per_token(&self) -> usize {
+        let linears = self.layers.iter().flat_map(|layer| layer.linears);
+        linears.chain([self.output]).map(|matrix| matrix.tiles() * matrix.format.tile_bytes(matrix.blocks)).sum()
+    }
+
+    /// Bytes held.
+    pub fn bytes(&self) -> usize {
+        let norms = 2 * self.layers.len() + 1;
+        self.memory.len() + norms * self.output_norm.len() * size_of::<f32>()
+    }
+}
+
+impl Matrix {
+    /// Tiles of sixteen rows, the last one padded.
+    pub fn tiles(self) -> usize {
+        self.rows.div_ceil(LANES)
+    }
+}
+
+impl<'a> Source<'a> {
+    fn new(raw: RawTensor<'a>, order: Option<Vec<usize>>) -> Self {
+        let format = blocks::format_of(raw.dtype).unwrap_or(Format::Q8);
+        Self { raw, format, order }
+    }
+
+    fn rows(&self) -> usize {
+        self.raw.shape[0]
+    }
+
+    fn columns(&self) -> usize {
+        self.raw.shape[1]
+    }
+
+    fn blocks(&self) -> usize {
+        self.columns().div_ceil(32)
+    }
+
+    fn tile_bytes(&self) -> usize {
+        self.format.tile_bytes(self.blocks()).next_multiple_of(TILE_ALIGNMENT)
+    }
+
+    /// Blocks of one of the matrix's rows.
+    fn row(&self, row: usize) -> Result<Vec<Block>> {
+        let row = self.order.as_ref().map_or(row, |order| order[row]);
+        let bytes = self.raw.bytes.len() / self.rows();
+        let bytes = &self.raw.bytes[row * bytes..(row + 1) * bytes];
+        if blocks::format_of(self.raw.dtype).is_some() {
+            return Ok(blocks::read_row(self.raw.dtype, bytes));
+        }
+        let raw = RawTensor { shape: vec![1, self.columns()], dtype: self.raw.dtype, bytes };
+        let mut values = candle_exec::dequantise(&raw)?;
+        values.resize(self.blocks() * 32, 0.0);
+        Ok(values.as_chunks().0.iter().map(blocks::quantise).collect())
+    }
+}
+
+/// Rows of q and k are kept with the two numbers that rotate together side by side, whatever the file does.
+fn row_order(config: &ModelConfig, linear: Linear) -> Option<Vec<usize>> {
+    match config.rope_layout {
+        RopeLayout::Interleaved => None,
+        RopeLayout::Halves => rotary_order(config, linear),
+    }
+}
+
+/// For each packed row of a linear the row in Hugging Face's order; `None` where they are the same.
+pub(super) fn rotary_order(config: &ModelConfig, linear: Linear) -> Option<Vec<usize>> {
+    let heads = match linear {
+        Linear::Q => config.num_heads,
+        Linear::K => config.num_kv_heads,
+        _ => return None,
+    };
+    ModelConfig { rope_layout: RopeLayout::Interleaved, ..config.clone() }.rope_row_order(heads)
+}
+
+/// Gives every matrix its place; returns how much memory they take.
+fn place(sources: &[Source<'_>], groups: &[Range<usize>]) -> (Vec<Matrix>, usize) {
+    let mut matrices = Vec::new();
+    let mut end = 0;
+    for group in groups {
+        let members = &sources[group.clone()];
+        let stride = members.iter().map(Source::tile_bytes).sum();
+        let mut offset = end;
+        for source in members {
+            let (rows, blocks) = (source.rows(), source.blocks());
+            matrices.push(Matrix { rows, format: source.format, blocks, offset, tile_stride: stride });
+            offset += source.tile_bytes();
+        }
+        end += members[0].rows().div_ceil(LANES) * stride;
+    }
+    (matrices, end)
+}
+
+/// Anonymous memory; with huge pages a reader of all of it misses the address cache less often.
+fn huge_memory(bytes: usize) -> std::io::Result<MmapMut> {
+    let memory = MmapOptions::new().len(bytes).map_anon()?;
+    #[cfg(target_os = "linux")]
+    if let Err(error) = memory.advise(memmap2::Advice::HugePage) {
+        tracing::debug!("the system gives no huge pages: {error}");
+    }
+    Ok(memory)
+}
+
+fn fill(
+    sources: &[Source<'_>],
+    groups: &[Range<usize>],
+    matrices: &[Matrix],
+    memory: &mut [u8],
+    team: &Team,
+) -> Result<()> {
+    let mut tiles = Vec::new();
+    let mut rest = memory;
+    for group in groups {
+        for tile in 0..matrices[group.start].tiles() {
+            for source in group.clone() {
+                let (bytes, behind) = rest.split_at_mut(sources[source].tile_bytes());
+                tiles.push(Tile { source, tile, bytes });
+                rest = behind;
+            }
+        }
+    }
+    let failure = std::sync::Mutex::new(None);
+    let mut parts: Vec<&mut [Tile<'_>]> = tiles.chunks_mut(64).collect();
+    team.each(&mut parts, |tiles| {
+        for tile in tiles.iter_mut() {
+            if let Err(error) = fill_tile(&sources[tile.source], tile) {
+                *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
+            }
+        }
+    });
+    failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+}
+
+fn fill_tile(source: &Source<'_>, tile: &mut Tile<'_>) -> Result<()> {
+    for column in 0..LANES {
+        let row = tile.tile * LANES + column;
+        if row < source.rows() {
+            for (number, block) in source.row(row)?.iter().enumerate() {
+                write(source.format, tile.bytes, source.blocks(), number, column, block);
+            }
+        }
+    }
+    Ok(())
+}
+
+/// What is taken from a stored weight before it is scaled.
+fn zero(format: Format) -> f32 {
+    match format {
+        Format::Q4 => 8.0,
+        Format::Q5 => 16.0,
+        Format::Q8 | Format::Q8Halves => 128.0,
+        Format::Q4Offset | Format::Q5Offset => 0.0,
+    }
+}
+
+/// Byte and shift of weight `k` of a column within a block: nibbles of four `k` share bytes with those of the next four.
+fn nibble_at(k: usize, column: usize) -> (usize, u32) {
+    (k / 8 * 64 + column * 4 + k % 4, if k / 4 % 2 == 0 { 0 } else { 4 })
+}
+
+/// Byte and bit of the fifth bit of weight `k` of a column, behind the nibbles.
+fn fifth_at(k: usize, column: usize) -> (usize, u32) {
+    let bit = column * 4 + k % 4;
+    (256 + k / 4 * 8 + bit / 8, (bit % 8) as u32)
+}
+
+/// Where the scales of a block's columns begin within a tile: first ones, second ones.
+fn scales_at(format: Format, blocks: usize, block: usize) -> (usize, usize) {
+    let (weights, scales) = format.block_bytes();
+    let first = blocks * weights + block * scales;
+    (first, first + 2 * LANES)
+}
+
+fn write(format: Format, tile: &mut [u8], blocks: usize, block: usize, column: usize, value: &Block) {
+    let (weight_bytes, scale_bytes) = format.block_bytes();
+    let weights = &mut tile[block * weight_bytes..(block + 1) * weight_bytes];
+    for (k, &quant) in value.quants.iter().enumerate() {
+        match format {
+            Format::Q8 | Format::Q8Halves => weights[k / 4 * 64 + column * 4 + k % 4] = quant,
+            _ => {
+                let (byte, shift) = nibble_at(k, column);
+                weights[byte] |= (quant & 15) << shift;
+                if weight_bytes > 256 {
+                    let (byte, bit) = fifth_at(k, column);
+                    weights[byte] |= (quant >> 4) << bit;
+                }
+            }
+        }
+    }
+    let (first, second) = scales_at(format, blocks, block);
+    let mut put = |at: usize, value: f32| {
+        tile[at + 2 * column..at + 2 * column + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+    };
+    put(first, value.scales[0]);
+    if scale_bytes > 32 {
+        put(second, if format == Format::Q8Halves { value.scales[1] } else { value.offset });
+    }
+}
+
+/// What [`write`] wrote.
+fn read(format: Format, tile: &[u8], blocks: usize, block: usize, column: usize) -> Block {
+    let (weight_bytes, scale_bytes) = format.block_bytes();
+    let weights = &tile[block * weight_bytes..(block + 1) * weight_bytes];
+    let quants = std::array::from_fn(|k| match format {
+        Format::Q8 | Format::Q8Halves => weights[k / 4 * 64 + column * 4 + k % 4],
+        _ => {
+            let (byte, shift) = nibble_at(k, column);
+            let (fifth, bit) = fifth_at(k, column);
+            weights[byte] >> shift & 15 | if weight_bytes > 256 { (weights[fifth] >> bit & 1) << 4 } else { 0 }
+        }
+    });
+    let (first, second) = scales_at(format, blocks, block);
+    let number = |at: usize| f16::from_le_bytes([tile[at + 2 * column], tile[at + 2 * column + 1]]).to_f32();
+    let second = if scale_bytes > 32 { number(second) } else { 0.0 };
+    match format {
+        Format::Q8Halves => Block { quants, scales: [number(first), second], offset: 0.0 },
+        _ => Block { quants, scales: [number(first); 2], offset: second },
+    }
+}

@@ -1,0 +1,540 @@
+//! One pass of some lines through the model, in steps that end when all threads have done their parts.
+//!
+//! Two kinds of step take turns. In one, a part is some lines: they are normed and quantised, and meet LoRA's first half.
+//! In the other a part is some tiles of a matrix: all lines are multiplied with them, and what follows for these columns
+//! alone (LoRA's second half, rotation, SwiGLU) is done while they are near. Products lie tile by tile,
+//! `(tiles, lines, 16)`, so every part writes a stretch of its own.
+
+use std::{cell::RefCell, ops::Range, sync::Arc};
+
+use super::{
+    CpuExecutor,
+    adapter::PackedAdapter,
+    kernels::{Attention, Kernels, KvPrecision, LANES, PanelRow, Panels},
+    packed::{Matrix, PackedLayer},
+};
+use crate::{
+    Linear, Row,
+    config::window_start,
+    kv_cache::{PAGE_TOKENS, PageForm},
+};
+
+/// One token of a batch.
+pub(super) struct Line {
+    /// Its row of the batch.
+    pub sequence: usize,
+    pub position: usize,
+    pub token: u32,
+    pub wants_logits: bool,
+}
+
+/// Logits of a line.
+pub(super) struct Wanted {
+    pub line: usize,
+    pub logits: Vec<f32>,
+}
+
+/// Memory of a pass, kept from one to the next.
+pub(super) struct Scratch {
+    /// The residual stream, `(lines, hidden_size padded)`.
+    x: Vec<f32>,
+    /// Queries, keys and values, tile by tile.
+    qkv: Vec<f32>,
+    /// `(kv_heads, lines, heads of the group, head_dim padded)`: queries, then what they attended to.
+    attended: Vec<f32>,
+    /// What is added to the residual stream next, tile by tile.
+    product: Vec<f32>,
+    /// SwiGLU's output, tile by tile.
+    inner: Vec<f32>,
+    /// What LoRA's first halves leave, `(lines, linears of the step, rank)`.
+    hidden: Vec<f32>,
+    /// Cosines and signed sines, `(lines, head_dim + 16)`: a head's, repeated as far as a tile may reach over it.
+    cos: Vec<f32>,
+    sin: Vec<f32>,
+    panels: Panels,
+}
+
+/// Neighbouring lines in one voice, at most as many as LoRA's kernels take at a time.
+struct Group<'a> {
+    lines: Range<usize>,
+    adapter: Option<&'a PackedAdapter>,
+}
+
+const GROUP_LINES: usize = 4;
+
+/// Lines of a sequence that attend together: six queries share what is loaded, and heads come in threes and fours.
+const ATTENTION_LINES: usize = 4;
+
+/// Parts a step is cut into for each thread, where there is more than one: who is held up leaves the rest to others.
+const PARTS: usize = 4;
+
+/// Head rows that are multiplied at a time.
+const HEAD_LINES: usize = 16;
+
+impl Scratch {
+    pub fn new(kernels: &Kernels) -> Self {
+        let none = Vec::new;
+        Self {
+            x: none(),
+            qkv: none(),
+            attended: none(),
+            product: none(),
+            inner: none(),
+            hidden: none(),
+            cos: none(),
+            sin: none(),
+            panels: kernels.panels(),
+        }
+    }
+}
+
+/// The first `len` numbers of a buffer that grows as needed; what they hold is void.
+fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
+    if buffer.len() < len {
+        buffer.resize(len, 0.0);
+    }
+    &mut buffer[..len]
+}
+
+/// Memory of a thread's own for one part of a step.
+fn with_buffer<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
+    thread_local! {
+        static BUFFER: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+    }
+    BUFFER.with_borrow_mut(|buffer| work(room(buffer, len)))
+}
+
+/// What all steps of a pass share.
+struct Pass<'a> {
+    exec: &'a CpuExecutor,
+    groups: Vec<Group<'a>>,
+    lines: usize,
+    /// Numbers from one line's LoRA state to the next's, and from one linear's to the next's within it.
+    hidden_stride: usize,
+    rank: usize,
+    /// Padded width of the residual stream.
+    width: usize,
+}
+
+impl CpuExecutor {
+    /// Runs lines through the model, writes their keys and values, and returns the logits that are wanted.
+    pub(super) fn step(
+        &self,
+        scratch: &mut Scratch,
+        lines: &[Line],
+        batch: &mut [Row<'_>],
+        adapters: &[Option<Arc<PackedAdapter>>],
+    ) -> Vec<Wanted> {
+        let config = &self.config;
+        let pass = Pass::new(self, lines, adapters);
+        let n = lines.len();
+        let Scratch { x, qkv, attended, product, inner, hidden, cos, sin, panels } = scratch;
+        let x = room(x, n * pass.width);
+        let hidden = room(hidden, n * pass.hidden_stride);
+        let product = room(product, config.hidden_size.div_ceil(LANES) * n * LANES);
+        let inner = room(inner, config.intermediate_size.div_ceil(LANES) * n * LANES);
+        let padded = config.head_dim.next_multiple_of(LANES);
+        let attended = room(attended, n * config.num_heads * padded);
+        for (line, x) in lines.iter().zip(x.chunks_exact_mut(pass.width)) {
+            x.fill(0.0);
+            self.model.row(self.model.embedding, line.token as usize, x);
+        }
+        self.rotation(lines, cos, sin);
+        let rotation = config.head_dim + LANES;
+
+        for (number, layer) in self.model.layers.iter().enumerate() {
+            let add = number > 0;
+            let residual: &[f32] = product;
+            pass.rows(x, panels, hidden, number, &[Linear::Q, Linear::K, Linear::V], config.hidden_size, |line, x, out| {
+                pass.norm(line, x, add.then_some(residual), &layer.attention_norm, out);
+            });
+            let tiles = [Linear::Q, Linear::K, Linear::V].map(|linear| layer.linears[linear as usize].tiles());
+            let qkv = room(qkv, tiles.iter().sum::<usize>() * n * LANES);
+            pass.tiles(layer, number, &[Linear::Q, Linear::K, Linear::V], panels, hidden, qkv, |linear, tile, out| {
+                if linear != Linear::V {
+                    for (line, out) in out.chunks_exact_mut(LANES).enumerate() {
+                        let at = line * rotation + tile * LANES % config.head_dim;
+                        self.kernels.rotate(out, &cos[at..], &sin[at..]);
+                    }
+                }
+            });
+            let (q, kv) = qkv.split_at(tiles[0] * n * LANES);
+            let (k, v) = kv.split_at(tiles[1] * n * LANES);
+            self.write_kv(lines, batch, number, k, v);
+            self.attend(lines, batch, number, q, attended);
+            let attended: &[f32] = attended;
+            pass.rows(x, panels, hidden, number, &[Linear::O], config.q_dim(), |line, _, out| {
+                let group = config.num_heads / config.num_kv_heads;
+                for (head, out) in out[..config.q_dim()].chunks_exact_mut(config.head_dim).enumerate() {
+                    let at = ((head / group * n + line) * group + head % group) * padded;
+                    out.copy_from_slice(&attended[at..at + config.head_dim]);
+                }
+            });
+            pass.tiles(layer, number, &[Linear::O], panels, hidden, product, |_, _, _| {});
+            let residual: &[f32] = product;
+            let linears = [Linear::Gate, Linear::Up];
+            pass.rows(x, panels, hidden, number, &linears, config.hidden_size, |line, x, out| {
+                pass.norm(line, x, Some(residual), &layer.ffn_norm, out);
+            });
+            pass.gate_and_up(layer, number, panels, hidden, inner);
+            let activated: &[f32] = inner;
+            pass.rows(x, panels, hidden, number, &[Linear::Down], config.intermediate_size, |line, _, out| {
+                for (tile, out) in out.chunks_exact_mut(LANES).take(activated.len() / (n * LANES)).enumerate() {
+                    out.copy_from_slice(&activated[(tile * n + line) * LANES..][..LANES]);
+                }
+            });
+            pass.tiles(layer, number, &[Linear::Down], panels, hidden, product, |_, _, _| {});
+        }
+        self.head(&pass, lines, x, product, panels)
+    }
+
+    fn rotation(&self, lines: &[Line], cos: &mut Vec<f32>, sin: &mut Vec<f32>) {
+        let head_dim = self.config.head_dim;
+        let stride = head_dim + LANES;
+        let (cos, sin) = (room(cos, lines.len() * stride), room(sin, lines.len() * stride));
+        // Angles in f32 as transformers has them: position * theta^(-2i / head_dim).
+        let frequency = |i: usize| 1.0 / self.config.rope_theta.powf((2 * i) as f32 / head_dim as f32);
+        let frequencies: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
+        for (line, (cos, sin)) in lines.iter().zip(cos.chunks_exact_mut(stride).zip(sin.chunks_exact_mut(stride))) {
+            for (i, frequency) in frequencies.iter().enumerate() {
+                let (s, c) = (line.position as f32 * frequency).sin_cos();
+                (cos[2 * i], cos[2 * i + 1]) = (c, c);
+                (sin[2 * i], sin[2 * i + 1]) = (-s, s);
+            }
+            for at in head_dim..stride {
+                (cos[at], sin[at]) = (cos[at - head_dim], sin[at - head_dim]);
+            }
+        }
+    }
+
+    fn kv_precision(&self) -> KvPrecision {
+        match self.layout.form {
+            PageForm::Packed(precision) => precision,
+            PageForm::Host | PageForm::Device(_) => unreachable!("this executor makes packed caches"),
+        }
+    }
+
+    /// Puts keys and values (tile by tile) into the sequences' pages; a part is a page.
+    fn write_kv(&self, lines: &[Line], batch: &mut [Row<'_>], layer: usize, k: &[f32], v: &[f32]) {
+        struct Part<'a> {
+            page: &'a mut [u8],
+            lines: Range<usize>,
+        }
+        let (kv_heads, head_dim, precision) = (self.config.num_kv_heads, self.config.head_dim, self.kv_precision());
+        let mut parts = Vec::new();
+        let mut rows = batch.iter_mut().enumerate();
+        for (sequence, of_sequence) in sequences(lines) {
+            let (_, row) = rows.find(|(number, _)| *number == sequence).expect("lines come in the order of the batch");
+            let mut at = of_sequence.start;
+            for page in row.cache.packed_room(lines[at].position / PAGE_TOKENS) {
+                let end = of_sequence.end.min(at + PAGE_TOKENS - lines[at].position % PAGE_TOKENS);
+                parts.push(Part { page, lines: at..end });
+                at = end;
+                if at == of_sequence.end {
+                    break;
+                }
+            }
+        }
+        let (n, head_bytes) = (lines.len(), precision.page_bytes(head_dim));
+        self.team.each(&mut parts, |part| {
+            let padded = head_dim.next_multiple_of(LANES);
+            with_buffer(2 * padded, |buffer| {
+                let (key, value) = buffer.split_at_mut(padded);
+                key.fill(0.0);
+                value.fill(0.0);
+                for line in part.lines.clone() {
+                    for head in 0..kv_heads {
+                        gather(k, n, line, head * head_dim, &mut key[..head_dim]);
+                        gather(v, n, line, head * head_dim, &mut value[..head_dim]);
+                        let page = &mut part.page[(layer * kv_heads + head) * head_bytes..][..head_bytes];
+                        let slot = lines[line].position % PAGE_TOKENS;
+                        self.kernels.write_kv(precision, key, value, page, slot, head_dim);
+                    }
+                }
+            });
+        });
+    }
+
+    /// Attends over the pages; a part is a few lines of a sequence and one key/value head.
+    fn attend(&self, lines: &[Line], batch: &[Row<'_>], layer: usize, q: &[f32], attended: &mut [f32]) {
+        struct Part<'a> {
+            lines: Range<usize>,
+            kv_head: usize,
+            queries: &'a mut [f32],
+        }
+        let config = &self.config;
+        let (kv_heads, head_dim, precision) = (config.num_kv_heads, config.head_dim, self.kv_precision());
+        let (group, padded, n) = (config.num_heads / kv_heads, head_dim.next_multiple_of(LANES), lines.len());
+        let head_bytes = precision.page_bytes(head_dim);
+        let mut parts = Vec::new();
+        let mut rest = attended;
+        for kv_head in 0..kv_heads {
+            for (_, of_sequence) in sequences(lines) {
+                for first in of_sequence.clone().step_by(ATTENTION_LINES) {
+                    let lines = first..of_sequence.end.min(first + ATTENTION_LINES);
+                    let (queries, behind) = rest.split_at_mut(lines.len() * group * padded);
+                    rest = behind;
+                    parts.push(Part { lines, kv_head, queries });
+                }
+            }
+        }
+        let scale = 1.0 / (head_dim as f32).sqrt();
+        self.team.each(&mut parts, |part| {
+            let mut seen = Vec::with_capacity(part.lines.len() * group);
+            for (at, line) in part.lines.clone().enumerate() {
+                let position = lines[line].position;
+                for head in 0..group {
+                    let query = &mut part.queries[(at * group + head) * padded..][..padded];
+                    gather(q, n, line, (part.kv_head * group + head) * head_dim, &mut query[..head_dim]);
+                    query[..head_dim].iter_mut().for_each(|q| *q *= scale);
+                    query[head_dim..].fill(0.0);
+                    seen.push((window_start(config.sliding_window, position), position));
+                }
+            }
+            let (first_page, last_page) = (seen[0].0 / PAGE_TOKENS, seen[seen.len() - 1].1 / PAGE_TOKENS);
+            let cache = &batch[lines[part.lines.start].sequence].cache;
+            let at = (layer * kv_heads + part.kv_head) * head_bytes;
+            let pages: Vec<&[u8]> =
+                (first_page..=last_page).map(|page| &cache.packed_page(page)[at..at + head_bytes]).collect();
+            let queries = &mut *part.queries;
+            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries };
+            self.kernels.attend(attention);
+        });
+    }
+
+    /// The last norm and the head, for the lines whose logits are wanted.
+    fn head(
+        &self,
+        pass: &Pass<'_>,
+        lines: &[Line],
+        x: &mut [f32],
+        product: &[f32],
+        panels: &mut Panels,
+    ) -> Vec<Wanted> {
+        let (config, model) = (&self.config, &self.model);
+        let wanted: Vec<usize> = (0..lines.len()).filter(|&line| lines[line].wants_logits).collect();
+        let mut results = Vec::new();
+        for wanted in wanted.chunks(HEAD_LINES) {
+            panels.resize(wanted.len(), config.hidden_size);
+            with_buffer(pass.width, |out| {
+                for (&line, mut row) in wanted.iter().zip(panels.rows_mut()) {
+                    let x = &mut x[line * pass.width..(line + 1) * pass.width];
+                    pass.norm(line, x, Some(product), &model.output_norm, out);
+                    self.kernels.quantise(out, &mut row);
+                }
+            });
+            let (matrix, n) = (model.output, wanted.len());
+            let mut out = vec![0f32; matrix.tiles() * n * LANES];
+            let panels: &Panels = panels;
+            let mut parts = pass.parts(&[matrix], n, &mut out);
+            self.team.each(&mut parts, |part| {
+                self.kernels.multiply(&model.view(matrix), part.tiles.clone(), panels, part.out);
+            });
+            drop(parts);
+            if let &[line] = wanted {
+                out.truncate(config.vocab_size);
+                results.push(Wanted { line, logits: out });
+                continue;
+            }
+            let mut rows: Vec<(usize, Wanted)> =
+                wanted.iter().map(|&line| Wanted { line, logits: Vec::new() }).enumerate().collect();
+            self.team.each(&mut rows, |(at, wanted)| {
+                wanted.logits = vec![0.0; config.vocab_size];
+                gather(&out, n, *at, 0, &mut wanted.logits);
+            });
+            results.extend(rows.into_iter().map(|(_, wanted)| wanted));
+        }
+        results
+    }
+}
+
+/// Some tiles of one of a step's matrices.
+struct TilesPart<'a> {
+    matrix: usize,
+    tiles: Range<usize>,
+    /// `(tiles, lines, 16)`.
+    out: &'a mut [f32],
+}
+
+impl<'a> Pass<'a> {
+    fn new(exec: &'a CpuExecutor, lines: &[Line], adapters: &'a [Option<Arc<PackedAdapter>>]) -> Self {
+        let mut groups: Vec<Group<'_>> = Vec::new();
+        for (at, line) in lines.iter().enumerate() {
+            let adapter = adapters[line.sequence].as_deref();
+            match groups.last_mut() {
+                Some(last)
+                    if last.lines.len() < GROUP_LINES
+                        && last.adapter.map(std::ptr::from_ref) == adapter.map(std::ptr::from_ref) =>
+                {
+                    last.lines.end += 1;
+                }
+                _ => groups.push(Group { lines: at..at + 1, adapter }),
+            }
+        }
+        let rank = adapters.iter().flatten().map(|adapter| adapter.most_rank()).max().unwrap_or(0);
+        let width = exec.config.hidden_size.next_multiple_of(32);
+        Self { exec, groups, lines: lines.len(), hidden_stride: 3 * rank, rank, width }
+    }
+
+    /// Adds what is due to a line of the residual stream and norms it.
+    fn norm(&self, line: usize, x: &mut [f32], residual: Option<&[f32]>, weight: &[f32], out: &mut [f32]) {
+        let CpuExecutor { kernels, config, .. } = self.exec;
+        if let Some(residual) = residual {
+            let width = config.hidden_size.next_multiple_of(LANES);
+            kernels.add(&mut x[..width], &residual[line * LANES..], self.lines * LANES);
+        }
+        kernels.rms_norm(x, weight, out, config.hidden_size, config.rms_norm_eps);
+    }
+
+    /// Quantises what `produce` gives for each line (from its part of the residual stream, into a row of zeros behind
+    /// `in_features`), and takes it through the first halves of the linears' LoRA.
+    fn rows(
+        &self,
+        x: &mut [f32],
+        panels: &mut Panels,
+        hidden: &mut [f32],
+        layer: usize,
+        linears: &[Linear],
+        in_features: usize,
+        produce: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
+    ) {
+        struct Part<'a> {
+            group: &'a Group<'a>,
+            x: &'a mut [f32],
+            rows: Vec<PanelRow<'a>>,
+            hidden: &'a mut [f32],
+        }
+        let kernels = self.exec.kernels;
+        panels.resize(self.lines, in_features);
+        let width = in_features.next_multiple_of(32);
+        let mut rows = panels.rows_mut();
+        let (mut x, mut hidden) = (x, hidden);
+        let mut parts = Vec::with_capacity(self.groups.len());
+        for group in &self.groups {
+            let lines = group.lines.len();
+            let (own_x, other_x) = x.split_at_mut(lines * self.width);
+            let (own_hidden, other_hidden) = hidden.split_at_mut(lines * self.hidden_stride);
+            (x, hidden) = (other_x, other_hidden);
+            parts.push(Part { group, x: own_x, rows: rows.by_ref().take(lines).collect(), hidden: own_hidden });
+        }
+        self.exec.team.each(&mut parts, |part| {
+            with_buffer(part.rows.len() * width, |buffer| {
+                let lines = part.x.chunks_exact_mut(self.width).zip(buffer.chunks_exact_mut(width)).zip(&mut part.rows);
+                for (line, ((x, out), row)) in part.group.lines.clone().zip(lines) {
+                    out[in_features..].fill(0.0);
+                    produce(line, x, out);
+                    kernels.quantise(out, row);
+                }
+                let Some(adapter) = part.group.adapter else { return };
+                for (number, &linear) in linears.iter().enumerate() {
+                    if let Some(pair) = adapter.pair(layer, linear) {
+                        let hidden = &mut part.hidden[number * self.rank..];
+                        kernels.lora_down(buffer, width, &pair.a, pair.scale, hidden, self.hidden_stride);
+                    }
+                }
+            });
+        });
+    }
+
+    /// Cuts matrices' tiles into parts; `out` is `(tiles of all, lines, 16)`.
+    fn parts<'o>(&self, matrices: &[Matrix], lines: usize, out: &'o mut [f32]) -> Vec<TilesPart<'o>> {
+        let threads = self.exec.team.threads();
+        let all: usize = matrices.iter().map(|matrix| matrix.tiles()).sum();
+        let most = if threads == 1 { all } else { all.div_ceil(threads * PARTS) }.max(1);
+        let mut rest = out;
+        let mut parts = Vec::new();
+        for (matrix, tiles) in matrices.iter().map(|matrix| matrix.tiles()).enumerate() {
+            for first in (0..tiles).step_by(most) {
+                let tiles = first..tiles.min(first + most);
+                let (out, behind) = rest.split_at_mut(tiles.len() * lines * LANES);
+                rest = behind;
+                parts.push(TilesPart { matrix, tiles, out });
+            }
+        }
+        parts
+    }
+
+    /// Multiplies all lines with some linears that read the same input; `after` goes over each tile, `(lines, 16)`.
+    fn tiles(
+        &self,
+        layer: &PackedLayer,
+        number: usize,
+        linears: &[Linear],
+        panels: &Panels,
+        hidden: &[f32],
+        out: &mut [f32],
+        after: impl Fn(Linear, usize, &mut [f32]) + Sync,
+    ) {
+        let exec = self.exec;
+        let matrices: Vec<Matrix> = linears.iter().map(|&linear| layer.linears[linear as usize]).collect();
+        let mut parts = self.parts(&matrices, self.lines, out);
+        exec.team.each(&mut parts, |part| {
+            exec.kernels.multiply(&exec.model.view(matrices[part.matrix]), part.tiles.clone(), panels, part.out);
+            let linear = linears[part.matrix];
+            self.lora_up(number, linear, part.matrix, part.tiles.clone(), hidden, part.out);
+            for (tile, out) in part.tiles.clone().zip(part.out.chunks_exact_mut(self.lines * LANES)) {
+                after(linear, tile, out);
+            }
+        });
+    }
+
+    /// SwiGLU's two products, each tile of one beside that of the other.
+    fn gate_and_up(&self, layer: &PackedLayer, number: usize, panels: &Panels, hidden: &[f32], out: &mut [f32]) {
+        let exec = self.exec;
+        let [gate, up] = [Linear::Gate, Linear::Up].map(|linear| exec.model.view(layer.linears[linear as usize]));
+        let mut parts = self.parts(&[layer.linears[Linear::Gate as usize]], self.lines, out);
+        exec.team.each(&mut parts, |part| {
+            let tile_numbers = self.lines * LANES;
+            with_buffer(tile_numbers, |other| {
+                for (tile, out) in part.tiles.clone().zip(part.out.chunks_exact_mut(tile_numbers)) {
+                    exec.kernels.multiply(&gate, tile..tile + 1, panels, out);
+                    exec.kernels.multiply(&up, tile..tile + 1, panels, other);
+                    self.lora_up(number, Linear::Gate, 0, tile..tile + 1, hidden, out);
+                    self.lora_up(number, Linear::Up, 1, tile..tile + 1, hidden, other);
+                    exec.kernels.swiglu(out, other);
+                }
+            });
+        });
+    }
+
+    /// Adds LoRA's second halves to some tiles of the step's linear `index`.
+    fn lora_up(
+        &self,
+        layer: usize,
+        linear: Linear,
+        index: usize,
+        tiles: Range<usize>,
+        hidden: &[f32],
+        out: &mut [f32],
+    ) {
+        for group in &self.groups {
+            let Some(pair) = group.adapter.and_then(|adapter| adapter.pair(layer, linear)) else { continue };
+            let hidden = &hidden[group.lines.start * self.hidden_stride + index * self.rank..];
+            for (tile, out) in tiles.clone().zip(out.chunks_exact_mut(self.lines * LANES)) {
+                let out = &mut out[group.lines.start * LANES..group.lines.end * LANES];
+                self.exec.kernels.lora_up(hidden, self.hidden_stride, pair.tile(tile), out);
+            }
+        }
+    }
+}
+
+/// Runs of lines of the same sequence.
+fn sequences(lines: &[Line]) -> impl Iterator<Item = (usize, Range<usize>)> {
+    let mut at = 0;
+    lines.chunk_by(|one, next| one.sequence == next.sequence).map(move |chunk| {
+        at += chunk.len();
+        (chunk[0].sequence, at - chunk.len()..at)
+    })
+}
+
+/// Numbers from `first` on of one of `lines` lines, out of a product that lies tile by tile.
+fn gather(product: &[f32], lines: usize, line: usize, first: usize, out: &mut [f32]) {
+    let mut done = 0;
+    while done < out.len() {
+        let (tile, lane) = ((first + done) / LANES, (first + done) % LANES);
+        let count = (LANES - lane).min(out.len() - done);
+        let at = (tile * lines + line) * LANES + lane;
+        out[done..done + count].copy_from_slice(&product[at..at + count]);
+        done += count;
+    }
+}
