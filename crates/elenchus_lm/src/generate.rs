@@ -33,7 +33,10 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::{Architecture, KvCache, ModelConfig, Rng, RopeLayout, SamplerSettings, kv_cache::{PageForm, PageLayout}};
+    use crate::{
+        Architecture, KvCache, ModelConfig, Rng, RopeLayout, SamplerSettings,
+        kv_cache::{PageForm, PageLayout},
+    };
 
     /// A model of ten words that counts: after 3 comes 4. Notes what it was asked to read.
     struct Counting {

@@ -18,8 +18,7 @@ use self::{
     ops::{Rotation, Sequence, add_lora, cached_attention, rms_norm, rope, swiglu, with_host},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Linear, Logits, ModelConfig, RawTensor, Result, Row, TensorName,
-    Weights,
+    Adapter, Error, Executor, KvCache, Linear, Logits, ModelConfig, RawTensor, Result, Row, TensorName, Weights,
     adapter_store::AdapterStore,
     executor::check_batch,
     kv_cache::{PageForm, PageLayout},

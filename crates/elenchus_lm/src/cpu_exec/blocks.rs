@@ -34,14 +34,16 @@ pub(super) fn read_row(dtype: GgmlDType, bytes: &[u8]) -> Vec<Block> {
     let blocks = bytes.chunks_exact(dtype.type_size());
     match dtype {
         GgmlDType::Q4_0 => blocks.map(|b| plain(nibbles(&b[2..18], None), number(&b[0..2]), 0.0)).collect(),
-        GgmlDType::Q4_1 => blocks.map(|b| plain(nibbles(&b[4..20], None), number(&b[0..2]), number(&b[2..4]))).collect(),
+        GgmlDType::Q4_1 => {
+            blocks.map(|b| plain(nibbles(&b[4..20], None), number(&b[0..2]), number(&b[2..4]))).collect()
+        }
         GgmlDType::Q5_0 => blocks.map(|b| plain(nibbles(&b[6..22], Some(&b[2..6])), number(&b[0..2]), 0.0)).collect(),
-        GgmlDType::Q5_1 => blocks
-            .map(|b| plain(nibbles(&b[8..24], Some(&b[4..8])), number(&b[0..2]), number(&b[2..4])))
-            .collect(),
-        GgmlDType::Q8_0 => blocks
-            .map(|b| plain(std::array::from_fn(|at| b[2 + at] ^ 128), number(&b[0..2]), 0.0))
-            .collect(),
+        GgmlDType::Q5_1 => {
+            blocks.map(|b| plain(nibbles(&b[8..24], Some(&b[4..8])), number(&b[0..2]), number(&b[2..4]))).collect()
+        }
+        GgmlDType::Q8_0 => {
+            blocks.map(|b| plain(std::array::from_fn(|at| b[2 + at] ^ 128), number(&b[0..2]), 0.0)).collect()
+        }
         GgmlDType::Q4K => blocks.flat_map(|b| k_blocks(b, None, &b[16..144])).collect(),
         GgmlDType::Q5K => blocks.flat_map(|b| k_blocks(b, Some(&b[16..48]), &b[48..176])).collect(),
         GgmlDType::Q6K => blocks.flat_map(q6k_blocks).collect(),

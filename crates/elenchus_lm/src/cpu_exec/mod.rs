@@ -131,7 +131,9 @@ impl Executor for CpuExecutor {
         check_batch(batch, &self.config, &self.layout)?;
         let adapters = batch
             .iter()
-            .map(|row| row.adapter.filter(|adapter| adapter.scale != 0.0).map(|adapter| self.prepared(adapter)).transpose())
+            .map(|row| {
+                row.adapter.filter(|adapter| adapter.scale != 0.0).map(|adapter| self.prepared(adapter)).transpose()
+            })
             .collect::<Result<Vec<_>>>()?;
         for row in batch.iter_mut() {
             row.cache.reserve(row.tokens.len())?;

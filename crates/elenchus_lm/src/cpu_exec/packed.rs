@@ -80,7 +80,9 @@ impl PackedModel {
                 }
             }
         }
-        for name in if is_tied { vec![TensorName::Output] } else { vec![TensorName::TokenEmbedding, TensorName::Output] } {
+        for name in
+            if is_tied { vec![TensorName::Output] } else { vec![TensorName::TokenEmbedding, TensorName::Output] }
+        {
             groups.push(sources.len()..sources.len() + 1);
             sources.push(Source::new(weights.tensor(name)?, None));
         }
@@ -123,7 +125,7 @@ impl PackedModel {
     pub fn row(&self, matrix: Matrix, row: usize, out: &mut [f32]) {
         let tile = &self.memory[matrix.offset + row / LANES * matrix.tile_stride..];
         for (block, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate().take(matrix.blocks) {
-            let Block { quants, scales, offset } = read(matrix.format, tile, matrix.blocks, block, row % LANES);
+            let Block { quants, scales, offset } = read(matrix.format, tile, block, row % LANES);
             let zero = zero(matrix.format);
             *out = std::array::from_fn(|at| scales[at / 16] * (f32::from(quants[at]) - zero) + offset);
         }
@@ -267,7 +269,7 @@ fn fill_tile(source: &Source<'_>, tile: &mut Tile<'_>) -> Result<()> {
         let row = tile.tile * LANES + column;
         if row < source.rows() {
             for (number, block) in source.row(row)?.iter().enumerate() {
-                write(source.format, tile.bytes, source.blocks(), number, column, block);
+                write(source.format, tile.bytes, number, column, block);
             }
         }
     }
@@ -295,32 +297,32 @@ fn fifth_at(k: usize, column: usize) -> (usize, u32) {
     (256 + k / 4 * 8 + bit / 8, (bit % 8) as u32)
 }
 
-/// Where the scales of a block's columns begin within a tile: first ones, second ones.
-fn scales_at(format: Format, blocks: usize, block: usize) -> (usize, usize) {
+/// A block's weights and scales within a tile, and where the columns' first and second numbers begin in it.
+fn block_range(format: Format, block: usize) -> (Range<usize>, usize, usize) {
     let (weights, scales) = format.block_bytes();
-    let first = blocks * weights + block * scales;
-    (first, first + 2 * LANES)
+    let first = block * (weights + scales);
+    (first..first + weights + scales, weights, weights + 2 * LANES)
 }
 
-fn write(format: Format, tile: &mut [u8], blocks: usize, block: usize, column: usize, value: &Block) {
+fn write(format: Format, tile: &mut [u8], block: usize, column: usize, value: &Block) {
     let (weight_bytes, scale_bytes) = format.block_bytes();
-    let weights = &mut tile[block * weight_bytes..(block + 1) * weight_bytes];
+    let (range, first, second) = block_range(format, block);
+    let bytes = &mut tile[range];
     for (k, &quant) in value.quants.iter().enumerate() {
         match format {
-            Format::Q8 | Format::Q8Halves => weights[k / 4 * 64 + column * 4 + k % 4] = quant,
+            Format::Q8 | Format::Q8Halves => bytes[k / 4 * 64 + column * 4 + k % 4] = quant,
             _ => {
                 let (byte, shift) = nibble_at(k, column);
-                weights[byte] |= (quant & 15) << shift;
+                bytes[byte] |= (quant & 15) << shift;
                 if weight_bytes > 256 {
                     let (byte, bit) = fifth_at(k, column);
-                    weights[byte] |= (quant >> 4) << bit;
+                    bytes[byte] |= (quant >> 4) << bit;
                 }
             }
         }
     }
-    let (first, second) = scales_at(format, blocks, block);
     let mut put = |at: usize, value: f32| {
-        tile[at + 2 * column..at + 2 * column + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
+        bytes[at + 2 * column..at + 2 * column + 2].copy_from_slice(&f16::from_f32(value).to_le_bytes());
     };
     put(first, value.scales[0]);
     if scale_bytes > 32 {
@@ -329,19 +331,19 @@ fn write(format: Format, tile: &mut [u8], blocks: usize, block: usize, column: u
 }
 
 /// What [`write`] wrote.
-fn read(format: Format, tile: &[u8], blocks: usize, block: usize, column: usize) -> Block {
+fn read(format: Format, tile: &[u8], block: usize, column: usize) -> Block {
     let (weight_bytes, scale_bytes) = format.block_bytes();
-    let weights = &tile[block * weight_bytes..(block + 1) * weight_bytes];
+    let (range, first, second) = block_range(format, block);
+    let bytes = &tile[range];
     let quants = std::array::from_fn(|k| match format {
-        Format::Q8 | Format::Q8Halves => weights[k / 4 * 64 + column * 4 + k % 4],
+        Format::Q8 | Format::Q8Halves => bytes[k / 4 * 64 + column * 4 + k % 4],
         _ => {
             let (byte, shift) = nibble_at(k, column);
             let (fifth, bit) = fifth_at(k, column);
-            weights[byte] >> shift & 15 | if weight_bytes > 256 { (weights[fifth] >> bit & 1) << 4 } else { 0 }
+            bytes[byte] >> shift & 15 | if weight_bytes > 256 { (bytes[fifth] >> bit & 1) << 4 } else { 0 }
         }
     });
-    let (first, second) = scales_at(format, blocks, block);
-    let number = |at: usize| f16::from_le_bytes([tile[at + 2 * column], tile[at + 2 * column + 1]]).to_f32();
+    let number = |at: usize| f16::from_le_bytes([bytes[at + 2 * column], bytes[at + 2 * column + 1]]).to_f32();
     let second = if scale_bytes > 32 { number(second) } else { 0.0 };
     match format {
         Format::Q8Halves => Block { quants, scales: [number(first), second], offset: 0.0 },

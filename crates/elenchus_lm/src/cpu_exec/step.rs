@@ -145,9 +145,17 @@ impl CpuExecutor {
         for (number, layer) in self.model.layers.iter().enumerate() {
             let add = number > 0;
             let residual: &[f32] = product;
-            pass.rows(x, panels, hidden, number, &[Linear::Q, Linear::K, Linear::V], config.hidden_size, |line, x, out| {
-                pass.norm(line, x, add.then_some(residual), &layer.attention_norm, out);
-            });
+            pass.rows(
+                x,
+                panels,
+                hidden,
+                number,
+                &[Linear::Q, Linear::K, Linear::V],
+                config.hidden_size,
+                |line, x, out| {
+                    pass.norm(line, x, add.then_some(residual), &layer.attention_norm, out);
+                },
+            );
             let tiles = [Linear::Q, Linear::K, Linear::V].map(|linear| layer.linears[linear as usize].tiles());
             let qkv = room(qkv, tiles.iter().sum::<usize>() * n * LANES);
             pass.tiles(layer, number, &[Linear::Q, Linear::K, Linear::V], panels, hidden, qkv, |linear, tile, out| {

@@ -103,7 +103,8 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(task: &Task<'
             let mut rescale = [1f32; M];
             for m in 0..M {
                 let weights = &mut weights[m];
-                let (begin, end) = (seen[m].0.max(start) - start, (seen[m].1 + 1).saturating_sub(start).min(PAGE_TOKENS));
+                let (begin, end) =
+                    (seen[m].0.max(start) - start, (seen[m].1 + 1).saturating_sub(start).min(PAGE_TOKENS));
                 if begin >= end || seen[m].0 >= start + PAGE_TOKENS {
                     weights.fill(0.0);
                     continue;

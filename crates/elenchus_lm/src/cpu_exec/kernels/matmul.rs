@@ -9,7 +9,7 @@ use super::{
 };
 
 /// How far ahead of a single row's reading its weights are asked for.
-const AHEAD: usize = 4096;
+const AHEAD: usize = 16384;
 
 /// What is left of a block's products once its integers are summed.
 #[inline(always)]
@@ -72,7 +72,7 @@ macro_rules! rows_kernel {
         #[inline(always)]
         pub(super) unsafe fn $name<V: Vector, B: Block>(tiles: &Tiles, panel: &RawPanel) {
             const M: usize = $height;
-            // SAFETY: a tile is `blocks` times the format's bytes of weights, then as many scales; the panel likewise.
+            // SAFETY: a tile is `blocks` times the format's bytes; the panel likewise.
             unsafe {
                 for tile in 0..tiles.count {
                     let weights = tiles.weights.add(tile * tiles.stride);
@@ -80,16 +80,16 @@ macro_rules! rows_kernel {
                     for part in 0..V::PARTS {
                         let columns = part * (LANES / V::PARTS);
                         let mut acc = [V::no_floats(); M];
-                        let scales = weights.add(panel.blocks * B::WEIGHT_BYTES).cast::<u16>();
                         for block in 0..panel.blocks {
-                            let from = weights.add(block * B::WEIGHT_BYTES);
-                            if M <= 2 {
-                                for line in 0..B::WEIGHT_BYTES / 64 {
-                                    V::prefetch(from.wrapping_add(AHEAD + 64 * line));
+                            let from = weights.add(block * B::BYTES);
+                            if M <= 2 && part == 0 {
+                                let ahead = from.wrapping_add(AHEAD);
+                                for line in 0..B::BYTES.div_ceil(64) {
+                                    V::prefetch(ahead.wrapping_add(64 * line));
                                 }
                             }
                             let w = B::weights::<V>(from, part);
-                            let scales = scales.add(block * B::SCALES * LANES + columns);
+                            let scales = from.add(B::WEIGHT_BYTES).cast::<u16>().add(columns);
                             let scale = V::scales(scales);
                             let second = if B::SCALES == 2 { V::scales(scales.add(LANES)) } else { scale };
                             let x = panel.quants.add(block * M * 32);
@@ -118,8 +118,10 @@ rows_kernel!(sixteen_rows, 16: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 /// nibbles with two fours of `k` in one byte, lower first.
 pub(super) trait Block {
     const WEIGHT_BYTES: usize;
-    /// Rows of 16 f16 behind the weights of all blocks: the scale; and the second half's scale or the offset.
+    /// Rows of 16 f16 behind the weights: the scale; and the second half's scale or the offset.
     const SCALES: usize;
+    /// Weights and scales.
+    const BYTES: usize = Self::WEIGHT_BYTES + Self::SCALES * LANES * 2;
     /// Whether each half of the 32 has a scale of its own.
     const HALVES: bool;
     /// Whether an offset is added to each weight.

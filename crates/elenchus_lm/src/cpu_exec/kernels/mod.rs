@@ -27,15 +27,11 @@ pub(crate) use self::{
     team::Team,
     vector::LANES,
 };
-use self::{
-    attention::Task,
-    panels::RawPanel,
-    rows::BlockNumbers,
-};
+use self::{attention::Task, panels::RawPanel, rows::BlockNumbers};
 use crate::kv_cache::PAGE_TOKENS;
 
-/// How a packed matrix holds blocks of 32 weights. A tile is 16 rows of the matrix: the weights of all its blocks, then
-/// their scales.
+/// How a packed matrix holds blocks of 32 weights. A tile is 16 rows of the matrix, block by block: the weights of all rows,
+/// then their scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Four bits minus 8, a scale: Q4_0.
@@ -358,12 +354,11 @@ impl Kernels {
         }
         assert!(matrix.data.len() >= (matrix.tiles - 1) * matrix.tile_stride + tile_bytes);
         let functions = &self.multiply[matrix.format as usize];
-        let panels: Vec<(usize, usize)> = x.panels().collect();
         let out_stride = x.rows() * LANES;
         // One panel: everything in one go. Several: a tile stays near while all of them pass it.
-        let step = if panels.len() == 1 { tiles.len() } else { 1 };
+        let step = if x.panels().nth(1).is_none() { tiles.len() } else { 1 };
         for at in (0..tiles.len()).step_by(step) {
-            for &(first, height) in &panels {
+            for (first, height) in x.panels() {
                 let panel = x.raw(first);
                 let tiles = Tiles {
                     weights: matrix.data[(tiles.start + at) * matrix.tile_stride..].as_ptr(),
@@ -458,7 +453,9 @@ impl Kernels {
         assert!(head_dim > 0 && padded <= MAX_HEAD && queries.len() == seen.len() * padded);
         assert!(pages.iter().all(|page| page.len() >= precision.page_bytes(head_dim)));
         let pages_end = (first_page + pages.len()) * PAGE_TOKENS;
-        assert!(seen.iter().all(|&(first, last)| first_page * PAGE_TOKENS <= first && first <= last && last < pages_end));
+        assert!(
+            seen.iter().all(|&(first, last)| first_page * PAGE_TOKENS <= first && first <= last && last < pages_end)
+        );
         let pages: Vec<*const u8> = pages.iter().map(|page| page.as_ptr()).collect();
         let task = Task { pages: &pages, first_page, head_dim, padded, queries: queries.as_mut_ptr(), seen };
         // SAFETY: the machine has the instruction set; pages and queries as asserted.
@@ -466,7 +463,15 @@ impl Kernels {
     }
 
     /// Writes a token's key and value of one head into its slot of a page.
-    pub fn write_kv(&self, precision: KvPrecision, k: &[f32], v: &[f32], page: &mut [u8], slot: usize, head_dim: usize) {
+    pub fn write_kv(
+        &self,
+        precision: KvPrecision,
+        k: &[f32],
+        v: &[f32],
+        page: &mut [u8],
+        slot: usize,
+        head_dim: usize,
+    ) {
         let padded = head_dim.next_multiple_of(LANES);
         assert!(padded <= MAX_HEAD && k.len() == padded && v.len() == padded && slot < PAGE_TOKENS);
         assert!(page.len() >= precision.page_bytes(head_dim));

@@ -1,0 +1,272 @@
+//! Every instruction set of this machine held to the plain one, to the bit, over ragged shapes.
+
+use rand::{Rng as _, SeedableRng as _};
+use rand_pcg::Pcg64Mcg;
+
+use super::*;
+
+const FORMATS: [Format; 6] = [Format::Q4, Format::Q4Offset, Format::Q5, Format::Q5Offset, Format::Q8, Format::Q8Halves];
+
+fn others() -> Vec<&'static Kernels> {
+    let mut all = Kernels::available();
+    assert_eq!(all.pop().map(Kernels::name), Some("scalar"));
+    println!("held to the scalar kernels: {all:?}");
+    all
+}
+
+fn plain() -> &'static Kernels {
+    &on_anything::KERNELS
+}
+
+fn numbers(rng: &mut Pcg64Mcg, count: usize) -> Vec<f32> {
+    (0..count).map(|_| rng.random_range(-3.0..3.0)).collect()
+}
+
+fn halves(rng: &mut Pcg64Mcg, count: usize) -> Vec<u16> {
+    (0..count).map(|_| half::f16::from_f32(rng.random_range(-1.0..1.0)).to_bits()).collect()
+}
+
+fn bits(x: &[f32]) -> Vec<u32> {
+    x.iter().map(|x| x.to_bits()).collect()
+}
+
+/// Rows quantised by some kernels into their own panels.
+fn panels(kernels: &Kernels, x: &[f32], rows: usize) -> Panels {
+    let mut panels = kernels.panels();
+    panels.resize(rows, x.len() / rows);
+    for (x, mut row) in x.chunks_exact(x.len() / rows).zip(panels.rows_mut()) {
+        kernels.quantise(x, &mut row);
+    }
+    panels
+}
+
+/// Random tiles: any bits are weights, scales are small numbers.
+fn random_matrix(rng: &mut Pcg64Mcg, format: Format, tiles: usize, blocks: usize) -> Vec<u8> {
+    let (weights, scales) = format.block_bytes();
+    (0..tiles * blocks)
+        .flat_map(|_| {
+            let scales = halves(rng, scales / 2).into_iter().flat_map(u16::to_le_bytes);
+            (0..weights).map(|_| rng.random()).collect::<Vec<u8>>().into_iter().chain(scales)
+        })
+        .collect()
+}
+
+#[test]
+fn products_are_the_same_bits_on_every_instruction_set() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(1);
+    for format in FORMATS {
+        for rows in [1, 2, 3, 4, 5, 7, 8, 15, 16, 17, 37] {
+            let (tiles, blocks) = (rng.random_range(1..5), rng.random_range(1..7));
+            let data = random_matrix(rng, format, tiles, blocks);
+            let tile_stride = format.tile_bytes(blocks);
+            let view = MatrixView { format, data: &data, tile_stride, tiles, blocks };
+            let x = numbers(rng, rows * blocks * 32);
+            let product = |kernels: &Kernels| {
+                let mut out = vec![0f32; tiles * rows * LANES];
+                kernels.multiply(&view, 0..tiles, &panels(kernels, &x, rows), &mut out);
+                out
+            };
+            let expected = product(plain());
+            for kernels in others() {
+                assert_eq!(bits(&product(kernels)), bits(&expected), "{kernels:?} {format:?} {rows} rows");
+            }
+            // One tile and one row alone.
+            let alone = &x[(rows - 1) * blocks * 32..];
+            let mut out = vec![0f32; LANES];
+            plain().multiply(&view, tiles - 1..tiles, &panels(plain(), alone, 1), &mut out);
+            assert_eq!(bits(&out), bits(&expected[expected.len() - LANES..]), "{format:?}");
+        }
+    }
+}
+
+/// A product of a column and a row in exact integers and wide floats.
+#[test]
+fn plain_products_are_the_sum_they_stand_for() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(2);
+    for (format, zero) in [(Format::Q4, 8), (Format::Q5, 16), (Format::Q8, 128), (Format::Q4Offset, 0)] {
+        let blocks = 3;
+        let data = random_matrix(rng, format, 1, blocks);
+        let view = MatrixView { format, data: &data, tile_stride: data.len(), tiles: 1, blocks };
+        let x = numbers(rng, blocks * 32);
+        let mut out = [0f32; LANES];
+        plain().multiply(&view, 0..1, &panels(plain(), &x, 1), &mut out);
+        let (weight_bytes, scale_bytes) = format.block_bytes();
+        for (column, out) in out.iter().enumerate() {
+            let (mut sum, mut size) = (0f64, 0f64);
+            for block in 0..blocks {
+                let bytes = &data[block * (weight_bytes + scale_bytes)..];
+                let number = |at: usize| {
+                    let at = weight_bytes + at * 32 + 2 * column;
+                    f64::from(half::f16::from_le_bytes([bytes[at], bytes[at + 1]]).to_f32())
+                };
+                let offset = if format == Format::Q4Offset { number(1) } else { 0.0 };
+                for k in 0..32 {
+                    let byte = |g: usize| bytes[g * 64 + column * 4 + k % 4];
+                    let nibble = if k / 4 % 2 == 0 { byte(k / 8) & 15 } else { byte(k / 8) >> 4 };
+                    let fifth = bytes[(256 + k / 4 * 8 + (column * 4 + k % 4) / 8).min(bytes.len() - 1)]
+                        >> (k % 4 + column % 2 * 4)
+                        & 1;
+                    let quant = match format {
+                        Format::Q8 => byte(k / 4),
+                        Format::Q5 => nibble | fifth << 4,
+                        _ => nibble,
+                    };
+                    let weight = number(0) * f64::from(i32::from(quant) - zero) + offset;
+                    sum += weight * f64::from(x[block * 32 + k]);
+                    size += (weight * f64::from(x[block * 32 + k])).abs();
+                }
+            }
+            assert!((f64::from(*out) - sum).abs() < 0.01 * size, "{format:?}: {out} instead of {sum}");
+        }
+    }
+}
+
+#[test]
+fn rows_are_the_same_bits_on_every_instruction_set() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(3);
+    for width in [32, 64, 96, 576] {
+        let (x, y) = (numbers(rng, width), numbers(rng, width));
+        let (cos, sin) = (numbers(rng, LANES), numbers(rng, LANES));
+        let run = |kernels: &Kernels| {
+            let mut normed = vec![0f32; width];
+            kernels.rms_norm(&x, &y, &mut normed, width - 3, 1e-5);
+            let mut added = x.clone();
+            kernels.add(&mut added, &y, LANES);
+            let mut gated = x.iter().map(|x| x * 40.0).collect::<Vec<_>>();
+            kernels.swiglu(&mut gated, &y);
+            let mut rotated = x[..LANES].to_vec();
+            kernels.rotate(&mut rotated, &cos, &sin);
+            let row = panels(kernels, &x, 1);
+            let mut back = vec![0f32; LANES];
+            // Quantised numbers are seen through a product with random weights.
+            let data = random_matrix(&mut Pcg64Mcg::seed_from_u64(9), Format::Q8Halves, 1, width / 32);
+            let stride = data.len();
+            let view =
+                MatrixView { format: Format::Q8Halves, data: &data, tile_stride: stride, tiles: 1, blocks: width / 32 };
+            kernels.multiply(&view, 0..1, &row, &mut back);
+            [bits(&normed), bits(&added), bits(&gated), bits(&rotated), bits(&back)]
+        };
+        let expected = run(plain());
+        for kernels in others() {
+            assert_eq!(run(kernels), expected, "{kernels:?} width {width}");
+        }
+    }
+}
+
+#[test]
+fn swiglu_and_norm_are_what_they_are_called() {
+    let x: Vec<f32> = (0..32).map(|at| at as f32 * 6.0 - 90.0).collect();
+    let ones = vec![1.0; 32];
+    let mut y = x.clone();
+    plain().swiglu(&mut y, &ones);
+    for (x, y) in x.iter().zip(&y) {
+        let silu = f64::from(*x) / (1.0 + (-f64::from(*x)).exp());
+        assert!((f64::from(*y) - silu).abs() <= 1e-6 * silu.abs() + 1e-30, "{x}: {y} instead of {silu}");
+    }
+    plain().rms_norm(&x, &ones, &mut y, 32, 1e-5);
+    let mean = x.iter().map(|x| x * x).sum::<f32>() / 32.0;
+    assert!((y[0] - x[0] / (mean + 1e-5).sqrt()).abs() < 1e-6);
+}
+
+#[test]
+fn lora_is_the_same_bits_on_every_instruction_set_and_beside_other_rows() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(4);
+    for (rank, width, rows) in [(16, 64, 1), (16, 96, 4), (32, 64, 5), (64, 32, 9)] {
+        let (x, a, b) = (numbers(rng, rows * width), halves(rng, width * rank), halves(rng, rank * LANES));
+        let run = |kernels: &Kernels, x: &[f32]| {
+            let rows = x.len() / width;
+            let mut hidden = vec![0f32; rows * (rank + 16)];
+            kernels.lora_down(x, width, &a, 1.5, &mut hidden, rank + 16);
+            let mut y = vec![0.25f32; rows * LANES];
+            kernels.lora_up(&hidden, rank + 16, &b, &mut y);
+            bits(&y)
+        };
+        let expected = run(plain(), &x);
+        for kernels in others() {
+            assert_eq!(run(kernels, &x), expected, "{kernels:?} rank {rank}");
+        }
+        assert_eq!(run(plain(), &x[(rows - 1) * width..]), expected[(rows - 1) * LANES..]);
+        // In wide floats, for the last row's last column.
+        let value = |bits: u16| f64::from(half::f16::from_bits(bits).to_f32());
+        let x = &x[(rows - 1) * width..];
+        let hidden = |r: usize| 1.5 * (0..width).map(|k| f64::from(x[k]) * value(a[k * rank + r])).sum::<f64>();
+        let y = 0.25 + (0..rank).map(|r| hidden(r) * value(b[r * LANES + 15])).sum::<f64>();
+        assert!((f64::from(f32::from_bits(expected[rows * LANES - 1])) - y).abs() < 1e-3 * y.abs().max(1.0));
+    }
+}
+
+#[test]
+fn attention_is_the_same_bits_everywhere_and_near_the_formula() {
+    let rng = &mut Pcg64Mcg::seed_from_u64(5);
+    for precision in [KvPrecision::F16, KvPrecision::Int8] {
+        for (head_dim, tokens, queries, window) in [
+            (16, 1, 1, 99),
+            (64, 70, 3, 99),
+            (64, 97, 12, 99),
+            (80, 33, 7, 20),
+            (24, 40, 6, 5),
+            (128, 64, 4, 33),
+            (256, 10, 2, 99),
+        ] {
+            let padded = usize::next_multiple_of(head_dim, LANES);
+            let (k, v) = (numbers(rng, tokens * padded), numbers(rng, tokens * padded));
+            let q: Vec<f32> = numbers(rng, queries * padded).iter().map(|q| q / 8.0).collect();
+            // Several queries a position, the last ones at the end.
+            let seen: Vec<(usize, usize)> = (0..queries)
+                .map(|query| tokens - 1 - (queries - 1 - query) / 3 % tokens)
+                .map(|last| ((last + 1usize).saturating_sub(window), last))
+                .collect();
+            let run = |kernels: &Kernels, only: Option<usize>| {
+                let mut pages = vec![vec![0u8; precision.page_bytes(head_dim)]; tokens.div_ceil(PAGE_TOKENS)];
+                for token in 0..tokens {
+                    let at = token * padded..(token + 1) * padded;
+                    let page = &mut pages[token / PAGE_TOKENS];
+                    kernels.write_kv(precision, &k[at.clone()], &v[at], page, token % PAGE_TOKENS, head_dim);
+                }
+                let (mut q, mut seen) = (q.clone(), seen.clone());
+                if let Some(only) = only {
+                    (q, seen) = (q[only * padded..(only + 1) * padded].to_vec(), vec![seen[only]]);
+                }
+                let first_page = seen[0].0 / PAGE_TOKENS;
+                let pages: Vec<&[u8]> = pages[first_page..].iter().map(Vec::as_slice).collect();
+                kernels.attend(Attention {
+                    pages: &pages,
+                    first_page,
+                    precision,
+                    head_dim,
+                    seen: &seen,
+                    queries: &mut q,
+                });
+                q
+            };
+            let together = run(plain(), None);
+            for kernels in others() {
+                assert_eq!(bits(&run(kernels, None)), bits(&together), "{kernels:?} {precision:?} {head_dim}");
+            }
+            for query in 0..queries {
+                let own = &together[query * padded..(query + 1) * padded];
+                assert_eq!(bits(&run(plain(), Some(query))), bits(own), "{precision:?} {head_dim} query {query}");
+                let weights: Vec<f64> = (seen[query].0..=seen[query].1)
+                    .map(|token| {
+                        (0..head_dim)
+                            .map(|d| f64::from(q[query * padded + d] * k[token * padded + d]))
+                            .sum::<f64>()
+                            .exp()
+                    })
+                    .collect();
+                let total: f64 = weights.iter().sum();
+                for d in 0..head_dim {
+                    let weighed =
+                        (seen[query].0..).zip(&weights).map(|(token, w)| w * f64::from(v[token * padded + d]));
+                    let expected = weighed.sum::<f64>() / total;
+                    let tolerance = if precision == KvPrecision::F16 { 0.01 } else { 0.1 };
+                    assert!(
+                        (f64::from(own[d]) - expected).abs() < tolerance,
+                        "{precision:?}: {} for {expected}",
+                        own[d]
+                    );
+                }
+            }
+        }
+    }
+}
