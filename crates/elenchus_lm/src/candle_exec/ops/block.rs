@@ -168,7 +168,7 @@ impl BlockOp {
         let Kept { q, k, v, attended, middle, gate, up, inner } = kept;
         let rows = middle.rows();
         let mut d_values = vec![0f32; values.as_slice::<f32>()?.len()];
-        let mut back = |linear: Linear, x: Option<&Rows>, grad: Rows, is_wanted: bool| {
+        let mut back = |linear: Linear, x: Option<&Rows>, grad: &Rows, is_wanted: bool| {
             let lora = self.lora(linear, values);
             let adapted = match (&lora, x, &inner[linear as usize]) {
                 (Some(lora), Some(x), Some(inner)) => Some(Adapted { lora, x, inner }),
@@ -183,7 +183,7 @@ impl BlockOp {
             true => Some(Rows::new(gated(gate.values()?, up.values()?), rows)?),
             false => None,
         };
-        let d_product = wanted(back(Linear::Down, product.as_ref(), Rows::new(grad.to_vec(), rows)?, true)?)?;
+        let d_product = wanted(back(Linear::Down, product.as_ref(), &d_x, true)?)?;
         drop(product);
         let (mut d_gate, mut d_up) = (vec![0f32; gate.values()?.len()], vec![0f32; up.values()?.len()]);
         gradients(gate.values()?, up.values()?, d_product.values()?, &mut d_gate, &mut d_up);
@@ -192,14 +192,13 @@ impl BlockOp {
             true => Some(self.norm(middle.values()?, &self.block.ffn_norm, rows)?),
             false => None,
         };
-        let mut d_h = wanted(back(Linear::Gate, h.as_ref(), Rows::new(d_gate, rows)?, true)?)?;
-        let other = wanted(back(Linear::Up, h.as_ref(), Rows::new(d_up, rows)?, true)?)?;
+        let mut d_h = wanted(back(Linear::Gate, h.as_ref(), &Rows::new(d_gate, rows)?, true)?)?;
+        let other = wanted(back(Linear::Up, h.as_ref(), &Rows::new(d_up, rows)?, true)?)?;
         add_scaled(d_h.values_mut()?, 1.0, other.values()?);
         self.add_norm_gradient(middle.values()?, &self.block.ffn_norm, &d_h, &mut d_x)?;
         drop((h, other, d_h, middle));
 
-        let d_middle = Rows::new(d_x.values()?.to_vec(), rows)?;
-        let d_attended = wanted(back(Linear::O, attended.as_ref(), d_middle, true)?)?;
+        let d_attended = wanted(back(Linear::O, attended.as_ref(), &d_x, true)?)?;
         let (q_len, k_len) = (q.values()?.len(), k.values()?.len());
         let mut d_q = self.block.attention.gradients(q.values()?, k.values()?, v.values()?, d_attended.values()?);
         drop((q, k, v, attended, d_attended));
@@ -211,7 +210,9 @@ impl BlockOp {
         };
         let mut d_h: Option<Rows> = None;
         for (linear, grad) in [(Linear::Q, d_q), (Linear::K, d_k), (Linear::V, d_v)] {
-            let part = back(linear, h.as_ref(), Rows::new(grad, rows)?, is_wanted)?;
+            let mut grad = Rows::new(grad, rows)?;
+            self.block.projections[linear as usize].unrotate(&mut grad)?;
+            let part = back(linear, h.as_ref(), &grad, is_wanted)?;
             match (&mut d_h, part) {
                 (Some(d_h), Some(part)) => add_scaled(d_h.values_mut()?, 1.0, part.values()?),
                 (_, part) => d_h = part,

@@ -27,6 +27,25 @@ pub(crate) use swiglu::swiglu;
 pub(crate) use token_logprobs::token_logprobs;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
+use pulp::{Arch, Simd, WithSimd};
+
+/// Runs a kernel compiled for the best instruction set of this machine. The closure must be `#[inline(always)]`: what is only
+/// called from there is compiled for the oldest set. (`pulp` takes closures too, but calls them through a shim that is
+/// not inlined.)
+fn vectorised<R>(kernel: impl FnMut() -> R) -> R {
+    struct Kernel<F>(F);
+
+    impl<R, F: FnMut() -> R> WithSimd for Kernel<F> {
+        type Output = R;
+
+        #[inline(always)]
+        fn with_simd<S: Simd>(mut self, _: S) -> R {
+            (self.0)()
+        }
+    }
+
+    Arch::new().dispatch(Kernel(kernel))
+}
 
 /// A contiguous f32 storage as a slice.
 fn host<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor, bail};
-use pulp::Arch;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rayon::prelude::*;
@@ -14,6 +13,7 @@ use super::{
     rope::{Rotation, rope, rotate, unrotate},
     row_chunks,
     rows::Rows,
+    vectorised,
 };
 
 /// `rotate(x W^T + scaling dropout(x) A^T B^T)`, each part but the first where it is given.
@@ -72,22 +72,25 @@ impl Projection {
         Ok((y, inner))
     }
 
-    /// The gradients, given that of the output: by `x`, where it `is_wanted`, and by A and B, which go to their places in
+    /// Turns the rows of a gradient back in place, where the linear's output was rotated.
+    pub fn unrotate(&self, grad: &mut Rows) -> Result<()> {
+        let rows = grad.rows();
+        self.rotation.as_ref().map_or(Ok(()), |rotation| unrotate(grad.values_mut()?, rows, rotation))
+    }
+
+    /// The gradients, given that of the output before its rotation ([`Self::unrotate`]): by `x`, where it `is_wanted`, and by A and B, which go to their places in
     /// `d_values`. `x` and `inner` are what [`Self::forward`] was given and gave; both are there where the linear is adapted.
     ///
-    /// With `g` the gradient before the rotation, `d` what dropout left of `x`, `u = d A^T`, `du = scaling g B`:
+    /// With `g` that gradient, `d` what dropout left of `x`, `u = d A^T`, `du = scaling g B`:
     /// `dA = du^T d`, `dB = scaling g^T u`, `dx = g W + dropout(du A)`.
     pub fn backward(
         &self,
         adapted: Option<Adapted<'_>>,
-        mut grad: Rows,
+        grad: &Rows,
         d_values: &mut [f32],
         is_wanted: bool,
     ) -> Result<Option<Rows>> {
         let rows = grad.rows();
-        if let Some(rotation) = &self.rotation {
-            unrotate(grad.values_mut()?, rows, rotation)?;
-        }
         let mut d_x = match is_wanted {
             true => Some(Rows::from_storage(self.weight.backward_host(grad.storage(), grad.layout())?, rows)?),
             false => None,
@@ -155,7 +158,12 @@ impl CustomOp1 for Frozen {
 
 /// `y += scale x`.
 pub(super) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
-    let run = |(y, x): (&mut [f32], &[f32])| Arch::new().dispatch(|| super::attention::add_scaled(y, scale, x));
+    let run = |(y, x): (&mut [f32], &[f32])| {
+        vectorised(
+            #[inline(always)]
+            || super::attention::add_scaled(y, scale, x),
+        )
+    };
     let chunk = row_chunks(y.len(), 1);
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(run);
 }
@@ -182,16 +190,18 @@ impl DropoutMask {
     /// Masks `values`, `rows` of them end to end.
     fn apply(&self, values: &mut [f32], rows: usize) {
         let width = values.len() / rows;
-        let limit = (self.probability * 65_536.0).round() as u16;
+        let limit = (self.probability * 65_536.0).round() as u32;
         let scale = 1.0 / (1.0 - self.probability);
-        values.par_chunks_exact_mut(width).enumerate().for_each(|(row, values)| {
-            let mut rng =
-                Pcg64Mcg::seed_from_u64(self.seed.wrapping_add((row as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15)));
-            for values in values.chunks_mut(4) {
-                let draw = rng.random::<u64>();
-                for (at, value) in values.iter_mut().enumerate() {
-                    *value *= if (draw >> (16 * at)) as u16 >= limit { scale } else { 0.0 };
-                }
+        let chunk = row_chunks(rows, width);
+        values.par_chunks_mut(chunk * width).enumerate().for_each(|(number, values)| {
+            for (at, values) in values.chunks_exact_mut(width).enumerate() {
+                let row = (number * chunk + at) as u64;
+                let seed = self.seed.wrapping_add(row.wrapping_mul(0x9e37_79b9_7f4a_7c15));
+                let key = Pcg64Mcg::seed_from_u64(seed).random();
+                vectorised(
+                    #[inline(always)]
+                    || mask_row(values, key, limit, scale),
+                );
             }
         });
     }
@@ -208,6 +218,19 @@ impl DropoutMask {
         let mut factors = vec![1.0; x.elem_count()];
         self.apply(&mut factors, x.dim(0)?);
         Tensor::from_vec(factors, x.shape(), x.device())
+    }
+}
+
+/// Each column's draw is a hash of its number and the row's key, so that a vector of them is drawn at once: Ellis'
+/// `lowbias32`, with the key in two parts.
+#[inline(always)]
+fn mask_row(values: &mut [f32], key: u64, limit: u32, scale: f32) {
+    let (low, high) = (key as u32, (key >> 32) as u32);
+    for (column, value) in values.iter_mut().enumerate() {
+        let mut draw = (column as u32).wrapping_mul(0x9e37_79b9) ^ low;
+        draw = (draw ^ (draw >> 16)).wrapping_mul(0x7feb_352d) ^ high;
+        draw = (draw ^ (draw >> 15)).wrapping_mul(0x846c_a68b);
+        *value *= if draw >> 16 >= limit { scale } else { 0.0 };
     }
 }
 
@@ -248,7 +271,7 @@ mod tests {
         let rows = |x: &Tensor| Rows::new(x.flatten_all().unwrap().to_vec1().unwrap(), 3).unwrap();
         let (in_memory, _) = projection.forward(&rows(&x), None).unwrap();
         assert_eq!(in_memory.values().unwrap(), y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), "{name}");
-        let back = projection.backward(None, rows(&weighing), &mut [], true).unwrap().unwrap();
+        let back = projection.backward(None, &rows(&weighing), &mut [], true).unwrap().unwrap();
         let back = Tensor::from_vec(back.into_values().unwrap(), (3, 256), &Device::Cpu).unwrap();
         assert!(distance(&back, &expected) < 1e-4, "{name} backward in memory");
     }

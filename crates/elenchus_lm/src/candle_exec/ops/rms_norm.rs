@@ -1,10 +1,9 @@
 //! `y = x / sqrt(mean(x^2) + eps) * weight`, row by row. The weight belongs to the frozen base and gets no gradient.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
-use pulp::Arch;
 use rayon::prelude::*;
 
-use super::{dot, host, refuse_variable, row_chunks};
+use super::{dot, host, refuse_variable, row_chunks, vectorised};
 
 struct RmsNorm {
     eps: f32,
@@ -64,7 +63,12 @@ impl CustomOp3 for RmsNormBackward {
 pub(super) fn normalised(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     let mut y = vec![0f32; x.len()];
     let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
-    let run = |(x, y): (&[f32], &mut [f32])| Arch::new().dispatch(|| forward(x, weight, eps, y));
+    let run = |(x, y): (&[f32], &mut [f32])| {
+        vectorised(
+            #[inline(always)]
+            || forward(x, weight, eps, y),
+        )
+    };
     x.par_chunks(chunk).zip(y.par_chunks_mut(chunk)).for_each(run);
     y
 }
@@ -73,7 +77,12 @@ pub(super) fn normalised(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 pub(super) fn add_gradient(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32]) {
     let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
     let parts = x.par_chunks(chunk).zip(grad.par_chunks(chunk)).zip(dx.par_chunks_mut(chunk));
-    parts.for_each(|((x, grad), dx)| Arch::new().dispatch(|| backward(x, weight, grad, eps, dx)));
+    parts.for_each(|((x, grad), dx)| {
+        vectorised(
+            #[inline(always)]
+            || backward(x, weight, grad, eps, dx),
+        )
+    });
 }
 
 #[inline(always)]
