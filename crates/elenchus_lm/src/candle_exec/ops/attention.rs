@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{dot, exp, host, vectorised};
+use super::{dot, exp, host};
 use crate::{
     KvCache, ModelConfig,
     config::window_start,
@@ -87,10 +87,7 @@ impl CustomOp1 for CachedAttention<'_> {
         let keys: usize = rows.iter().map(|(_, position)| position + 1).sum();
         let attend = |((y, q), (cache, position)): ((&mut [f32], &[f32]), &(&KvCache, usize))| {
             let mut weights = Vec::new();
-            vectorised(
-                #[inline(always)]
-                || attend_token(self.config, self.layer, cache.pages(), *position, q, y, &mut weights),
-            );
+            vectorised!(attend_token(self.config, self.layer, cache.pages(), *position, q, y, &mut weights));
         };
         // Below this, waking the pool costs more than the work.
         if keys * width < 1 << 16 {

@@ -5,7 +5,7 @@ use std::{ops::Range, sync::Arc};
 use candle_core::{CpuStorage, InplaceOp2, Layout, Result, Tensor};
 use rayon::prelude::*;
 
-use super::{dot, host, vectorised};
+use super::{dot, host};
 
 /// One linear's update, made ready for a base: B's rows in the base's order, both scalings multiplied into it.
 pub(crate) struct PreparedPair {
@@ -69,12 +69,7 @@ impl InplaceOp2 for LoraRows<'_> {
         for LoraSegment { rows, pair } in self.0 {
             let x = &x[rows.start * in_features..rows.end * in_features];
             let y = &mut y[rows.start * out_features..rows.end * out_features];
-            let row = |(y, x): (&mut [f32], &[f32])| {
-                vectorised(
-                    #[inline(always)]
-                    || add_row(y, x, pair),
-                )
-            };
+            let row = |(y, x): (&mut [f32], &[f32])| vectorised!(add_row(y, x, pair));
             // A decode step has one row a segment; only a prefill is worth waking the pool.
             if rows.len() < 8 {
                 y.chunks_exact_mut(out_features).zip(x.chunks_exact(in_features)).for_each(row);

@@ -3,6 +3,17 @@
 //! Each CPU kernel sums in an order that depends on nothing but the row itself, so a row's numbers are the same alone and
 //! in any batch. They are compiled for every instruction set and picked at run time (`pulp`), without unsafe code here.
 
+/// Runs a kernel compiled for the best instruction set of this machine. What is not inlined all the way would be compiled for
+/// the oldest: hence the attribute, and no closure for `pulp` itself, which calls one through a shim.
+macro_rules! vectorised {
+    ($kernel:expr) => {
+        $crate::candle_exec::ops::run_vectorised(
+            #[inline(always)]
+            || $kernel,
+        )
+    };
+}
+
 mod attention;
 mod block;
 mod causal_attention;
@@ -29,10 +40,8 @@ pub(crate) use token_logprobs::token_logprobs;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 
-/// Runs a kernel compiled for the best instruction set of this machine. The closure must be `#[inline(always)]`: what is only
-/// called from there is compiled for the oldest set. (`pulp` takes closures too, but calls them through a shim that is
-/// not inlined.)
-fn vectorised<R>(kernel: impl FnMut() -> R) -> R {
+/// Runs a closure as [`vectorised!`] gives it.
+fn run_vectorised<R>(kernel: impl FnMut() -> R) -> R {
     struct Kernel<F>(F);
 
     impl<R, F: FnMut() -> R> WithSimd for Kernel<F> {

@@ -13,7 +13,6 @@ use super::{
     rope::{Rotation, rope, rotate, unrotate},
     row_chunks,
     rows::Rows,
-    vectorised,
 };
 
 /// `rotate(x W^T + scaling dropout(x) A^T B^T)`, each part but the first where it is given.
@@ -158,12 +157,7 @@ impl CustomOp1 for Frozen {
 
 /// `y += scale x`.
 pub(super) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
-    let run = |(y, x): (&mut [f32], &[f32])| {
-        vectorised(
-            #[inline(always)]
-            || super::attention::add_scaled(y, scale, x),
-        )
-    };
+    let run = |(y, x): (&mut [f32], &[f32])| vectorised!(super::attention::add_scaled(y, scale, x));
     let chunk = row_chunks(y.len(), 1);
     y.par_chunks_mut(chunk).zip(x.par_chunks(chunk)).for_each(run);
 }
@@ -198,10 +192,7 @@ impl DropoutMask {
                 let row = (number * chunk + at) as u64;
                 let seed = self.seed.wrapping_add(row.wrapping_mul(0x9e37_79b9_7f4a_7c15));
                 let key = Pcg64Mcg::seed_from_u64(seed).random();
-                vectorised(
-                    #[inline(always)]
-                    || mask_row(values, key, limit, scale),
-                );
+                vectorised!(mask_row(values, key, limit, scale));
             }
         });
     }

@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{dot, host, refuse_variable, row_chunks, vectorised};
+use super::{dot, host, refuse_variable, row_chunks};
 
 struct RmsNorm {
     eps: f32,
@@ -63,12 +63,7 @@ impl CustomOp3 for RmsNormBackward {
 pub(super) fn normalised(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     let mut y = vec![0f32; x.len()];
     let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
-    let run = |(x, y): (&[f32], &mut [f32])| {
-        vectorised(
-            #[inline(always)]
-            || forward(x, weight, eps, y),
-        )
-    };
+    let run = |(x, y): (&[f32], &mut [f32])| vectorised!(forward(x, weight, eps, y));
     x.par_chunks(chunk).zip(y.par_chunks_mut(chunk)).for_each(run);
     y
 }
@@ -77,12 +72,7 @@ pub(super) fn normalised(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
 pub(super) fn add_gradient(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32]) {
     let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
     let parts = x.par_chunks(chunk).zip(grad.par_chunks(chunk)).zip(dx.par_chunks_mut(chunk));
-    parts.for_each(|((x, grad), dx)| {
-        vectorised(
-            #[inline(always)]
-            || backward(x, weight, grad, eps, dx),
-        )
-    });
+    parts.for_each(|((x, grad), dx)| vectorised!(backward(x, weight, grad, eps, dx)));
 }
 
 #[inline(always)]

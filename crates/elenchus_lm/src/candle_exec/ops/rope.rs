@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{host, row_chunks, vectorised, with_host};
+use super::{host, row_chunks, with_host};
 use crate::{ModelConfig, RopeLayout};
 
 /// Cosines and sines of the positions in a batch, `(rows, head_dim / 2)` each; every layer uses the same.
@@ -86,20 +86,17 @@ impl Rope {
         let (width, chunk) = (y.len() / rows, row_chunks(rows, y.len() / rows));
         let parts = y.par_chunks_mut(chunk * width).zip(cos.par_chunks(chunk * half)).zip(sin.par_chunks(chunk * half));
         parts.for_each(|((y, cos), sin)| {
-            vectorised(
-                #[inline(always)]
-                || {
-                    let rows = y.chunks_exact_mut(width).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half));
-                    for ((row, cos), sin) in rows {
-                        for head in row.chunks_exact_mut(self.head_dim) {
-                            match self.layout {
-                                RopeLayout::Halves => rotate_halves(head, cos, sin, self.direction),
-                                RopeLayout::Interleaved => rotate_interleaved(head, cos, sin, self.direction),
-                            }
+            vectorised!({
+                let rows = y.chunks_exact_mut(width).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half));
+                for ((row, cos), sin) in rows {
+                    for head in row.chunks_exact_mut(self.head_dim) {
+                        match self.layout {
+                            RopeLayout::Halves => rotate_halves(head, cos, sin, self.direction),
+                            RopeLayout::Interleaved => rotate_interleaved(head, cos, sin, self.direction),
                         }
                     }
-                },
-            );
+                }
+            });
         });
     }
 }

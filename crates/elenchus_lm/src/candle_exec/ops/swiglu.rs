@@ -3,7 +3,7 @@
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{exp, host, row_chunks, vectorised};
+use super::{exp, host, row_chunks};
 
 struct SwiGlu;
 
@@ -60,12 +60,7 @@ pub(super) fn gated(gate: &[f32], up: &[f32]) -> Vec<f32> {
     let mut y = vec![0f32; gate.len()];
     let chunk = row_chunks(gate.len(), 1);
     let parts = gate.par_chunks(chunk).zip(up.par_chunks(chunk)).zip(y.par_chunks_mut(chunk));
-    parts.for_each(|((gate, up), y)| {
-        vectorised(
-            #[inline(always)]
-            || forward(gate, up, y),
-        )
-    });
+    parts.for_each(|((gate, up), y)| vectorised!(forward(gate, up, y)));
     y
 }
 
@@ -75,10 +70,7 @@ pub(super) fn gradients(gate: &[f32], up: &[f32], grad: &[f32], d_gate: &mut [f3
     let inputs = gate.par_chunks(chunk).zip(up.par_chunks(chunk)).zip(grad.par_chunks(chunk));
     let parts = inputs.zip(d_gate.par_chunks_mut(chunk)).zip(d_up.par_chunks_mut(chunk));
     parts.for_each(|((((gate, up), grad), d_gate), d_up)| {
-        vectorised(
-            #[inline(always)]
-            || backward(gate, up, grad, d_gate, d_up),
-        );
+        vectorised!(backward(gate, up, grad, d_gate, d_up));
     });
 }
 

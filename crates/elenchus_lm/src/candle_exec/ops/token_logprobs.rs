@@ -8,7 +8,7 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{super::matrix::Matrix, exp, host, largest, vectorised, with_host};
+use super::{super::matrix::Matrix, exp, host, largest, with_host};
 
 /// Positions whose logits are held at once: enough that a product pays for packing the head's weights, few enough that the
 /// logits (50 MB for 49,152 tokens) are a small part of a pass.
@@ -94,12 +94,7 @@ impl InplaceOp1 for ToGradient<'_> {
             bail!("token logprobs: expected contiguous f32 logits, got {layout:?}")
         };
         let rows = logits[start..end].par_chunks_exact_mut(layout.dims()[1]).zip(self.targets);
-        let row = |(logits, target): (&mut [f32], &u32)| {
-            vectorised(
-                #[inline(always)]
-                || to_gradient(logits, *target as usize),
-            )
-        };
+        let row = |(logits, target): (&mut [f32], &u32)| vectorised!(to_gradient(logits, *target as usize));
         let values = rows.map(row).collect();
         *self.logprobs.lock().unwrap_or_else(PoisonError::into_inner) = values;
         Ok(())
