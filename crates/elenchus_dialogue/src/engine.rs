@@ -12,12 +12,12 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender};
 use elenchus_lm::{
-    Adapter, AdapterId, CandleExecutor, ChatTemplate, ComputeDevice, Executor, Numerics, Rng, Tokenizer, Weights,
+    Adapter, AdapterId, ChatTemplate, ComputeDevice, Executor, KvPrecision, Numerics, Rng, Tokenizer, Weights,
     base_model,
 };
 
 use crate::{
-    Character, Error, Result, StopReason, Turn,
+    Character, Error, Result, StopReason, Turn, compute,
     counters::Counters,
     outbox::Outbox,
     scheduler::Pending,
@@ -150,9 +150,11 @@ pub struct EngineSettings {
     pub device: ComputeDevice,
     /// How base weights take part in products.
     pub numerics: Numerics,
-    /// Compute threads; 0 takes half of the machine's cores, at least one. What candle computes on a pool of its own
-    /// (see [`CandleExecutor`]) is not counted here.
+    /// Compute threads; 0 takes half of the machine's cores, at least one. On a CPU with quantised numerics these are all
+    /// there are; what candle computes on a pool of its own (see [`elenchus_lm::CandleExecutor`]) is not counted here.
     pub threads: usize,
+    /// How the CPU engine keeps what was read: f16, or i8 at half the memory. Other executors keep f32.
+    pub kv_precision: KvPrecision,
     /// Longest context in tokens; the model's own limit caps it.
     pub context: usize,
     /// Conversations decoded together.
@@ -174,6 +176,7 @@ impl Default for EngineSettings {
             device: ComputeDevice::Cpu,
             numerics: Numerics::Quantised,
             threads: 0,
+            kv_precision: KvPrecision::F16,
             context: 2048,
             max_sequences: 8,
             prefill_chunk: 64,
@@ -217,22 +220,21 @@ pub struct Engine {
     thread: Option<JoinHandle<()>>,
 }
 
-/// The loader for [`EngineSettings::base`]: candle on [`EngineSettings::device`].
+/// The loader for [`EngineSettings::base`]: the CPU engine for quantised numerics on a CPU, otherwise candle.
 pub fn load_model(settings: &EngineSettings) -> ModelLoader {
-    let (base, device, numerics) = (settings.base.clone(), settings.device, settings.numerics);
+    let settings = settings.clone();
     Arc::new(move |progress| {
-        let path = base.clone().or_else(base_model::find_default).ok_or_else(|| {
+        let path = settings.base.clone().or_else(base_model::find_default).ok_or_else(|| {
             Error::NoModel(format!(
                 "{} is neither beside the program nor in the user's cache (hint: run `elenchus model fetch`, or name a \
                  model with `--base FILE` or `EngineSettings::base`)",
                 base_model::DEFAULT_FILE
             ))
         })?;
-        let device = device.open()?;
         let weights = Weights::open(&path, progress)?;
         base_model::check_opened(&weights)?;
         Ok(LoadedModel {
-            executor: Box::new(CandleExecutor::new(&weights, &device, numerics)?),
+            executor: compute::executor(&settings, &weights)?,
             tokenizer: weights.tokenizer()?,
             template: weights.chat_template()?,
             name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),

@@ -5,6 +5,7 @@
 //! never waits. This crate knows no Bevy and draws nothing.
 
 mod character;
+mod compute;
 mod conversation;
 mod counters;
 mod engine;

@@ -12,11 +12,10 @@ use std::{
 
 use crossbeam_channel::{Receiver, Select, TryRecvError};
 use elenchus_lm::{Adapter, KvCache, Logits, Row};
-use rayon::ThreadPool;
-use thread_priority::ThreadPriority;
 
 use crate::{
     BaseInfo, EngineEvent, EngineSettings, Error, LoadedModel, ModelLoader, RequestId, Result, StopReason, WarmUp,
+    compute::lower_priority,
     counters::{Counters, Speed},
     outbox::Outbox,
     prefix_cache::PrefixCache,
@@ -42,18 +41,13 @@ pub(crate) fn run(
     counters: Arc<Counters>,
 ) {
     lower_priority();
-    let (pool, model) = match compute_pool(settings.threads) {
-        Ok(pool) => (Some(pool), Model::Wanted),
-        Err(error) => (None, Model::Failed(format!("the system gave no compute threads: {error}"))),
-    };
     let mut worker = Worker {
         settings,
         loader,
         commands,
         outbox,
         counters,
-        pool,
-        model,
+        model: Model::Wanted,
         waiting: Waiting::default(),
         speeches: Vec::new(),
         memory_full: false,
@@ -61,9 +55,6 @@ pub(crate) fn run(
         warming: None,
         speed: Speed::default(),
     };
-    if let Model::Failed(reason) = &worker.model {
-        worker.outbox.push(EngineEvent::LoadFailed(Error::NoModel(reason.clone())));
-    }
     while worker.turn() {}
 }
 
@@ -73,8 +64,6 @@ struct Worker {
     commands: Receiver<Command>,
     outbox: Outbox,
     counters: Arc<Counters>,
-    /// Every product runs here: tensor libraries use the pool they are called from, and this one is small and polite.
-    pool: Option<ThreadPool>,
     model: Model,
     waiting: Waiting,
     speeches: Vec<Speech>,
@@ -148,7 +137,7 @@ impl Worker {
                 }
                 Ok(Command::WarmUp(warm_up)) => self.warm_ups.push_back(*warm_up),
                 Ok(Command::Reload) => {
-                    if matches!(self.model, Model::Failed(_)) && self.pool.is_some() {
+                    if matches!(self.model, Model::Failed(_)) {
                         self.model = Model::Wanted;
                     }
                 }
@@ -159,11 +148,10 @@ impl Worker {
     }
 
     fn load(&mut self) {
-        let Some(pool) = &self.pool else { return };
         let (outbox, loader) = (&mut self.outbox, &self.loader);
         outbox.push(EngineEvent::Loading(0.0));
         let mut told = 0.0;
-        let loaded = guarded(pool, || {
+        let loaded = caught(|| {
             loader(&mut |share| {
                 // A percent at a time is all that anybody sees.
                 if share >= told + 0.01 {
@@ -224,13 +212,13 @@ impl Worker {
 
     fn begin(&mut self, pending: Pending) -> Result<Begun> {
         self.pause_warm_up();
-        let (loaded, pool) = match (&mut self.model, &self.pool) {
-            (Model::Loaded(loaded), Some(pool)) => (loaded, pool),
-            (Model::Failed(reason), _) => return Err(Error::NoModel(reason.clone())),
-            _ => return Err(Error::Stopped),
+        let loaded = match &mut self.model {
+            Model::Loaded(loaded) => loaded,
+            Model::Failed(reason) => return Err(Error::NoModel(reason.clone())),
+            Model::Wanted => return Err(Error::Stopped),
         };
         let request = &pending.request;
-        loaded.prepare(pool, request.adapter.as_ref())?;
+        loaded.prepare(request.adapter.as_ref())?;
         let prompt = loaded.fit(request)?;
         let most = prompt.len().saturating_add(max_tokens(request)).min(loaded.context);
         let spoken: usize = self.speeches.iter().map(|speech| speech.most_tokens).sum();
@@ -252,16 +240,16 @@ impl Worker {
     /// Takes the next persona that is not remembered yet, where nobody speaks.
     fn begin_warm_up(&mut self) {
         while self.speeches.is_empty() && self.warming.is_none() {
-            let (loaded, pool) = match (&mut self.model, &self.pool) {
-                (Model::Loaded(loaded), Some(pool)) => (loaded, pool),
-                (Model::Wanted, _) => return,
-                _ => {
+            let loaded = match &mut self.model {
+                Model::Loaded(loaded) => loaded,
+                Model::Wanted => return,
+                Model::Failed(_) => {
                     self.counters.warm_ups.fetch_sub(self.warm_ups.len(), Ordering::Relaxed);
                     return self.warm_ups.clear();
                 }
             };
             let Some(warm_up) = self.warm_ups.pop_front() else { return };
-            match loaded.begin_warm_up(pool, &warm_up) {
+            match loaded.begin_warm_up(&warm_up) {
                 Ok(sequence) if sequence.unread() > 0 => self.warming = Some(Warming { sequence, warm_up }),
                 done => {
                     if let Err(error) = done {
@@ -283,7 +271,7 @@ impl Worker {
 
     /// One forward pass over everybody's next tokens; `false` when the handle is gone.
     fn step(&mut self) -> bool {
-        let (Model::Loaded(loaded), Some(pool)) = (&mut self.model, &self.pool) else { return true };
+        let Model::Loaded(loaded) = &mut self.model else { return true };
         let began = Instant::now();
         let wishes: Vec<_> = self.speeches.iter().map(Speech::wish).collect();
         let mut counts = plan(&wishes, self.settings.prefill_chunk.max(1));
@@ -299,7 +287,7 @@ impl Worker {
         let mut rows: Vec<_> = (sequences.zip(&counts).filter(|(_, count)| **count > 0))
             .map(|((sequence, last), &count)| sequence.row(count, last))
             .collect();
-        let results = loaded.forward(pool, &mut rows, &self.counters);
+        let results = loaded.forward(&mut rows, &self.counters);
         drop(rows);
 
         // A reply cancelled meanwhile says nothing more.
@@ -392,11 +380,9 @@ enum Begun {
 
 impl Loaded {
     /// Refuses an adapter that does not fit, before anything is read in its voice.
-    fn prepare(&mut self, pool: &ThreadPool, adapter: Option<&Adapter>) -> Result<()> {
+    fn prepare(&self, adapter: Option<&Adapter>) -> Result<()> {
         let Some(adapter) = adapter else { return Ok(()) };
-        let executor = &mut self.model.executor;
-        // `move`, because an executor may go to another thread but is not shared with one.
-        guarded(pool, move || executor.prepare(adapter))?.map_err(|error| Error::Adapter(error.to_string()))
+        caught(|| self.model.executor.prepare(adapter))?.map_err(|error| Error::Adapter(error.to_string()))
     }
 
     fn fit(&self, request: &crate::Request) -> Result<Vec<u32>> {
@@ -405,8 +391,8 @@ impl Loaded {
         caught(|| prompt::fit(template, tokenizer, character, facts, turns, self.context))?
     }
 
-    fn begin_warm_up(&mut self, pool: &ThreadPool, warm_up: &WarmUp) -> Result<Sequence> {
-        self.prepare(pool, warm_up.adapter.as_ref())?;
+    fn begin_warm_up(&mut self, warm_up: &WarmUp) -> Result<Sequence> {
+        self.prepare(warm_up.adapter.as_ref())?;
         let (template, tokenizer) = (&self.model.template, &self.model.tokenizer);
         let (character, facts) = (&warm_up.character, &warm_up.facts);
         let mut tokens = caught(|| prompt::persona_prefix(template, tokenizer, character, facts))??;
@@ -423,9 +409,9 @@ impl Loaded {
     }
 
     /// Runs a batch. If it fails, its rows are tried one by one, so that only those fail that must.
-    fn forward(&mut self, pool: &ThreadPool, rows: &mut [Row<'_>], counters: &Counters) -> Vec<Result<Vec<f32>>> {
+    fn forward(&self, rows: &mut [Row<'_>], counters: &Counters) -> Vec<Result<Vec<f32>>> {
         let before: Vec<_> = rows.iter().map(|row| row.cache.len()).collect();
-        match self.forward_once(pool, rows, counters) {
+        match self.forward_once(rows, counters) {
             Ok(logits) => logits.into_iter().map(Ok).collect(),
             // A panic may have left the caches half-written: nobody goes on with them.
             Err(Failure::Panic(error)) => rows.iter().map(|_| Err(error.clone())).collect(),
@@ -435,7 +421,7 @@ impl Loaded {
                 .zip(before)
                 .map(|(row, before)| {
                     row[0].cache.truncate(before);
-                    match self.forward_once(pool, row, counters) {
+                    match self.forward_once(row, counters) {
                         Ok(logits) => logits.into_iter().next().ok_or_else(missing_row),
                         Err(Failure::Panic(error) | Failure::Refused(error)) => Err(error),
                     }
@@ -444,14 +430,8 @@ impl Loaded {
         }
     }
 
-    fn forward_once(
-        &mut self,
-        pool: &ThreadPool,
-        rows: &mut [Row<'_>],
-        counters: &Counters,
-    ) -> Result<Vec<Vec<f32>>, Failure> {
-        let executor = &mut self.model.executor;
-        let result = guarded(pool, move || executor.forward(rows));
+    fn forward_once(&self, rows: &mut [Row<'_>], counters: &Counters) -> Result<Vec<Vec<f32>>, Failure> {
+        let result = caught(|| self.model.executor.forward(rows));
         counters.steps.fetch_add(1, Ordering::Relaxed);
         result.map_err(Failure::Panic)?.map_err(|error| Failure::Refused(error.into()))
     }
@@ -466,30 +446,10 @@ fn missing_row() -> Error {
     Error::Model("the executor returned fewer rows than it was given".to_owned())
 }
 
-/// Runs on the compute threads; a panic becomes an error.
-fn guarded<T: Send>(pool: &ThreadPool, run: impl FnOnce() -> T + Send) -> Result<T> {
-    caught(|| pool.install(run))
-}
-
+/// A panic becomes an error.
 fn caught<T>(run: impl FnOnce() -> T) -> Result<T> {
     catch_unwind(AssertUnwindSafe(run)).map_err(|panic| {
         let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
         Error::Model(format!("internal error: {} (hint: please report it)", text.unwrap_or("panicked")))
     })
-}
-
-fn compute_pool(threads: usize) -> Result<ThreadPool, rayon::ThreadPoolBuildError> {
-    let half = || std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1));
-    rayon::ThreadPoolBuilder::new()
-        .num_threads(if threads == 0 { half() } else { threads })
-        .thread_name(|index| format!("elenchus-{index}"))
-        .start_handler(|_| lower_priority())
-        .build()
-}
-
-/// The game's frames go first. Threads that a tensor library starts from here inherit this on Linux.
-fn lower_priority() {
-    if let Err(error) = thread_priority::set_current_thread_priority(ThreadPriority::Min) {
-        tracing::debug!("the engine runs at normal priority: {error:?}");
-    }
 }

@@ -22,13 +22,15 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use elenchus_lm::{Adapter, CandleExecutor, Executor, KvCache, Logits, LoraAdapter, Numerics, Row, Weights};
+use elenchus_lm::{
+    Adapter, CandleExecutor, CpuExecutor, CpuSettings, Executor, KvCache, Logits, LoraAdapter, Numerics, Row, Weights,
+};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The engine that is measured. Its threads are the process's, which the bench has set.
-fn executor(weights: &Weights, _threads: usize) -> Result<Box<dyn Executor>> {
-    Ok(Box::new(CandleExecutor::new(weights, &Device::Cpu, Numerics::Quantised)?))
+/// The engine that is measured.
+fn executor(weights: &Weights, threads: usize) -> Result<Box<dyn Executor>> {
+    Ok(Box::new(CpuExecutor::new(weights, CpuSettings { threads, ..CpuSettings::default() })?))
 }
 
 #[derive(Debug, Deserialize)]
