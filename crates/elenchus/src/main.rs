@@ -6,6 +6,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod adapter;
+mod bench;
 mod characters;
 mod data;
 mod eval;
@@ -48,6 +49,8 @@ enum Command {
     /// Measure what adapters have learned
     #[command(subcommand)]
     Eval(eval::EvalCommand),
+    /// Measure how fast the engine is on this machine
+    Bench(bench::BenchArgs),
 }
 
 fn main() -> ExitCode {
@@ -69,6 +72,7 @@ fn main() -> ExitCode {
         Command::Data(command) => data::run(command),
         Command::Train(command) => train::run(command),
         Command::Eval(command) => eval::run(command),
+        Command::Bench(args) => bench::run(args),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
@@ -124,6 +128,11 @@ mod tests {
         check("elenchus data inspect a --character Socrates --context 0", false);
         check("elenchus data inspect a --character Socrates --alias SOC", false);
         check("elenchus data inspect --character Socrates", false);
+        check("elenchus bench", true);
+        check("elenchus bench --base a.gguf --adapters a,b --sequences 2 --threads 1 --prompt 9 --gen 9 --json", true);
+        check("elenchus bench --adapters none --kv int8 --repetitions 1", true);
+        check("elenchus bench --kv f32", false);
+        check("elenchus bench --threads 0", false);
         check("elenchus", false);
     }
 }

@@ -1,0 +1,330 @@
+//! `elenchus bench`: how fast the engine is on this machine.
+//!
+//! The engine alone is measured, without the thread, the prompts and the sampler of a game: ids are forced, so that every
+//! repetition does the same work. Everything takes its turn in each repetition, so that a machine that gets busier slows
+//! all alike; figures are medians over repetitions, behind one that warms up. Reading memory takes its turn too, right
+//! before the decoding that is held against it. How the engine compares with others, `cargo bench --bench compare` says.
+
+mod bandwidth;
+mod report;
+
+use std::{
+    ffi::OsStr,
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread,
+    time::Instant,
+};
+
+use anyhow::{Context, Result, anyhow, ensure};
+use clap::{Args, ValueEnum, value_parser};
+use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, Executor, KvCache, KvPrecision, Logits, LoraAdapter, Row};
+use elenchus_train::resident_bytes;
+
+use self::{
+    bandwidth::Memory,
+    report::{Base, Decode, FirstToken, Kv, Machine, Report, Together},
+};
+use crate::{
+    characters::Characters,
+    model,
+    output::{note, print},
+};
+
+#[derive(Debug, Args)]
+pub struct BenchArgs {
+    /// GGUF file or Hugging Face folder; the default model, fetched at first use, if left out
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    /// PEFT folders to wear; `none` wears none; all characters' that `talk` finds if left out
+    #[arg(long, value_name = "A,B,..|none", value_delimiter = ',')]
+    adapters: Vec<PathBuf>,
+    /// Streams decoded together, each in the next adapter
+    #[arg(long, value_name = "N", default_value = "8", value_parser = value_parser!(u16).range(1..))]
+    sequences: u16,
+    /// Compute threads; what a game gets if left out: half of the cores, at least one
+    #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Tokens read before a reply
+    #[arg(long, value_name = "N", default_value = "128", value_parser = value_parser!(u32).range(1..))]
+    prompt: u32,
+    /// Tokens of a reply
+    #[arg(long = "gen", value_name = "N", default_value = "64", value_parser = value_parser!(u32).range(1..))]
+    reply: u32,
+    /// How keys and values are kept
+    #[arg(long, value_name = "FORM", default_value = "f16")]
+    kv: KvArg,
+    /// How often everything is measured; figures are medians
+    #[arg(long, value_name = "N", default_value = "5", value_parser = value_parser!(u16).range(1..))]
+    repetitions: u16,
+    /// Print one JSON object
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum KvArg {
+    /// Two bytes a number
+    F16,
+    /// One byte a number and a scale
+    Int8,
+}
+
+/// Tokens of the line that a player says to a character which had read everything else before.
+const LINE: usize = 30;
+
+const ADAPTERS_HINT: &str = "hint: --adapters A,B names PEFT folders of this base, --adapters none wears none";
+
+/// What is measured.
+struct Loaded {
+    path: PathBuf,
+    sha256: String,
+    load_seconds: f64,
+    executor: CpuExecutor,
+    adapters: Vec<Adapter>,
+    /// Bytes a token as f16 and as int8.
+    kv_bytes: (usize, usize),
+}
+
+pub fn run(args: BenchArgs) -> Result<()> {
+    let loaded = load(&args)?;
+    note(&format!("measuring {} times, and once before: {}", args.repetitions, loaded.path.display()));
+    let bench = Bench::new(&args, &loaded)?;
+    let turns = (0..=args.repetitions).map(|_| bench.turn()).collect::<Result<Vec<_>>>()?;
+    let resident_bytes = bench.resident_bytes();
+    let report = report(&args, &loaded, &turns[1..], resident_bytes)?;
+    print(&if args.json { serde_json::to_string(&report)? + "\n" } else { report.table() })
+}
+
+fn load(args: &BenchArgs) -> Result<Loaded> {
+    let (prompt, behind) = (args.prompt as usize, LINE.max(args.reply as usize));
+    let adapters = open_adapters(&args.adapters)?;
+    let path = model::base_or_default(args.base.clone())?;
+    let weights = model::open(&path)?;
+    let most = weights.config().max_positions;
+    ensure!(
+        prompt + behind <= most,
+        "a --prompt of {prompt} tokens and {behind} behind it are more than the {most} tokens of {}'s context (hint: a \
+         smaller --prompt or --gen)",
+        path.display()
+    );
+    for adapter in &adapters {
+        let fits = adapter.lora.check_fits(weights.config());
+        fits.map_err(|error| anyhow!("{error} ({ADAPTERS_HINT})"))?;
+    }
+    let (kv_precision, other) = match args.kv {
+        KvArg::F16 => (KvPrecision::F16, KvPrecision::Int8),
+        KvArg::Int8 => (KvPrecision::Int8, KvPrecision::F16),
+    };
+    let threads = args.threads.map_or((cores()? / 2).max(1), usize::from);
+    let engine = |kv_precision| CpuSettings { threads, kv_precision, ..CpuSettings::default() };
+    // An engine of the other form knows what a token takes in it; it is gone before the one that is measured comes.
+    let other_bytes = CpuExecutor::new(&weights, engine(other))?.cache_bytes_per_token();
+    drop(weights);
+
+    let started = Instant::now();
+    let weights = model::open(&path)?;
+    let executor = CpuExecutor::new(&weights, engine(kv_precision))?;
+    let load_seconds = started.elapsed().as_secs_f64();
+    for adapter in &adapters {
+        executor.prepare(adapter)?;
+    }
+    let own_bytes = executor.cache_bytes_per_token();
+    let kv_bytes = match args.kv {
+        KvArg::F16 => (own_bytes, other_bytes),
+        KvArg::Int8 => (other_bytes, own_bytes),
+    };
+    // The engine has a copy of its own: the file goes.
+    Ok(Loaded { path, sha256: weights.sha256(), load_seconds, executor, adapters, kv_bytes })
+}
+
+fn cores() -> Result<usize> {
+    Ok(thread::available_parallelism().context("the number of cores")?.get())
+}
+
+fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Option<u64>) -> Result<Report> {
+    let Loaded { path, sha256, load_seconds, executor, adapters, kv_bytes } = loaded;
+    let (prompt, reply, sequences) = (f64::from(args.prompt), f64::from(args.reply), f64::from(args.sequences));
+    let median = |figure: &dyn Fn(&Turn) -> f64| median(turns.iter().map(figure).collect());
+    let decode = |adapter: Option<&Adapter>, seconds: fn(&Turn) -> f64| {
+        let bytes = reply * executor.bytes_per_token() as f64;
+        Decode {
+            adapter: adapter.map(|adapter| adapter.lora.name().to_owned()),
+            tokens_per_second: reply / median(&seconds),
+            weights_gb_per_second: bytes / median(&seconds) / 1e9,
+            percent_of_read_bandwidth: median(&|turn| bytes / seconds(turn) / turn.read_bytes_per_second * 100.0),
+        }
+    };
+    let together = median(&|turn| turn.together);
+    Ok(Report {
+        machine: Machine {
+            instruction_set: executor.instruction_set(),
+            threads: executor.threads(),
+            cores: cores()?,
+            read_gb_per_second: median(&|turn| turn.read_bytes_per_second) / 1e9,
+        },
+        base: Base {
+            file: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
+            sha256: sha256.clone(),
+            file_bytes: file_bytes(path)?,
+            load_seconds: *load_seconds,
+            packed_bytes: executor.weight_bytes(),
+            bytes_per_token: executor.bytes_per_token(),
+        },
+        adapters: adapters.iter().map(|adapter| adapter.lora.name().to_owned()).collect(),
+        repetitions: args.repetitions,
+        prompt_tokens: args.prompt,
+        reply_tokens: args.reply,
+        prefill_tokens_per_second: prompt / median(&|turn| turn.prefill),
+        decode: decode(None, |turn| turn.alone),
+        decode_with_adapter: adapters.first().map(|first| decode(Some(first), |turn| turn.worn)),
+        decode_together: Together {
+            sequences: args.sequences,
+            tokens_per_second: sequences * reply / together,
+            tokens_per_second_per_stream: reply / together,
+        },
+        first_token: FirstToken {
+            line_tokens: LINE,
+            warm_ms: median(&|turn| turn.warm) * 1e3,
+            cold_ms: median(&|turn| turn.cold) * 1e3,
+        },
+        kv: Kv {
+            form: if matches!(args.kv, KvArg::F16) { "f16" } else { "int8" },
+            f16_bytes_per_token: kv_bytes.0,
+            int8_bytes_per_token: kv_bytes.1,
+        },
+        resident_bytes,
+    })
+}
+
+/// Those that were named, or all that characters have.
+fn open_adapters(named: &[PathBuf]) -> Result<Vec<Adapter>> {
+    let folders = match named {
+        [] => {
+            let characters = Characters::find().map_err(|error| anyhow!("{error} ({ADAPTERS_HINT})"))?;
+            let folders = characters.ids.iter().map(|id| characters.folder.join(id));
+            let worn: Vec<PathBuf> = folders.filter(|folder| folder.join("adapter_config.json").is_file()).collect();
+            let folder = characters.folder.display();
+            ensure!(!worn.is_empty(), "no character of {folder} has an adapter ({ADAPTERS_HINT})");
+            worn
+        }
+        [none] if none.as_os_str() == "none" => Vec::new(),
+        named => named.to_vec(),
+    };
+    folders.iter().map(|folder| Ok(Adapter::new(Arc::new(LoraAdapter::open(folder)?)))).collect()
+}
+
+/// The size of a GGUF file, or of a folder's weight files.
+fn file_bytes(path: &Path) -> Result<u64> {
+    let files = if path.is_dir() {
+        let entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
+        entries.into_iter().filter(|file| file.extension() == Some(OsStr::new("safetensors"))).collect()
+    } else {
+        vec![path.to_owned()]
+    };
+    files.iter().map(|file| Ok(fs::metadata(file).with_context(|| file.display().to_string())?.len())).sum()
+}
+
+/// What one repetition took, in seconds.
+struct Turn {
+    prefill: f64,
+    read_bytes_per_second: f64,
+    /// One stream without an adapter, and one in the first.
+    alone: f64,
+    worn: f64,
+    together: f64,
+    /// The line behind a remembered prompt, and both from the start.
+    warm: f64,
+    cold: f64,
+}
+
+struct Bench<'a> {
+    executor: &'a CpuExecutor,
+    memory: Memory,
+    prompt: Vec<u32>,
+    line: Vec<u32>,
+    /// One a stream: what it wears, the prompt it has read, and what it will say.
+    voices: Vec<Option<&'a Adapter>>,
+    prompts: Vec<KvCache>,
+    replies: Vec<Vec<u32>>,
+}
+
+impl<'a> Bench<'a> {
+    /// Lets every stream read its prompt.
+    fn new(args: &BenchArgs, loaded: &'a Loaded) -> Result<Self> {
+        let Loaded { executor, adapters, .. } = loaded;
+        let (prompt, reply) = (args.prompt as usize, args.reply as usize);
+        let sequences = usize::from(args.sequences);
+        let vocab = executor.config().vocab_size;
+        // Any ids do: what is computed does not depend on them.
+        let ids = |from: usize, count| (0..count).map(|at| ((from + at) * 7919 % vocab) as u32).collect::<Vec<_>>();
+        let voices = if adapters.is_empty() {
+            vec![None; sequences]
+        } else {
+            adapters.iter().map(Some).cycle().take(sequences).collect()
+        };
+        let mut bench = Self {
+            executor,
+            memory: Memory::new().context("memory to measure how fast it is read")?,
+            prompt: ids(0, prompt),
+            line: ids(prompt, LINE),
+            voices,
+            prompts: (0..sequences).map(|_| executor.new_cache()).collect(),
+            replies: (0..sequences).map(|stream| ids(prompt + stream * reply, reply)).collect(),
+        };
+        for stream in 0..sequences {
+            let mut cache = executor.new_cache();
+            bench.read(&mut cache, &bench.prompt, bench.voices[stream])?;
+            bench.prompts[stream] = cache;
+        }
+        Ok(bench)
+    }
+
+    fn turn(&self) -> Result<Turn> {
+        let (first, mut bare) = (self.voices[0], self.executor.new_cache());
+        let cold = [&self.prompt[..], &self.line].concat();
+        Ok(Turn {
+            prefill: self.read(&mut bare, &self.prompt, None)?,
+            read_bytes_per_second: self.memory.read(self.executor.threads()),
+            alone: self.speak(&[bare], &[None])?,
+            worn: self.speak(&self.prompts[..1], &[first])?,
+            together: self.speak(&self.prompts, &self.voices)?,
+            warm: self.read(&mut self.prompts[0].clone(), &self.line, first)?,
+            cold: self.read(&mut self.executor.new_cache(), &cold, first)?,
+        })
+    }
+
+    /// Reads tokens behind what is remembered, logits of the last; in seconds.
+    fn read(&self, cache: &mut KvCache, tokens: &[u32], adapter: Option<&Adapter>) -> Result<f64> {
+        let started = Instant::now();
+        self.executor.forward(&mut [Row { tokens, adapter, cache, logits: Logits::Last }])?;
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// Lets streams say their replies together behind their prompts, a token of each a step; in seconds.
+    fn speak(&self, prompts: &[KvCache], voices: &[Option<&Adapter>]) -> Result<f64> {
+        let mut caches = prompts.to_vec();
+        let started = Instant::now();
+        for at in 0..self.replies[0].len() {
+            let streams = caches.iter_mut().zip(voices).zip(&self.replies);
+            let mut rows: Vec<Row<'_>> = streams
+                .map(|((cache, &adapter), reply)| Row { tokens: &reply[at..=at], adapter, cache, logits: Logits::Last })
+                .collect();
+            self.executor.forward(&mut rows)?;
+        }
+        Ok(started.elapsed().as_secs_f64())
+    }
+
+    /// With base, adapters and every stream's prompt, but without what only measuring takes.
+    fn resident_bytes(self) -> Option<u64> {
+        drop(self.memory);
+        resident_bytes()
+    }
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    let middle = values.len() / 2;
+    if values.len() % 2 == 1 { values[middle] } else { (values[middle - 1] + values[middle]) / 2.0 }
+}

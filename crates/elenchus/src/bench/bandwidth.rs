@@ -1,0 +1,47 @@
+//! How fast this machine reads memory: the wall that decoding one sequence runs into. The bench `compare` measures it with
+//! the same code.
+
+use std::{hint::black_box, io, thread, time::Instant};
+
+use memmap2::MmapMut;
+
+/// Several times any cache.
+const BYTES: usize = 512 << 20;
+
+/// Memory to read, in huge pages where the system gives them, as the engine's weights are.
+pub struct Memory(MmapMut);
+
+impl Memory {
+    /// Takes the memory and touches all of it.
+    pub fn new() -> io::Result<Self> {
+        let mut memory = MmapMut::map_anon(BYTES)?;
+        // A system without huge pages is measured as it is: the engine has none there either.
+        #[cfg(target_os = "linux")]
+        let _ = memory.advise(memmap2::Advice::HugePage);
+        memory.fill(1);
+        Ok(Self(memory))
+    }
+
+    /// Bytes a second that so many threads read together, in one pass.
+    pub fn read(&self, threads: usize) -> f64 {
+        let part = BYTES.div_ceil(threads).next_multiple_of(64);
+        let started = Instant::now();
+        let total: u64 = thread::scope(|scope| {
+            let readers: Vec<_> = self.0.chunks(part).map(|part| scope.spawn(|| sum(part))).collect();
+            readers.into_iter().map(|reader| reader.join().unwrap_or_default()).fold(0, u64::wrapping_add)
+        });
+        black_box(total);
+        BYTES as f64 / started.elapsed().as_secs_f64()
+    }
+}
+
+/// Wide enough to be vectorised, and more than one sum to hide an addition's latency.
+fn sum(bytes: &[u8]) -> u64 {
+    let mut sums = [0u64; 32];
+    for chunk in bytes.as_chunks::<256>().0 {
+        for (sum, word) in sums.iter_mut().zip(chunk.as_chunks::<8>().0) {
+            *sum = sum.wrapping_add(u64::from_le_bytes(*word));
+        }
+    }
+    sums.into_iter().fold(0, u64::wrapping_add)
+}
