@@ -6,7 +6,8 @@ use std::sync::Arc;
 
 use common::{all_logits, executor, largest_difference, real_weights};
 use elenchus_lm::{
-    Adapter, CandleExecutor, Executor, KvCache, Logits, LoraAdapter, Markup, Numerics, Row, testing::TinyModel,
+    Adapter, CpuExecutor, CpuSettings, Executor, KvCache, Logits, LoraAdapter, Markup, Numerics, Row,
+    testing::TinyModel,
 };
 
 /// transformers 5.23 in f32 on the dequantised file: the five likeliest next tokens of "The capital of France is".
@@ -42,7 +43,7 @@ fn voices(folder: &std::path::Path, tiny: TinyModel) -> Vec<Option<Adapter>> {
 
 /// Reads `rows` in one batch after each cache's own past, and returns each row's logits at its last position.
 fn last_logits(
-    executor: &CandleExecutor,
+    executor: &dyn Executor,
     rows: &[Vec<u32>],
     voices: &[Option<Adapter>],
     caches: &mut [KvCache],
@@ -58,7 +59,7 @@ fn last_logits(
 
 /// Largest difference between each row alone and in a batch of eight with eight voices: ragged prefill, then a decode
 /// step.
-fn check_row_independence(executor: &CandleExecutor, voices: &[Option<Adapter>], vocab: u32) -> f32 {
+fn check_row_independence(executor: &dyn Executor, voices: &[Option<Adapter>], vocab: u32) -> f32 {
     let prompts: Vec<Vec<u32>> =
         (0..8u32).map(|row| (0..3 + 5 * row).map(|at| 17 + (at * 31 + row * 97) % (vocab - 17)).collect()).collect();
     let next: Vec<Vec<u32>> = (0..8).map(|row| vec![40 + row]).collect();
@@ -122,35 +123,77 @@ fn real_model_rows_are_independent_of_their_batch() {
         println!("SmolLM2-135M, {numerics:?}: largest difference {largest:.2e}");
         assert!(largest < 5e-4, "{numerics:?}: {largest}");
     }
+    let engine = cpu_executor(2);
+    assert_eq!(
+        check_row_independence(&engine, &voices, config.vocab_size as u32),
+        0.0,
+        "the CPU engine's are the bits"
+    );
 }
 
-/// Mean KL(exact || quantised) below 0.01, and the likeliest token changed at no more than 0.5% of the positions where
-/// the exact margin is above 0.5.
+fn cpu_executor(threads: usize) -> CpuExecutor {
+    CpuExecutor::new(real_weights(), CpuSettings { threads, ..CpuSettings::default() }).unwrap()
+}
+
+/// What becomes of the exact distributions over a text.
+#[derive(Debug, Default)]
+struct Drift {
+    positions: usize,
+    /// Mean KL(exact || quantised).
+    kl: f64,
+    /// Positions where the exact margin is above 0.5, and how many of these have another likeliest token.
+    firm: usize,
+    changed: usize,
+    /// Perplexities of the text.
+    exact_perplexity: f64,
+    perplexity: f64,
+}
+
+fn drift(exact: &dyn Executor, quantised: &dyn Executor, ids: &[u32]) -> Drift {
+    let vocab_size = exact.config().vocab_size;
+    let mut drift = Drift::default();
+    let (mut exact_loss, mut loss, mut predicted) = (0f64, 0f64, 0usize);
+    for window in ids.chunks(256) {
+        let (p, q) = (all_logits(exact, window, None), all_logits(quantised, window, None));
+        for (at, (p, q)) in p.chunks_exact(vocab_size).zip(q.chunks_exact(vocab_size)).enumerate() {
+            let (log_p, log_q) = (log_softmax(p), log_softmax(q));
+            drift.kl += log_p.iter().zip(&log_q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
+            drift.positions += 1;
+            let (first, margin) = top(p);
+            if margin > 0.5 {
+                drift.firm += 1;
+                drift.changed += usize::from(top(q).0 != first);
+            }
+            if let Some(&next) = window.get(at + 1) {
+                exact_loss -= log_p[next as usize];
+                loss -= log_q[next as usize];
+                predicted += 1;
+            }
+        }
+    }
+    drift.kl /= drift.positions as f64;
+    drift.exact_perplexity = (exact_loss / predicted as f64).exp();
+    drift.perplexity = (loss / predicted as f64).exp();
+    drift
+}
+
+/// Mean KL below 0.01, the likeliest token changed at no more than 0.5% of the firm positions, perplexity within 0.5%.
 #[test]
 fn real_model_quantised_numerics_stay_near_the_exact() {
     let text = concat!(include_str!("../../../docs/plugin-guide.md"), include_str!("../../../docs/architecture.md"));
     let ids = real_weights().tokenizer().unwrap().encode(text, Markup::AsText).unwrap();
     assert!(ids.len() >= 2_000, "only {} tokens", ids.len());
-    let vocab_size = real_weights().config().vocab_size;
-    let (exact, quantised) = (executor(real_weights(), Numerics::Exact), executor(real_weights(), Numerics::Quantised));
-    let (mut kl, mut positions, mut firm, mut changed) = (0f64, 0usize, 0usize, 0usize);
-    for window in ids[..2_048.min(ids.len())].chunks(256) {
-        let (p, q) = (all_logits(&exact, window, None), all_logits(&quantised, window, None));
-        for (p, q) in p.chunks_exact(vocab_size).zip(q.chunks_exact(vocab_size)) {
-            let (log_p, log_q) = (log_softmax(p), log_softmax(q));
-            kl += log_p.iter().zip(&log_q).map(|(p, q)| p.exp() * (p - q)).sum::<f64>();
-            positions += 1;
-            let (first, margin) = top(p);
-            if margin > 0.5 {
-                firm += 1;
-                changed += usize::from(top(q).0 != first);
-            }
-        }
+    let ids = &ids[..2_048.min(ids.len())];
+    let exact = executor(real_weights(), Numerics::Exact);
+    let candle = executor(real_weights(), Numerics::Quantised);
+    for (name, quantised) in [("candle", &candle as &dyn Executor), ("CPU engine", &cpu_executor(2))] {
+        let drift = drift(&exact, quantised, ids);
+        println!("{name}: {drift:?}");
+        assert!(drift.kl < 0.01, "{name}: mean KL {}", drift.kl);
+        assert!(drift.changed * 200 <= drift.firm, "{name}: {} of {}", drift.changed, drift.firm);
+        let off = (drift.perplexity / drift.exact_perplexity - 1.0).abs();
+        assert!(off < 0.005, "{name}: perplexity {} instead of {}", drift.perplexity, drift.exact_perplexity);
     }
-    let kl = kl / positions as f64;
-    println!("{positions} positions: mean KL {kl:.5}; top-1 changed at {changed} of {firm} with a margin above 0.5");
-    assert!(kl < 0.01, "mean KL {kl}");
-    assert!(changed * 200 <= firm, "{changed} of {firm}");
 }
 
 fn log_softmax(logits: &[f32]) -> Vec<f64> {

@@ -437,7 +437,7 @@ impl<'a> Pass<'a> {
                 for (number, &linear) in linears.iter().enumerate() {
                     if let Some(pair) = adapter.pair(layer, linear) {
                         let hidden = &mut part.hidden[number * self.rank..];
-                        kernels.lora_down(buffer, width, &pair.a, pair.scale, hidden, self.hidden_stride);
+                        kernels.lora_down(buffer, width, pair.a, pair.scale, hidden, self.hidden_stride);
                     }
                 }
             });

@@ -92,9 +92,4 @@ impl Panels {
             PanelRow { blocks, quants, numbers, height, panels: PhantomData }
         })
     }
-
-    /// Bytes held.
-    pub fn bytes(&self) -> usize {
-        self.quants.capacity() + self.numbers.capacity() * size_of::<BlockNumbers>()
-    }
 }
