@@ -82,6 +82,7 @@ struct Loaded {
     sha256: String,
     load_seconds: f64,
     executor: CpuExecutor,
+    names: Vec<String>,
     adapters: Vec<Adapter>,
     /// Bytes a token as f16 and as int8.
     kv_bytes: (usize, usize),
@@ -90,6 +91,9 @@ struct Loaded {
 pub fn run(args: BenchArgs) -> Result<()> {
     let loaded = load(&args)?;
     note(&format!("measuring {} times, and once before: {}", args.repetitions, loaded.path.display()));
+    if cfg!(debug_assertions) {
+        note("this is a development build, which reads memory slowly: build with --release for figures that count");
+    }
     let bench = Bench::new(&args, &loaded)?;
     let turns = (0..=args.repetitions).map(|_| bench.turn()).collect::<Result<Vec<_>>>()?;
     let resident_bytes = bench.resident_bytes();
@@ -99,7 +103,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
 
 fn load(args: &BenchArgs) -> Result<Loaded> {
     let (prompt, behind) = (args.prompt as usize, LINE.max(args.reply as usize));
-    let adapters = open_adapters(&args.adapters)?;
+    let (names, adapters) = open_adapters(&args.adapters)?;
     let path = model::base_or_default(args.base.clone())?;
     let weights = model::open(&path)?;
     let most = weights.config().max_positions;
@@ -136,7 +140,7 @@ fn load(args: &BenchArgs) -> Result<Loaded> {
         KvArg::Int8 => (other_bytes, own_bytes),
     };
     // The engine has a copy of its own: the file goes.
-    Ok(Loaded { path, sha256: weights.sha256(), load_seconds, executor, adapters, kv_bytes })
+    Ok(Loaded { path, sha256: weights.sha256(), load_seconds, executor, names, adapters, kv_bytes })
 }
 
 fn cores() -> Result<usize> {
@@ -144,13 +148,13 @@ fn cores() -> Result<usize> {
 }
 
 fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Option<u64>) -> Result<Report> {
-    let Loaded { path, sha256, load_seconds, executor, adapters, kv_bytes } = loaded;
+    let Loaded { path, sha256, load_seconds, executor, names, adapters: _, kv_bytes } = loaded;
     let (prompt, reply, sequences) = (f64::from(args.prompt), f64::from(args.reply), f64::from(args.sequences));
     let median = |figure: &dyn Fn(&Turn) -> f64| median(turns.iter().map(figure).collect());
-    let decode = |adapter: Option<&Adapter>, seconds: fn(&Turn) -> f64| {
+    let decode = |adapter: Option<&String>, seconds: fn(&Turn) -> f64| {
         let bytes = reply * executor.bytes_per_token() as f64;
         Decode {
-            adapter: adapter.map(|adapter| adapter.lora.name().to_owned()),
+            adapter: adapter.cloned(),
             tokens_per_second: reply / median(&seconds),
             weights_gb_per_second: bytes / median(&seconds) / 1e9,
             percent_of_read_bandwidth: median(&|turn| bytes / seconds(turn) / turn.read_bytes_per_second * 100.0),
@@ -172,13 +176,13 @@ fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Opt
             packed_bytes: executor.weight_bytes(),
             bytes_per_token: executor.bytes_per_token(),
         },
-        adapters: adapters.iter().map(|adapter| adapter.lora.name().to_owned()).collect(),
+        adapters: names.clone(),
         repetitions: args.repetitions,
         prompt_tokens: args.prompt,
         reply_tokens: args.reply,
         prefill_tokens_per_second: prompt / median(&|turn| turn.prefill),
         decode: decode(None, |turn| turn.alone),
-        decode_with_adapter: adapters.first().map(|first| decode(Some(first), |turn| turn.worn)),
+        decode_with_adapter: names.first().map(|first| decode(Some(first), |turn| turn.worn)),
         decode_together: Together {
             sequences: args.sequences,
             tokens_per_second: sequences * reply / together,
@@ -198,21 +202,23 @@ fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Opt
     })
 }
 
-/// Those that were named, or all that characters have.
-fn open_adapters(named: &[PathBuf]) -> Result<Vec<Adapter>> {
-    let folders = match named {
-        [] => {
-            let characters = Characters::find().map_err(|error| anyhow!("{error} ({ADAPTERS_HINT})"))?;
-            let folders = characters.ids.iter().map(|id| characters.folder.join(id));
-            let worn: Vec<PathBuf> = folders.filter(|folder| folder.join("adapter_config.json").is_file()).collect();
-            let folder = characters.folder.display();
-            ensure!(!worn.is_empty(), "no character of {folder} has an adapter ({ADAPTERS_HINT})");
-            worn
-        }
-        [none] if none.as_os_str() == "none" => Vec::new(),
-        named => named.to_vec(),
-    };
-    folders.iter().map(|folder| Ok(Adapter::new(Arc::new(LoraAdapter::open(folder)?)))).collect()
+/// Those that were named, or all that characters have, and what to call them.
+fn open_adapters(named: &[PathBuf]) -> Result<(Vec<String>, Vec<Adapter>)> {
+    let open = |folder: &Path| Ok(Adapter::new(Arc::new(LoraAdapter::open(folder)?)));
+    if let [none] = named
+        && none.as_os_str() == "none"
+    {
+        return Ok((Vec::new(), Vec::new()));
+    }
+    if !named.is_empty() {
+        let names = named.iter().map(|folder| folder.display().to_string()).collect();
+        return Ok((names, named.iter().map(|folder| open(folder)).collect::<Result<_>>()?));
+    }
+    let Characters { folder, mut ids } = Characters::find().map_err(|error| anyhow!("{error} ({ADAPTERS_HINT})"))?;
+    ids.retain(|id| folder.join(id).join("adapter_config.json").is_file());
+    ensure!(!ids.is_empty(), "no character of {} has an adapter ({ADAPTERS_HINT})", folder.display());
+    let adapters = ids.iter().map(|id| open(&folder.join(id))).collect::<Result<_>>()?;
+    Ok((ids, adapters))
 }
 
 /// The size of a GGUF file, or of a folder's weight files.

@@ -87,7 +87,7 @@ impl Report {
         let mut text = String::new();
         let mut line = |name: &str, value: &str| text += &format!("{name:<14}{value}\n");
         let (threads, cores) = (machine.threads, machine.cores);
-        let reads = format!("reads {:.1} GB/s with as many threads", machine.read_gb_per_second);
+        let reads = format!("which read {:.1} GB/s of memory", machine.read_gb_per_second);
         line("machine", &format!("{}, {threads} of {cores} cores, {reads}", machine.instruction_set));
         line("base", &base.file);
         line("sha256", &base.sha256);
@@ -99,15 +99,17 @@ impl Report {
         for decode in [Some(&self.decode), self.decode_with_adapter.as_ref()].into_iter().flatten() {
             let Decode { adapter, tokens_per_second, weights_gb_per_second, percent_of_read_bandwidth } = decode;
             let worn = adapter.as_ref().map_or("no adapter".to_owned(), |adapter| format!("in {adapter}"));
-            let wall =
-                format!("{weights_gb_per_second:.1} GB/s of weights, {percent_of_read_bandwidth:.0}% of the above");
+            let wall = format!(
+                "{weights_gb_per_second:.1} GB/s of weights, {percent_of_read_bandwidth:.0}% of what memory gives"
+            );
             line("decode", &format!("{tokens_per_second:8.1} tokens/s  one stream, {worn}: {wall}"));
         }
         let (all, each) = (together.tokens_per_second, together.tokens_per_second_per_stream);
         line("", &format!("{all:8.1} tokens/s  {} streams together, {each:.1} each", together.sequences));
-        let behind = format!("{} tokens behind {prompt_tokens}", first_token.line_tokens);
-        line("first token", &format!("{:8.1} ms        {behind} that are remembered", first_token.warm_ms));
-        line("", &format!("{:8.1} ms        {behind} that are not", first_token.cold_ms));
+        let (behind, all) = (first_token.line_tokens, first_token.line_tokens + *prompt_tokens as usize);
+        let warm = format!("warmed: {behind} tokens behind {prompt_tokens} that were read before");
+        line("first token", &format!("{:8.1} ms        {warm}", first_token.warm_ms));
+        line("", &format!("{:8.1} ms        cold: all {all}", first_token.cold_ms));
         let (f16, int8) = (kv.f16_bytes_per_token, kv.int8_bytes_per_token);
         line("kv", &format!("{f16} bytes a token as f16, {int8} as int8; measured with {}", kv.form));
         if let Some(bytes) = self.resident_bytes {
