@@ -11,8 +11,8 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use clap::{Subcommand, ValueEnum};
 use elenchus_lm::{
-    Adapter, CandleExecutor, Executor, Linear, Logits, LoraAdapter, Markup, Message, Numerics, Role, Row, TensorName,
-    Weights,
+    Adapter, CandleExecutor, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Markup, Message,
+    Numerics, Role, Row, TensorName, Weights,
     base_model::{self, FetchProgress},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -88,10 +88,18 @@ impl From<NumericsArg> for Numerics {
 }
 
 /// Executors by the name a person calls them.
-const EXECUTORS: &[(&str, BuildExecutor)] =
-    &[("candle", |weights, numerics| Ok(Box::new(CandleExecutor::new(weights, &Device::Cpu, numerics)?)))];
+const EXECUTORS: &[(&str, BuildExecutor)] = &[
+    ("candle", |weights, numerics| Ok(Box::new(CandleExecutor::new(weights, &Device::Cpu, numerics)?))),
+    ("cpu", |weights, numerics| {
+        ensure!(
+            numerics == Numerics::Quantised,
+            "the CPU engine has quantised numerics only (hint: --numerics quantised, or --executor candle)"
+        );
+        Ok(Box::new(CpuExecutor::new(weights, CpuSettings::default())?))
+    }),
+];
 
-type BuildExecutor = fn(&Arc<Weights>, Numerics) -> elenchus_lm::Result<Box<dyn Executor>>;
+type BuildExecutor = fn(&Arc<Weights>, Numerics) -> Result<Box<dyn Executor>>;
 
 pub fn run(command: ModelCommand) -> Result<()> {
     match command {

@@ -288,7 +288,7 @@ fn zero(format: Format) -> f32 {
 
 /// Byte and shift of weight `k` of a column within a block: nibbles of four `k` share bytes with those of the next four.
 fn nibble_at(k: usize, column: usize) -> (usize, u32) {
-    (k / 8 * 64 + column * 4 + k % 4, if k / 4 % 2 == 0 { 0 } else { 4 })
+    (k / 8 * 64 + column * 4 + k % 4, (k / 4 % 2 * 4) as u32)
 }
 
 /// Byte and bit of the fifth bit of weight `k` of a column, behind the nibbles.

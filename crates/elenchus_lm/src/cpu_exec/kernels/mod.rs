@@ -3,6 +3,7 @@
 //! Every function outside is safe: it checks lengths and hands on to code compiled for the instruction set that
 //! [`Kernels::detect`] found. All of them compute the same bits; tests hold each to the plain one.
 #![expect(unsafe_code, reason = "SIMD intrinsics, and items lent to other threads")]
+#![allow(clippy::needless_range_loop, reason = "several small arrays share an index, and stay in registers")]
 
 mod attention;
 #[cfg(target_arch = "x86_64")]
