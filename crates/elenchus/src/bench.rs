@@ -103,6 +103,12 @@ pub fn run(args: BenchArgs) -> Result<()> {
 
 fn load(args: &BenchArgs) -> Result<Loaded> {
     let (prompt, behind) = (args.prompt as usize, LINE.max(args.reply as usize));
+    let cores = cores()?;
+    let threads = args.threads.map_or((cores / 2).max(1), usize::from);
+    ensure!(
+        threads <= cores,
+        "--threads {threads}: this program may use {cores} cores (hint: more threads than cores wait for one another)"
+    );
     let (names, adapters) = open_adapters(&args.adapters)?;
     let path = model::base_or_default(args.base.clone())?;
     let weights = model::open(&path)?;
@@ -121,7 +127,6 @@ fn load(args: &BenchArgs) -> Result<Loaded> {
         KvArg::F16 => (KvPrecision::F16, KvPrecision::Int8),
         KvArg::Int8 => (KvPrecision::Int8, KvPrecision::F16),
     };
-    let threads = args.threads.map_or((cores()? / 2).max(1), usize::from);
     let engine = |kv_precision| CpuSettings { threads, kv_precision, ..CpuSettings::default() };
     // An engine of the other form knows what a token takes in it; it is gone before the one that is measured comes.
     let other_bytes = CpuExecutor::new(&weights, engine(other))?.cache_bytes_per_token();

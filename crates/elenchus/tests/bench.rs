@@ -118,6 +118,7 @@ fn what_cannot_be_measured_is_refused_by_name() {
         }
     };
     check("--threads 0", &["--threads", "0 is not in 1.."]);
+    check("--threads 65535", &["--threads 65535", "cores", "hint"]);
     check("--sequences 0", &["--sequences", "0 is not in 1.."]);
     check("--prompt 0", &["--prompt", "0 is not in 1.."]);
     check("--gen 0", &["--gen", "0 is not in 1.."]);
