@@ -8,6 +8,7 @@ mod adapter;
 mod blocks;
 mod kernels;
 mod packed;
+mod pass;
 mod step;
 
 use std::sync::{Mutex, PoisonError};
