@@ -85,7 +85,7 @@ struct Loaded {
     names: Vec<String>,
     adapters: Vec<Adapter>,
     /// Bytes a token as f16 and as int8.
-    kv_bytes: (usize, usize),
+    kv_bytes: [usize; 2],
 }
 
 pub fn run(args: BenchArgs) -> Result<()> {
@@ -123,27 +123,20 @@ fn load(args: &BenchArgs) -> Result<Loaded> {
         let fits = adapter.lora.check_fits(weights.config());
         fits.map_err(|error| anyhow!("{error} ({ADAPTERS_HINT})"))?;
     }
-    let (kv_precision, other) = match args.kv {
-        KvArg::F16 => (KvPrecision::F16, KvPrecision::Int8),
-        KvArg::Int8 => (KvPrecision::Int8, KvPrecision::F16),
+    let kv_precision = match args.kv {
+        KvArg::F16 => KvPrecision::F16,
+        KvArg::Int8 => KvPrecision::Int8,
     };
-    let engine = |kv_precision| CpuSettings { threads, kv_precision, ..CpuSettings::default() };
-    // An engine of the other form knows what a token takes in it; it is gone before the one that is measured comes.
-    let other_bytes = CpuExecutor::new(&weights, engine(other))?.cache_bytes_per_token();
     drop(weights);
 
     let started = Instant::now();
     let weights = model::open(&path)?;
-    let executor = CpuExecutor::new(&weights, engine(kv_precision))?;
+    let executor = CpuExecutor::new(&weights, CpuSettings { threads, kv_precision, ..CpuSettings::default() })?;
     let load_seconds = started.elapsed().as_secs_f64();
     for adapter in &adapters {
         executor.prepare(adapter)?;
     }
-    let own_bytes = executor.cache_bytes_per_token();
-    let kv_bytes = match args.kv {
-        KvArg::F16 => (own_bytes, other_bytes),
-        KvArg::Int8 => (other_bytes, own_bytes),
-    };
+    let kv_bytes = [KvPrecision::F16, KvPrecision::Int8].map(|kv| kv.bytes_per_token(executor.config()));
     // The engine has a copy of its own: the file goes.
     Ok(Loaded { path, sha256: weights.sha256(), load_seconds, executor, names, adapters, kv_bytes })
 }
@@ -200,8 +193,8 @@ fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Opt
         },
         kv: Kv {
             form: if matches!(args.kv, KvArg::F16) { "f16" } else { "int8" },
-            f16_bytes_per_token: kv_bytes.0,
-            int8_bytes_per_token: kv_bytes.1,
+            f16_bytes_per_token: kv_bytes[0],
+            int8_bytes_per_token: kv_bytes[1],
         },
         resident_bytes,
     })

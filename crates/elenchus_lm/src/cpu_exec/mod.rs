@@ -38,6 +38,22 @@ pub struct CpuSettings {
     pub kv_precision: KvPrecision,
 }
 
+impl KvPrecision {
+    /// Bytes one token of a model takes in this form.
+    pub fn bytes_per_token(self, config: &ModelConfig) -> usize {
+        self.layout(config).token_bytes()
+    }
+
+    fn layout(self, config: &ModelConfig) -> PageLayout {
+        PageLayout {
+            layers: config.num_layers,
+            kv_heads: config.num_kv_heads,
+            head_dim: config.head_dim,
+            form: PageForm::Packed(self),
+        }
+    }
+}
+
 impl Default for CpuSettings {
     /// One thread.
     fn default() -> Self {
@@ -76,12 +92,7 @@ impl CpuExecutor {
         let team = Team::new(settings.threads, settings.at_thread_start)
             .map_err(|source| Error::io("the compute threads", source))?;
         let model = PackedModel::new(weights, &team)?;
-        let layout = PageLayout {
-            layers: config.num_layers,
-            kv_heads: config.num_kv_heads,
-            head_dim: config.head_dim,
-            form: PageForm::Packed(settings.kv_precision),
-        };
+        let layout = settings.kv_precision.layout(&config);
         let scratch = Mutex::new(Scratch::new(kernels));
         Ok(Self { config, layout, model, kernels, team, adapters: AdapterStore::default(), scratch })
     }
