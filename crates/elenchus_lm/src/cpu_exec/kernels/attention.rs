@@ -57,6 +57,9 @@ pub(super) struct Task<'a> {
     pub seen: &'a [(usize, usize)],
 }
 
+// A page's keys are two vectors.
+const _: () = assert!(PAGE_TOKENS == 2 * LANES);
+
 /// Queries that share what is loaded of a page.
 const TOGETHER: usize = 6;
 
@@ -91,7 +94,7 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(task: &Task<'
         let seen: [(usize, usize); M] = std::array::from_fn(|m| task.seen[first + m]);
         let from = seen.iter().map(|seen| seen.0).min().unwrap_or(0) / PAGE_TOKENS;
         let last = seen.iter().map(|seen| seen.1).max().unwrap_or(0);
-        // What was attended to so far, before division by `total`; at most 256 wide at a time would not do for all.
+        // What was attended to so far, before division by `total`.
         let mut attended = [[0f32; MAX_HEAD]; M];
         let mut largest = [f32::NEG_INFINITY; M];
         let mut total = [0f32; M];

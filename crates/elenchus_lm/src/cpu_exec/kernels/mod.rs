@@ -2,6 +2,8 @@
 //!
 //! Every function outside is safe: it checks lengths and hands on to code compiled for the instruction set that
 //! [`Kernels::detect`] found. All of them compute the same bits; tests hold each to the plain one.
+//!
+//! `tools/asan` runs the tests under `AddressSanitizer`, which reports what reaches beyond a slice.
 #![expect(unsafe_code, reason = "SIMD intrinsics, and items lent to other threads")]
 #![allow(clippy::needless_range_loop, reason = "several small arrays share an index, and stay in registers")]
 
@@ -12,6 +14,8 @@ mod avx2;
 mod avx512;
 mod kv;
 mod matmul;
+#[cfg(target_arch = "aarch64")]
+mod neon;
 mod panels;
 mod rows;
 mod scalar;
@@ -297,6 +301,15 @@ entry_points!(
     &[one_row::<B>, two_rows::<B>, four_rows::<B>, eight_rows::<B>]
 );
 
+#[cfg(target_arch = "aarch64")]
+entry_points!(
+    on_neon,
+    super::neon::Neon,
+    "NEON dotprod",
+    "neon,dotprod";
+    &[one_row::<B>, two_rows::<B>, four_rows::<B>, eight_rows::<B>]
+);
+
 impl Kernels {
     /// The best this machine has.
     pub fn detect() -> &'static Self {
@@ -324,6 +337,10 @@ impl Kernels {
                 found.push(&on_avx2::KERNELS);
             }
         }
+        #[cfg(target_arch = "aarch64")]
+        if std::arch::is_aarch64_feature_detected!("dotprod") {
+            found.push(&on_neon::KERNELS);
+        }
         found.push(&on_anything::KERNELS);
         found
     }
@@ -340,14 +357,18 @@ impl Kernels {
 
     /// Some tiles of a matrix times all rows of `x`; `out` is `(tiles, rows, 16)`.
     pub fn multiply(&self, matrix: &MatrixView<'_>, tiles: Range<usize>, x: &Panels, out: &mut [f32]) {
-        let tile_bytes = matrix.format.tile_bytes(matrix.blocks);
         assert_eq!(x.blocks(), matrix.blocks, "the rows are as wide as the matrix");
-        assert_eq!(out.len(), tiles.len() * x.rows() * LANES, "there is room for each tile and row");
+        let tile_bytes = matrix.format.tile_bytes(matrix.blocks);
         assert!(tiles.end <= matrix.tiles && matrix.tile_stride >= tile_bytes);
+        assert!(
+            lie_within(matrix.data.len(), matrix.tiles, matrix.tile_stride, tile_bytes),
+            "the matrix has its tiles"
+        );
+        let numbers = tiles.len().checked_mul(x.rows()).and_then(|rows| rows.checked_mul(LANES));
+        assert_eq!(Some(out.len()), numbers, "there is room for each tile and row");
         if tiles.is_empty() || x.rows() == 0 {
             return;
         }
-        assert!(matrix.data.len() >= (matrix.tiles - 1) * matrix.tile_stride + tile_bytes);
         let functions = &self.multiply[matrix.format as usize];
         let out_stride = x.rows() * LANES;
         // One panel: everything in one go. Several: a tile stays near while all of them pass it.
@@ -362,8 +383,9 @@ impl Kernels {
                     out: out[at * out_stride + first * LANES..].as_mut_ptr(),
                     out_stride,
                 };
-                // SAFETY: the machine has the instruction set (`available`); weights, panel and output are as long as
-                // asserted above; `height` is at most what `heights` compiled for its place.
+                // SAFETY: the machine has the instruction set (`available`); the matrix has its tiles and the output room
+                // for them, as asserted above; the panel begins a panel of `x`, and the function found by its height, a
+                // power of two, reads as many rows as it has.
                 unsafe { functions[height.ilog2() as usize](&tiles, &panel) }
             }
         }
@@ -387,7 +409,7 @@ impl Kernels {
     pub fn add(&self, y: &mut [f32], x: &[f32], stride: usize) {
         assert!(y.len().is_multiple_of(LANES));
         let vectors = y.len() / LANES;
-        assert!(vectors == 0 || x.len() >= (vectors - 1) * stride + LANES);
+        assert!(lie_within(x.len(), vectors, stride, LANES), "`x` has as many pieces as `y`");
         // SAFETY: the machine has the instruction set; lengths as asserted.
         unsafe { (self.add)(y.as_mut_ptr(), x.as_ptr(), stride, vectors) }
     }
@@ -412,7 +434,7 @@ impl Kernels {
         let (rows, rank) = (x.len() / x_width, a.len() / x_width);
         assert!(x.len() == rows * x_width && a.len() == rank * x_width);
         assert!(x_width.is_multiple_of(4) && rank.is_multiple_of(LANES) && rank <= out_stride);
-        assert!(rows == 0 || out.len() >= (rows - 1) * out_stride + rank);
+        assert!(lie_within(out.len(), rows, out_stride, rank), "there is room for each row");
         let mut row = 0;
         while row < rows {
             let four = usize::from(rows - row >= 4);
@@ -430,7 +452,7 @@ impl Kernels {
     /// `(rows, 16)`.
     pub fn lora_up(&self, h: &[f32], h_stride: usize, b: &[u16], y: &mut [f32]) {
         let (rows, rank) = (y.len() / LANES, b.len() / LANES);
-        assert!(rank <= h_stride && (rows == 0 || h.len() >= (rows - 1) * h_stride + rank));
+        assert!(rank <= h_stride && lie_within(h.len(), rows, h_stride, rank), "`h` has a row for each of `y`");
         let mut row = 0;
         while row < rows {
             let four = usize::from(rows - row >= 4);
@@ -444,8 +466,9 @@ impl Kernels {
     /// Attends with a few queries of one key/value head.
     pub fn attend(&self, attention: Attention<'_>) {
         let Attention { pages, first_page, precision, head_dim, seen, queries } = attention;
+        assert!((1..=MAX_HEAD).contains(&head_dim), "heads are at most {MAX_HEAD} wide");
         let padded = head_dim.next_multiple_of(LANES);
-        assert!(head_dim > 0 && padded <= MAX_HEAD && queries.len() == seen.len() * padded);
+        assert_eq!(queries.len(), seen.len() * padded, "a query is as wide as a padded head");
         assert!(pages.iter().all(|page| page.len() >= precision.page_bytes(head_dim)));
         let pages_end = (first_page + pages.len()) * PAGE_TOKENS;
         assert!(
@@ -453,7 +476,8 @@ impl Kernels {
         );
         let pages: Vec<*const u8> = pages.iter().map(|page| page.as_ptr()).collect();
         let task = Task { pages: &pages, first_page, head_dim, padded, queries: queries.as_mut_ptr(), seen };
-        // SAFETY: the machine has the instruction set; pages and queries as asserted.
+        // SAFETY: the machine has the instruction set; pages and queries as asserted; which page is read is looked up in
+        // `pages`, so that a position beyond them panics.
         unsafe { (self.attend[precision as usize])(&task) }
     }
 
@@ -467,14 +491,21 @@ impl Kernels {
         slot: usize,
         head_dim: usize,
     ) {
+        assert!(head_dim <= MAX_HEAD, "heads are at most {MAX_HEAD} wide");
         let padded = head_dim.next_multiple_of(LANES);
-        assert!(padded <= MAX_HEAD && k.len() == padded && v.len() == padded && slot < PAGE_TOKENS);
+        assert!(k.len() == padded && v.len() == padded && slot < PAGE_TOKENS);
         assert!(page.len() >= precision.page_bytes(head_dim));
         // SAFETY: the machine has the instruction set; lengths as asserted.
         unsafe {
             (self.write_kv[precision as usize])(k.as_ptr(), v.as_ptr(), page.as_mut_ptr(), slot, head_dim, padded);
         }
     }
+}
+
+/// Whether `count` pieces of `len` that begin `stride` apart lie within `all`, also where that is too much to be counted.
+fn lie_within(all: usize, count: usize, stride: usize, len: usize) -> bool {
+    let Some(before_last) = count.checked_sub(1) else { return true };
+    stride.checked_mul(before_last).and_then(|last| last.checked_add(len)).is_some_and(|end| end <= all)
 }
 
 impl KvPrecision {

@@ -37,20 +37,22 @@ pub(crate) struct PanelRow<'a> {
 unsafe impl Send for PanelRow<'_> {}
 
 impl Panels {
-    /// Room for rows of `width` numbers, padded to whole blocks.
-    pub fn new(max_height: usize) -> Self {
+    /// No rows yet; `max_height` is a power of two.
+    pub(super) fn new(max_height: usize) -> Self {
+        assert!(max_height.is_power_of_two());
         Self { max_height, blocks: 0, rows: 0, quants: Vec::new(), numbers: Vec::new() }
     }
 
-    /// Makes room for `rows` rows of `width` numbers; what was there is void.
+    /// Makes room for `rows` rows of `width` numbers, padded to whole blocks; what was there is void.
     pub fn resize(&mut self, rows: usize, width: usize) {
-        self.blocks = width.div_ceil(32);
-        self.rows = rows;
-        let blocks = rows * self.blocks;
+        let row_blocks = width.div_ceil(32);
+        let blocks = rows.checked_mul(row_blocks).expect("rows fit into memory");
         if self.numbers.len() < blocks {
-            self.quants.resize(blocks * 32, 0);
+            self.quants.resize(blocks.checked_mul(32).expect("rows fit into memory"), 0);
             self.numbers.resize(blocks, BlockNumbers::default());
         }
+        // What kernels rely on comes last: were there no room, nobody would be told of any.
+        (self.rows, self.blocks) = (rows, row_blocks);
     }
 
     pub fn rows(&self) -> usize {
@@ -83,11 +85,11 @@ impl Panels {
     /// Every row's place, in order.
     pub fn rows_mut(&mut self) -> impl Iterator<Item = PanelRow<'_>> {
         let (quants, numbers, blocks) = (self.quants.as_mut_ptr(), self.numbers.as_mut_ptr(), self.blocks);
-        assert!(self.quants.len() >= self.rows * blocks * 32 && self.numbers.len() >= self.rows * blocks);
         let rows = self.panels().flat_map(|(first, height)| (0..height).map(move |row| (first, height, row)));
         rows.map(move |(first, height, row)| {
             let at = first * blocks + row;
-            // SAFETY: a row's last block ends at `first * blocks + height * blocks` at most, within the vectors.
+            // SAFETY: a row's last block ends at `first * blocks + height * blocks` at most, within the vectors, which
+            // `resize` made long enough for all rows.
             let (quants, numbers) = unsafe { (quants.add(at * 32), numbers.add(at)) };
             PanelRow { blocks, quants, numbers, height, panels: PhantomData }
         })

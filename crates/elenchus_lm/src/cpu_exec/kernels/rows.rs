@@ -54,8 +54,9 @@ pub(super) unsafe fn quantise<V: Vector>(
         for block in 0..blocks {
             let (low, high) = (V::load(x.add(block * 32)), V::load(x.add(block * 32 + 16)));
             let largest = V::largest(V::max(V::abs(low), V::abs(high)));
-            let scale = largest / 127.0;
-            let inverse = V::splat(if largest > 0.0 { 127.0 / largest } else { 0.0 });
+            // What has no finite inverse is as good as zero.
+            let (scale, inverse) = if largest < 1e-36 { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) };
+            let inverse = V::splat(inverse);
             let (low, high) = (V::round(V::mul(low, inverse)), V::round(V::mul(high, inverse)));
             let quants = quants.add(block * quant_stride);
             V::store_i8(quants, low);

@@ -18,7 +18,8 @@ use std::{
 /// How often a thread looks for work before it sleeps: some 50 microseconds.
 const LOOKS: u32 = 2_000;
 
-/// Threads that work on behalf of the one that asks; that one works too.
+/// Threads that work on behalf of the one that asks; that one works too. Work must not ask its own team: it would wait
+/// for itself.
 pub(crate) struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
@@ -157,7 +158,14 @@ impl Shared {
             unsafe { mem::transmute::<*mut (), Call>(call)(closure, usize::from(part)) }
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
-            *self.panic.lock().unwrap_or_else(PoisonError::into_inner) = Some(panic);
+            let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
+            if first.is_none() {
+                *first = Some(panic);
+            } else {
+                // Not dropped: a value that panics when it is dropped would leave this part uncounted, and `run` would
+                // wait for ever or, on its own thread, leave before the others are done with the closure.
+                mem::forget(panic);
+            }
         }
         self.done.fetch_add(1, Ordering::Release);
         true
@@ -202,7 +210,7 @@ impl Drop for Team {
         self.shared.closing.store(true, Ordering::SeqCst);
         self.shared.sleepers.iter().for_each(Sleeper::wake);
         for thread in self.threads.drain(..) {
-            // A helper cannot panic: what it calls is caught.
+            // Only `at_start` can have panicked; what else a helper calls is caught.
             let _ = thread.join();
         }
     }
@@ -236,6 +244,24 @@ mod tests {
         let mut items = vec![1u8; 200_000];
         Team::new(3, || {}).unwrap().each(&mut items, |item| *item += 1);
         assert!(items.iter().all(|item| *item == 2));
+    }
+
+    #[test]
+    fn panics_that_panic_when_they_are_dropped_leave_no_part_uncounted() {
+        struct Bomb;
+        impl Drop for Bomb {
+            fn drop(&mut self) {
+                panic!("a bomb was dropped");
+            }
+        }
+        let team = Team::new(3, || {}).unwrap();
+        let panics = || team.each(&mut [0; 9], |_| std::panic::panic_any(Bomb));
+        let panic = catch_unwind(AssertUnwindSafe(panics)).unwrap_err();
+        assert!(panic.is::<Bomb>());
+        mem::forget(panic);
+        let mut items = [0; 9];
+        team.each(&mut items, |item| *item += 1);
+        assert_eq!(items, [1; 9]);
     }
 
     #[test]

@@ -154,6 +154,82 @@ fn rows_are_the_same_bits_on_every_instruction_set() {
 }
 
 #[test]
+fn numbers_too_small_for_an_inverse_count_as_zero() {
+    let data = random_matrix(&mut Pcg64Mcg::seed_from_u64(6), Format::Q4Offset, 1, 1);
+    let view = MatrixView { format: Format::Q4Offset, data: &data, tile_stride: data.len(), tiles: 1, blocks: 1 };
+    for small in [0.0, f32::from_bits(1), 1e-40, 3e-37, -3e-37] {
+        let mut x = vec![small; 32];
+        x[3] = 0.0;
+        for kernels in Kernels::available() {
+            let mut out = [1f32; LANES];
+            kernels.multiply(&view, 0..1, &panels(kernels, &x, 1), &mut out);
+            assert_eq!(out, [0.0; LANES], "{kernels:?} {small:e}");
+        }
+    }
+}
+
+#[test]
+fn pieces_lie_within_what_can_hold_them() {
+    for (all, count, stride, len, expected) in [
+        (0, 0, usize::MAX, usize::MAX, true),
+        (5, 1, usize::MAX, 5, true),
+        (5, 1, 0, 6, false),
+        (21, 3, 8, 5, true),
+        (20, 3, 8, 5, false),
+        // Counted modulo 2^64, these would end at 4 and at 1.
+        (100, 3, 1 << 63, 4, false),
+        (100, 2, usize::MAX, 2, false),
+    ] {
+        assert_eq!(lie_within(all, count, stride, len), expected, "{count} of {len}, {stride} apart, in {all}");
+    }
+}
+
+#[test]
+fn what_would_reach_beyond_its_slices_panics() {
+    let said = |run: &dyn Fn(&Kernels)| {
+        let run = std::panic::AssertUnwindSafe(|| run(plain()));
+        let panic = std::panic::catch_unwind(run).expect_err("it went through");
+        let text = panic.downcast_ref::<&str>().map(ToString::to_string);
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap()
+    };
+    let check = |expected: &str, run: &dyn Fn(&Kernels)| {
+        let said = said(run);
+        assert!(said.contains(expected), "`{said}` instead of `{expected}`");
+    };
+    let data = [0u8; 288];
+    let view = |tile_stride, tiles| MatrixView { format: Format::Q4, data: &data, tile_stride, tiles, blocks: 1 };
+    let row = |kernels: &Kernels| panels(kernels, &[0.0; 32], 1);
+    check("the matrix has its tiles", &|kernels| {
+        kernels.multiply(&view(1 << 63, 3), 0..3, &row(kernels), &mut [0.0; 48]);
+    });
+    check("the matrix has its tiles", &|kernels| kernels.multiply(&view(288, 2), 0..1, &row(kernels), &mut [0.0; 16]));
+    check("room for each tile", &|kernels| kernels.multiply(&view(288, 1), 0..1, &row(kernels), &mut [0.0; 15]));
+    check("as wide as the matrix", &|kernels| {
+        let mut panels = row(kernels);
+        panels.resize(1, 64);
+        kernels.multiply(&view(288, 1), 0..1, &panels, &mut [0.0; 16]);
+    });
+    check("rows fit into memory", &|kernels| kernels.panels().resize(1 << 60, 1 << 20));
+    check("as many pieces", &|kernels| kernels.add(&mut [0.0; 48], &[0.0; 48], 1 << 63));
+    check("divide by zero", &|kernels| kernels.lora_down(&[], 0, &[], 1.0, &mut [], 16));
+    check("room for each row", &|kernels| {
+        kernels.lora_down(&[0.0; 12], 4, &[0; 64], 1.0, &mut [0.0; 48], 1 << 63);
+    });
+    check("a row for each", &|kernels| kernels.lora_up(&[0.0; 16], 1 << 63, &[0; 16], &mut [0.0; 48]));
+    check("heads are at most", &|kernels| {
+        kernels.write_kv(KvPrecision::F16, &[], &[], &mut [], 0, usize::MAX);
+    });
+    let attend = |kernels: &Kernels, head_dim, first_page, seen| {
+        let page = vec![0u8; KvPrecision::F16.page_bytes(16)];
+        let (precision, queries) = (KvPrecision::F16, &mut [0.0; 16]);
+        kernels.attend(Attention { pages: &[&page], first_page, precision, head_dim, seen: &[seen], queries });
+    };
+    check("heads are at most", &|kernels| attend(kernels, usize::MAX, 0, (0, 0)));
+    check("first_page * PAGE_TOKENS <= first", &|kernels| attend(kernels, 16, 1, (31, 32)));
+    check("last < pages_end", &|kernels| attend(kernels, 16, 0, (0, 32)));
+}
+
+#[test]
 fn swiglu_and_norm_are_what_they_are_called() {
     let x: Vec<f32> = (0..32).map(|at| at as f32 * 6.0 - 90.0).collect();
     let ones = vec![1.0; 32];
