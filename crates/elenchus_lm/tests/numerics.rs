@@ -162,7 +162,8 @@ impl Drift {
     }
 }
 
-/// Mean KL below 0.01, the likeliest token changed at no more than 0.5% of the firm positions, perplexity within 0.5%.
+/// Mean KL below 0.01, the likeliest token changed at no more than 0.5% of the firm positions, perplexity within 1% for
+/// candle and 0.5% for the CPU engine.
 #[test]
 fn real_model_quantised_numerics_stay_near_the_exact() {
     let text = concat!(include_str!("../../../docs/plugin-guide.md"), include_str!("../../../docs/architecture.md"));
@@ -182,13 +183,13 @@ fn real_model_quantised_numerics_stay_near_the_exact() {
             }
         }
     }
-    for (name, _, drift) in sides {
+    for ((name, _, drift), most) in sides.into_iter().zip([0.01, 0.005]) {
         println!("{name}: {drift:?}");
         let kl = drift.kl / drift.positions;
         assert!(kl < 0.01, "{name}: mean KL {kl}");
         assert!(drift.changed * 200 <= drift.firm, "{name}: {} of {}", drift.changed, drift.firm);
         let off = (drift.loss / drift.positions).exp() - 1.0;
-        assert!(off.abs() < 0.005, "{name}: perplexity is off by {:.2} %", 100.0 * off);
+        assert!(off.abs() < most, "{name}: perplexity is off by {:.2} %", 100.0 * off);
     }
 }
 
