@@ -2,7 +2,7 @@
 
 use std::{fs, path::Path};
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
 /// What a figure must reach, and what it is hoped to.
@@ -85,7 +85,9 @@ impl Report {
     }
 
     pub fn write(&self, file: &Path) -> Result<()> {
-        Ok(fs::write(file, serde_json::to_string_pretty(&self.entries)?)?)
+        let hint = "hint: cargo runs a bench in its crate's folder, so name the file with its whole path";
+        fs::write(file, serde_json::to_string_pretty(&self.entries)?)
+            .with_context(|| format!("{} ({hint})", file.display()))
     }
 }
 
