@@ -15,7 +15,7 @@ use std::{
     thread::{self, JoinHandle, Thread},
 };
 
-/// How often a thread looks for work before it sleeps: some 50 microseconds.
+/// How often a thread looks for work before it sleeps: longer than the steps of a pass are apart, shorter than a frame.
 const LOOKS: u32 = 2_000;
 
 /// Threads that work on behalf of the one that asks; that one works too. Work must not ask its own team: it would wait
