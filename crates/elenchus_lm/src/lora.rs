@@ -9,6 +9,7 @@ mod diff;
 mod gguf;
 mod matrix;
 mod merge;
+mod packed;
 mod peft;
 
 use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
@@ -19,7 +20,10 @@ use crate::{Error, Linear, ModelConfig, Result, write_whole};
 
 pub use diff::{LoraDiff, Overlap};
 pub(crate) use matrix::Half;
+pub(crate) use packed::{PairPlace, TILE};
 pub(crate) use peft::tensor_name;
+
+use packed::PackedPairs;
 
 /// An adapter's updates by layer and linear.
 type Pairs = BTreeMap<(usize, Linear), LoraPair>;
@@ -28,7 +32,7 @@ type Pairs = BTreeMap<(usize, Linear), LoraPair>;
 #[derive(Debug)]
 pub struct LoraAdapter {
     name: String,
-    pairs: Pairs,
+    packed: PackedPairs,
     hash: [u8; 32],
 }
 
@@ -100,19 +104,20 @@ impl LoraAdapter {
     /// An adapter from its updates, as a trainer has them.
     pub fn from_pairs(name: &str, pairs: BTreeMap<(usize, Linear), LoraPair>) -> Self {
         let hash = hash_pairs(&pairs);
-        Self { name: name.to_owned(), pairs, hash }
+        Self { name: name.to_owned(), packed: PackedPairs::new(&pairs), hash }
     }
 
     /// Writes the folder as PEFT does. Each file appears whole or not at all (temporary file, then rename), the weights
     /// last, so that a game that watches the folder reads both once they belong together.
     pub fn save(&self, folder: &Path, base_model_name: &str, precision: Precision) -> Result<()> {
         fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
-        let weights = peft::to_safetensors(&self.name, &self.pairs, precision)?;
+        let pairs = self.pairs();
+        let weights = peft::to_safetensors(&self.name, &pairs, precision)?;
         let write = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
             write_whole(&path, bytes).map_err(|source| Error::io(&path, source))
         };
-        write("adapter_config.json", peft::config(&self.pairs, base_model_name).as_bytes())?;
+        write("adapter_config.json", peft::config(&pairs, base_model_name).as_bytes())?;
         write("adapter_model.safetensors", &weights)
     }
 
@@ -120,7 +125,7 @@ impl LoraAdapter {
     /// adapter's; where pairs differ in alpha, of which the format knows only one, B carries the rest of the scaling.
     pub fn save_gguf(&self, path: &Path, config: &ModelConfig, precision: Precision) -> Result<()> {
         self.check_fits(config)?;
-        gguf::to_writer(&self.name, &self.pairs, config, precision)?.write(path)
+        gguf::to_writer(&self.name, &self.pairs(), config, precision)?.write(path)
     }
 
     /// Reads an adapter's GGUF file, made by llama.cpp's converter or by [`Self::save_gguf`], for a base of this
@@ -139,7 +144,7 @@ impl LoraAdapter {
 
     /// Checks every tensor against a base model's shapes.
     pub fn check_fits(&self, config: &ModelConfig) -> Result<()> {
-        for (&(layer, linear), pair) in &self.pairs {
+        for (&(layer, linear), place) in self.packed.places() {
             let misfit = |what: String| {
                 let hint = "(hint: trained on another base model?)";
                 Err(Error::adapter(&self.name, format!("layer {layer} `{linear}`: {what} {hint}")))
@@ -148,7 +153,7 @@ impl LoraAdapter {
                 return misfit(format!("the base has {} layers", config.num_layers));
             }
             let (out_features, in_features) = linear.shape(config);
-            let (rows, columns) = pair.shape();
+            let (rows, columns) = place.shape;
             if columns != in_features {
                 return misfit(format!("lora_A has {columns} columns, but the base expects {in_features}"));
             }
@@ -164,14 +169,37 @@ impl LoraAdapter {
         &self.name
     }
 
-    /// The updates by layer and linear.
-    pub fn pairs(&self) -> &BTreeMap<(usize, Linear), LoraPair> {
-        &self.pairs
+    /// The updates by layer and linear, widened to f32.
+    pub fn pairs(&self) -> BTreeMap<(usize, Linear), LoraPair> {
+        self.packed.places().iter().map(|(&key, place)| (key, self.packed.pair(place))).collect()
+    }
+
+    fn pair(&self, key: (usize, Linear)) -> Option<LoraPair> {
+        self.packed.places().get(&key).map(|place| self.packed.pair(place))
+    }
+
+    /// What is adapted, and how its numbers are kept.
+    pub(crate) fn places(&self) -> &BTreeMap<(usize, Linear), PairPlace> {
+        self.packed.places()
+    }
+
+    /// A `(in_features padded to 32, rank padded to 16)` and B `(tiles of out_features, rank, 16)` in f16; `None` where
+    /// the numbers are kept in f32.
+    pub(crate) fn halves(&self, place: &PairPlace) -> Option<(&[u16], &[u16])> {
+        self.packed.halves(place)
+    }
+
+    /// The adapter with its numbers rounded to f16; `None` where they are kept so already.
+    pub(crate) fn narrowed(&self) -> Result<Option<Self>> {
+        let packed = self.packed.narrowed().map_err(|value| {
+            Error::adapter(&self.name, format!("the value {value} does not fit f16 (hint: did training diverge?)"))
+        })?;
+        Ok(packed.map(|packed| Self { name: self.name.clone(), packed, hash: self.hash }))
     }
 
     /// How many numbers were trained.
     pub fn num_parameters(&self) -> usize {
-        self.pairs.values().map(|pair| pair.a.len() + pair.b.len()).sum()
+        self.places().values().map(|place| place.rank * (place.shape.0 + place.shape.1)).sum()
     }
 
     /// Hash of the content: ranks, scalings and weights as f32. The same content in another precision or under another

@@ -334,7 +334,8 @@ fn finite(number: f64) -> Option<f64> {
 /// An adapter to begin from has the shape that the configuration asks for: what is written in it is what is trained.
 fn check_start(start: &LoraAdapter, config: &SftConfig, linears: &[Linear]) -> Result<(), String> {
     let LoraSettings { rank, alpha, .. } = config.lora;
-    for (&(layer, linear), pair) in start.pairs() {
+    let pairs = start.pairs();
+    for (&(layer, linear), pair) in &pairs {
         let its_alpha = pair.scaling * pair.rank as f32;
         if pair.rank != rank || (its_alpha - alpha).abs() > 1e-3 * alpha.abs() {
             return Err(format!(
@@ -346,7 +347,7 @@ fn check_start(start: &LoraAdapter, config: &SftConfig, linears: &[Linear]) -> R
             return Err(format!("`lora.start` adapts {linear}, `lora.targets` does not (hint: name the same linears)"));
         }
     }
-    let has = |linear: &Linear| start.pairs().keys().any(|(_, known)| known == linear);
+    let has = |linear: &Linear| pairs.keys().any(|(_, known)| known == linear);
     match linears.iter().find(|linear| !has(linear)) {
         Some(linear) => Err(format!(
             "`lora.targets` names {linear}, which `lora.start` does not adapt (hint: name the same linears)"

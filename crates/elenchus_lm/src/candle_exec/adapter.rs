@@ -27,8 +27,7 @@ pub(super) fn segments(spans: &[Span], layer: usize, linear: Linear) -> Vec<Lora
 /// The adapter's matrices in this base's row order, its scale folded into B.
 pub(super) fn prepare(adapter: &Adapter, config: &ModelConfig, device: &Device) -> Result<PreparedAdapter> {
     let mut pairs = HashMap::new();
-    for (&(layer, linear), pair) in adapter.lora.pairs() {
-        let LoraPair { a, b, rank, scaling } = pair;
+    for ((layer, linear), LoraPair { a, b, rank, scaling }) in adapter.lora.pairs() {
         let heads = match linear {
             Linear::Q => Some(config.num_heads),
             Linear::K => Some(config.num_kv_heads),
@@ -44,9 +43,9 @@ pub(super) fn prepare(adapter: &Adapter, config: &ModelConfig, device: &Device) 
             None
         } else {
             let tensor = |values: &[f32], shape| Tensor::from_slice(values, shape, device);
-            Some((tensor(a, (*rank, a.len() / rank))?, tensor(&b, (b.len() / rank, *rank))?))
+            Some((tensor(&a, (rank, a.len() / rank))?, tensor(&b, (b.len() / rank, rank))?))
         };
-        let prepared = PreparedPair { a: a.clone(), b, rank: *rank, device: on_device };
+        let prepared = PreparedPair { a, b, rank, device: on_device };
         pairs.insert((layer, linear), Arc::new(prepared));
     }
     Ok(PreparedAdapter { pairs })

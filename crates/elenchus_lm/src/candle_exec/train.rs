@@ -42,7 +42,7 @@ impl TrainableLora {
         let var = |values: &[f32], shape: (usize, usize)| {
             Var::from_tensor(&Tensor::from_slice(values, shape, &executor.device)?).map_err(Error::from)
         };
-        let pairs = lora.pairs().iter().map(|(&key, pair)| {
+        let pairs = lora.pairs().into_iter().map(|(key, pair)| {
             let a = var(&pair.a, (pair.rank, pair.a.len() / pair.rank))?;
             let b = var(&pair.b, (pair.b.len() / pair.rank, pair.rank))?;
             Ok((key, TrainablePair { a, b, scaling: pair.scaling }))

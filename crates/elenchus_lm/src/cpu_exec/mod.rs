@@ -11,17 +11,17 @@ mod packed;
 mod pass;
 mod step;
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::kernels::KvPrecision;
 use self::{
-    adapter::PackedAdapter,
+    adapter::Worn,
     kernels::{Kernels, MAX_HEAD, Team},
     packed::PackedModel,
     step::{Line, Scratch, Wanted},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights,
+    Adapter, Error, Executor, KvCache, Logits, LoraAdapter, ModelConfig, Result, Row, Weights,
     adapter_store::AdapterStore,
     executor::check_batch,
     kv_cache::{PageForm, PageLayout},
@@ -68,7 +68,8 @@ pub struct CpuExecutor {
     model: PackedModel,
     kernels: &'static Kernels,
     team: Team,
-    adapters: AdapterStore<PackedAdapter>,
+    /// Copies in f16 of those that are kept in f32.
+    adapters: AdapterStore<Option<LoraAdapter>>,
     scratch: Mutex<Scratch>,
 }
 
@@ -117,8 +118,8 @@ impl CpuExecutor {
         self.model.bytes_per_token()
     }
 
-    fn prepared(&self, adapter: &Adapter) -> Result<std::sync::Arc<PackedAdapter>> {
-        self.adapters.get(adapter, &self.config, |adapter| PackedAdapter::new(adapter, &self.config))
+    fn prepared(&self, adapter: &Adapter) -> Result<Arc<Option<LoraAdapter>>> {
+        self.adapters.get(adapter, &self.config, |adapter| adapter.lora.narrowed())
     }
 }
 
@@ -141,12 +142,20 @@ impl Executor for CpuExecutor {
 
     fn forward(&self, batch: &mut [Row<'_>]) -> Result<Vec<Vec<f32>>> {
         check_batch(batch, &self.config, &self.layout)?;
-        let adapters = batch
+        let adapters: Vec<Option<&Adapter>> =
+            batch.iter().map(|row| row.adapter.filter(|adapter| adapter.scale != 0.0)).collect();
+        let narrowed = adapters
             .iter()
-            .map(|row| {
-                row.adapter.filter(|adapter| adapter.scale != 0.0).map(|adapter| self.prepared(adapter)).transpose()
-            })
+            .map(|adapter| adapter.map(|adapter| self.prepared(adapter)).transpose())
             .collect::<Result<Vec<_>>>()?;
+        let worn: Vec<Option<Worn<'_>>> = adapters
+            .iter()
+            .zip(&narrowed)
+            .map(|(adapter, narrowed)| {
+                let (adapter, narrowed) = (adapter.as_ref()?, narrowed.as_ref()?);
+                Some(Worn { lora: (**narrowed).as_ref().unwrap_or(&adapter.lora), scale: adapter.scale })
+            })
+            .collect();
         for row in batch.iter_mut() {
             row.cache.reserve(row.tokens.len())?;
         }
@@ -168,7 +177,7 @@ impl Executor for CpuExecutor {
         // What a panic left half-written is overwritten before it is read.
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         for lines in lines.chunks(MOST_LINES) {
-            let wanted = self.step(&mut scratch, lines, batch, &adapters);
+            let wanted = self.step(&mut scratch, lines, batch, &worn);
             for Wanted { line, logits: row } in wanted {
                 let all = &mut logits[lines[line].sequence];
                 if all.is_empty() { *all = row } else { all.extend_from_slice(&row) }

@@ -12,7 +12,7 @@ use super::{
     blocks::{self, Block},
     kernels::{Format, LANES, MatrixView, Team},
 };
-use crate::{Error, Linear, ModelConfig, RawTensor, Result, RopeLayout, TensorName, Weights, candle_exec};
+use crate::{Error, Linear, ModelConfig, RawTensor, Result, TensorName, Weights, candle_exec};
 
 /// A whole model's matrices and norms.
 #[derive(Debug)]
@@ -188,22 +188,18 @@ impl<'a> Source<'a> {
     }
 }
 
-/// Rows of q and k are kept with the two numbers that rotate together side by side, whatever the file does.
+/// For each packed row of a linear the file's row; `None` where they are the same. Rows of q and k are packed in Hugging
+/// Face's order, which is that of adapters, whatever the file's is.
 fn row_order(config: &ModelConfig, linear: Linear) -> Option<Vec<usize>> {
-    match config.rope_layout {
-        RopeLayout::Interleaved => None,
-        RopeLayout::Halves => rotary_order(config, linear),
-    }
-}
-
-/// For each packed row of a linear the row in Hugging Face's order; `None` where they are the same.
-pub(super) fn rotary_order(config: &ModelConfig, linear: Linear) -> Option<Vec<usize>> {
     let heads = match linear {
         Linear::Q => config.num_heads,
         Linear::K => config.num_kv_heads,
         _ => return None,
     };
-    ModelConfig { rope_layout: RopeLayout::Interleaved, ..config.clone() }.rope_row_order(heads)
+    let packed = config.rope_row_order(heads)?;
+    let mut order = vec![0; packed.len()];
+    packed.into_iter().enumerate().for_each(|(row, packed)| order[packed] = row);
+    Some(order)
 }
 
 /// Gives every matrix its place; returns how much memory they take.

@@ -2,14 +2,14 @@
 //!
 //! In one, a part is some lines: they are normed and quantised, and meet LoRA's first half. In the other a part is some
 //! tiles of a matrix: all lines are multiplied with them, and what follows for these columns alone (LoRA's second half,
-//! rotation, SwiGLU) is done while they are near. Products lie tile by tile, `(tiles, lines, 16)`, so every part writes a
+//! SwiGLU) is done while they are near. Products lie tile by tile, `(tiles, lines, 16)`, so every part writes a
 //! stretch of its own.
 
-use std::{cell::RefCell, ops::Range, sync::Arc};
+use std::{cell::RefCell, ops::Range};
 
 use super::{
     CpuExecutor,
-    adapter::PackedAdapter,
+    adapter::Worn,
     kernels::{LANES, PanelRow, Panels},
     packed::{Matrix, PackedLayer},
     step::Line,
@@ -31,7 +31,7 @@ pub(super) struct Pass<'a> {
 /// Neighbouring lines in one voice, at most as many as LoRA's kernels take at a time.
 struct Group<'a> {
     lines: Range<usize>,
-    adapter: Option<&'a PackedAdapter>,
+    adapter: Option<Worn<'a>>,
 }
 
 const GROUP_LINES: usize = 4;
@@ -48,21 +48,18 @@ pub(super) struct TilesPart<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(exec: &'a CpuExecutor, lines: &[Line], adapters: &'a [Option<Arc<PackedAdapter>>]) -> Self {
+    pub fn new(exec: &'a CpuExecutor, lines: &[Line], adapters: &[Option<Worn<'a>>]) -> Self {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (at, line) in lines.iter().enumerate() {
-            let adapter = adapters[line.sequence].as_deref();
+            let adapter = adapters[line.sequence];
             match groups.last_mut() {
-                Some(last)
-                    if last.lines.len() < GROUP_LINES
-                        && last.adapter.map(std::ptr::from_ref) == adapter.map(std::ptr::from_ref) =>
-                {
+                Some(last) if last.lines.len() < GROUP_LINES && Worn::same(last.adapter, adapter) => {
                     last.lines.end += 1;
                 }
                 _ => groups.push(Group { lines: at..at + 1, adapter }),
             }
         }
-        let rank = adapters.iter().flatten().map(|adapter| adapter.most_rank()).max().unwrap_or(0);
+        let rank = adapters.iter().flatten().map(Worn::most_rank).max().unwrap_or(0);
         let width = exec.config.hidden_size.next_multiple_of(32);
         Self { exec, groups, lines: lines.len(), hidden_stride: 3 * rank, rank, width }
     }
@@ -145,7 +142,7 @@ impl<'a> Pass<'a> {
         parts
     }
 
-    /// Multiplies all lines with some linears that read the same input; `after` goes over each tile, `(lines, 16)`.
+    /// Multiplies all lines with some linears that read the same input.
     pub fn tiles(
         &self,
         layer: &PackedLayer,
@@ -154,18 +151,13 @@ impl<'a> Pass<'a> {
         panels: &Panels,
         hidden: &[f32],
         out: &mut [f32],
-        after: impl Fn(Linear, usize, &mut [f32]) + Sync,
     ) {
         let exec = self.exec;
         let matrices: Vec<Matrix> = linears.iter().map(|&linear| layer.linears[linear as usize]).collect();
         let mut parts = self.parts(&matrices, self.lines, out);
         exec.team.each(&mut parts, |part| {
             exec.kernels.multiply(&exec.model.view(matrices[part.matrix]), part.tiles.clone(), panels, part.out);
-            let linear = linears[part.matrix];
-            self.lora_up(number, linear, part.matrix, part.tiles.clone(), hidden, part.out);
-            for (tile, out) in part.tiles.clone().zip(part.out.chunks_exact_mut(self.lines * LANES)) {
-                after(linear, tile, out);
-            }
+            self.lora_up(number, linears[part.matrix], part.matrix, part.tiles.clone(), hidden, part.out);
         });
     }
 

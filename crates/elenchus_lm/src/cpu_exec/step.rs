@@ -1,11 +1,11 @@
 //! One pass of some lines through the model, in steps that end when all threads have done their parts.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use super::{
     CpuExecutor,
-    adapter::PackedAdapter,
-    kernels::{Attention, Kernels, KvPrecision, LANES, Panels},
+    adapter::Worn,
+    kernels::{Attention, Kernels, KvPrecision, LANES, MAX_HEAD, Panels},
     pass::{Pass, room, with_buffer},
 };
 use crate::{
@@ -21,6 +21,13 @@ pub(super) struct Line {
     pub position: usize,
     pub token: u32,
     pub wants_logits: bool,
+}
+
+/// Cosines and signed sines of the lines' positions, `(lines, head_dim padded)`.
+#[derive(Clone, Copy)]
+struct Rotation<'a> {
+    cos: &'a [f32],
+    sin: &'a [f32],
 }
 
 /// Logits of a line.
@@ -43,7 +50,7 @@ pub(super) struct Scratch {
     inner: Vec<f32>,
     /// What LoRA's first halves leave, `(lines, linears of the step, rank)`.
     hidden: Vec<f32>,
-    /// Cosines and signed sines, `(lines, head_dim + 16)`: a head's, repeated as far as a tile may reach over it.
+    /// Cosines and signed sines, `(lines, head_dim padded)`.
     cos: Vec<f32>,
     sin: Vec<f32>,
     panels: Panels,
@@ -79,7 +86,7 @@ impl CpuExecutor {
         scratch: &mut Scratch,
         lines: &[Line],
         batch: &mut [Row<'_>],
-        adapters: &[Option<Arc<PackedAdapter>>],
+        adapters: &[Option<Worn<'_>>],
     ) -> Vec<Wanted> {
         let config = &self.config;
         let pass = Pass::new(self, lines, adapters);
@@ -95,8 +102,7 @@ impl CpuExecutor {
             x.fill(0.0);
             self.model.row(self.model.embedding, line.token as usize, x);
         }
-        self.rotation(lines, cos, sin);
-        let rotation = config.head_dim + LANES;
+        let rotation = self.rotation(lines, cos, sin);
 
         for (number, layer) in self.model.layers.iter().enumerate() {
             let add = number > 0;
@@ -114,18 +120,11 @@ impl CpuExecutor {
             );
             let tiles = [Linear::Q, Linear::K, Linear::V].map(|linear| layer.linears[linear as usize].tiles());
             let qkv = room(qkv, tiles.iter().sum::<usize>() * n * LANES);
-            pass.tiles(layer, number, &[Linear::Q, Linear::K, Linear::V], panels, hidden, qkv, |linear, tile, out| {
-                if linear != Linear::V {
-                    for (line, out) in out.chunks_exact_mut(LANES).enumerate() {
-                        let at = line * rotation + tile * LANES % config.head_dim;
-                        self.kernels.rotate(out, &cos[at..], &sin[at..]);
-                    }
-                }
-            });
+            pass.tiles(layer, number, &[Linear::Q, Linear::K, Linear::V], panels, hidden, qkv);
             let (q, kv) = qkv.split_at(tiles[0] * n * LANES);
             let (k, v) = kv.split_at(tiles[1] * n * LANES);
-            self.write_kv(lines, batch, number, k, v);
-            self.attend(lines, batch, number, q, attended);
+            self.write_kv(lines, batch, number, rotation, k, v);
+            self.attend(lines, batch, number, rotation, q, attended);
             let attended: &[f32] = attended;
             pass.rows(x, panels, hidden, number, &[Linear::O], config.q_dim(), |line, _, out| {
                 let group = config.num_heads / config.num_kv_heads;
@@ -134,7 +133,7 @@ impl CpuExecutor {
                     out.copy_from_slice(&attended[at..at + config.head_dim]);
                 }
             });
-            pass.tiles(layer, number, &[Linear::O], panels, hidden, product, |_, _, _| {});
+            pass.tiles(layer, number, &[Linear::O], panels, hidden, product);
             let residual: &[f32] = product;
             let linears = [Linear::Gate, Linear::Up];
             pass.rows(x, panels, hidden, number, &linears, config.hidden_size, |line, x, out| {
@@ -147,28 +146,49 @@ impl CpuExecutor {
                     out.copy_from_slice(&activated[(tile * n + line) * LANES..][..LANES]);
                 }
             });
-            pass.tiles(layer, number, &[Linear::Down], panels, hidden, product, |_, _, _| {});
+            pass.tiles(layer, number, &[Linear::Down], panels, hidden, product);
         }
         self.head(&pass, lines, x, product, panels)
     }
 
-    fn rotation(&self, lines: &[Line], cos: &mut Vec<f32>, sin: &mut Vec<f32>) {
-        let head_dim = self.config.head_dim;
-        let stride = head_dim + LANES;
-        let (cos, sin) = (room(cos, lines.len() * stride), room(sin, lines.len() * stride));
+    fn rotation<'a>(&self, lines: &[Line], cos: &'a mut Vec<f32>, sin: &'a mut Vec<f32>) -> Rotation<'a> {
+        let (head_dim, half) = (self.config.head_dim, self.config.head_dim / 2);
+        let padded = head_dim.next_multiple_of(LANES);
+        let (cos, sin) = (room(cos, lines.len() * padded), room(sin, lines.len() * padded));
         // Angles in f32 as transformers has them: position * theta^(-2i / head_dim).
         let frequency = |i: usize| 1.0 / self.config.rope_theta.powf((2 * i) as f32 / head_dim as f32);
-        let frequencies: Vec<f32> = (0..head_dim / 2).map(frequency).collect();
-        for (line, (cos, sin)) in lines.iter().zip(cos.chunks_exact_mut(stride).zip(sin.chunks_exact_mut(stride))) {
+        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+        for (line, (cos, sin)) in lines.iter().zip(cos.chunks_exact_mut(padded).zip(sin.chunks_exact_mut(padded))) {
             for (i, frequency) in frequencies.iter().enumerate() {
                 let (s, c) = (line.position as f32 * frequency).sin_cos();
-                (cos[2 * i], cos[2 * i + 1]) = (c, c);
-                (sin[2 * i], sin[2 * i + 1]) = (-s, s);
+                (cos[i], cos[half + i]) = (c, c);
+                (sin[i], sin[half + i]) = (-s, s);
             }
-            for at in head_dim..stride {
-                (cos[at], sin[at]) = (cos[at - head_dim], sin[at - head_dim]);
-            }
+            cos[head_dim..].fill(0.0);
+            sin[head_dim..].fill(0.0);
         }
+        Rotation { cos, sin }
+    }
+
+    /// A head's numbers out of a product, rotated to their line's position, then zeros up to `head`'s length.
+    fn gather_rotated(
+        &self,
+        product: &[f32],
+        n: usize,
+        line: usize,
+        first: usize,
+        rotation: Rotation<'_>,
+        head: &mut [f32],
+    ) {
+        let (head_dim, half, padded) = (self.config.head_dim, self.config.head_dim / 2, head.len());
+        gather(product, n, line, first, &mut head[..head_dim]);
+        head[head_dim..].fill(0.0);
+        let mut partners = [0f32; MAX_HEAD];
+        partners[..half].copy_from_slice(&head[half..head_dim]);
+        partners[half..head_dim].copy_from_slice(&head[..half]);
+        let of_line = line * padded..(line + 1) * padded;
+        let (cos, sin) = (&rotation.cos[of_line.clone()], &rotation.sin[of_line]);
+        self.kernels.rotate(head, &partners[..padded], cos, sin);
     }
 
     fn kv_precision(&self) -> KvPrecision {
@@ -179,7 +199,15 @@ impl CpuExecutor {
     }
 
     /// Puts keys and values (tile by tile) into the sequences' pages; a part is a page.
-    fn write_kv(&self, lines: &[Line], batch: &mut [Row<'_>], layer: usize, k: &[f32], v: &[f32]) {
+    fn write_kv(
+        &self,
+        lines: &[Line],
+        batch: &mut [Row<'_>],
+        layer: usize,
+        rotation: Rotation<'_>,
+        k: &[f32],
+        v: &[f32],
+    ) {
         struct Part<'a> {
             page: &'a mut [u8],
             lines: Range<usize>,
@@ -204,11 +232,10 @@ impl CpuExecutor {
             let padded = head_dim.next_multiple_of(LANES);
             with_buffer(2 * padded, |buffer| {
                 let (key, value) = buffer.split_at_mut(padded);
-                key.fill(0.0);
                 value.fill(0.0);
                 for line in part.lines.clone() {
                     for head in 0..kv_heads {
-                        gather(k, n, line, head * head_dim, &mut key[..head_dim]);
+                        self.gather_rotated(k, n, line, head * head_dim, rotation, key);
                         gather(v, n, line, head * head_dim, &mut value[..head_dim]);
                         let page = &mut part.page[(layer * kv_heads + head) * head_bytes..][..head_bytes];
                         let slot = lines[line].position % PAGE_TOKENS;
@@ -220,7 +247,15 @@ impl CpuExecutor {
     }
 
     /// Attends over the pages; a part is a few lines of a sequence and one key/value head.
-    fn attend(&self, lines: &[Line], batch: &[Row<'_>], layer: usize, q: &[f32], attended: &mut [f32]) {
+    fn attend(
+        &self,
+        lines: &[Line],
+        batch: &[Row<'_>],
+        layer: usize,
+        rotation: Rotation<'_>,
+        q: &[f32],
+        attended: &mut [f32],
+    ) {
         struct Part<'a> {
             lines: Range<usize>,
             kv_head: usize,
@@ -249,9 +284,8 @@ impl CpuExecutor {
                 let position = lines[line].position;
                 for head in 0..group {
                     let query = &mut part.queries[(at * group + head) * padded..][..padded];
-                    gather(q, n, line, (part.kv_head * group + head) * head_dim, &mut query[..head_dim]);
-                    query[..head_dim].iter_mut().for_each(|q| *q *= scale);
-                    query[head_dim..].fill(0.0);
+                    self.gather_rotated(q, n, line, (part.kv_head * group + head) * head_dim, rotation, query);
+                    query.iter_mut().for_each(|q| *q *= scale);
                     seen.push((window_start(config.sliding_window, position), position));
                 }
             }

@@ -36,21 +36,23 @@ impl LoraDiff {
     /// Fails where the two adapt linears of different shapes.
     pub fn between(first: &LoraAdapter, second: &LoraAdapter) -> Result<Self> {
         let only = |one: &LoraAdapter, other: &LoraAdapter| {
-            one.pairs.keys().filter(|&key| !other.pairs.contains_key(key)).copied().collect()
+            one.places().keys().filter(|&key| !other.places().contains_key(key)).copied().collect()
         };
-        let keys: BTreeSet<(usize, Linear)> = first.pairs.keys().chain(second.pairs.keys()).copied().collect();
+        let keys: BTreeSet<(usize, Linear)> = first.places().keys().chain(second.places().keys()).copied().collect();
         let mut overlaps = BTreeMap::new();
         for key in keys {
-            let (a, b) = (first.pairs.get(&key), second.pairs.get(&key));
-            if let (Some(a), Some(b)) = (a, b)
+            let (a, b) = (first.pair(key), second.pair(key));
+            if let (Some(a), Some(b)) = (&a, &b)
                 && a.shape() != b.shape()
             {
                 let module = module_name(key.0, key.1);
                 let reason = format!("`{module}` is {:?} there, but {:?} in {}", b.shape(), a.shape(), first.name);
                 return Err(Error::adapter(&second.name, format!("{reason} (hint: trained on another base model?)")));
             }
-            let product = |a: Option<&LoraPair>, b: Option<&LoraPair>| a.zip(b).map_or(0.0, |(a, b)| inner(a, b));
-            overlaps.insert(key, Overlap { first: product(a, a), second: product(b, b), both: product(a, b) });
+            let product = |a: &Option<LoraPair>, b: &Option<LoraPair>| {
+                a.as_ref().zip(b.as_ref()).map_or(0.0, |(a, b)| inner(a, b))
+            };
+            overlaps.insert(key, Overlap { first: product(&a, &a), second: product(&b, &b), both: product(&a, &b) });
         }
         Ok(Self { overlaps, only_first: only(first, second), only_second: only(second, first) })
     }

@@ -208,10 +208,10 @@ mod tests {
                 .collect();
             let (_folder, file) = written(pairs.clone());
             let back = LoraAdapter::open_gguf(file.path(), &tiny()).unwrap();
-            assert_eq!(back.pairs(), &pairs, "rank {rank}, scaling {scaling}");
+            assert_eq!(back.pairs(), pairs, "rank {rank}, scaling {scaling}");
             // A folder's configuration has the other layout; the file is still that of the GGUF base.
             let folder = ModelConfig { rope_layout: RopeLayout::Halves, ..tiny() };
-            assert_eq!(LoraAdapter::open_gguf(file.path(), &folder).unwrap().pairs(), &pairs);
+            assert_eq!(LoraAdapter::open_gguf(file.path(), &folder).unwrap().pairs(), pairs);
         }
     }
 
@@ -244,7 +244,7 @@ mod tests {
         let adapter = LoraAdapter::open(folder.path()).unwrap();
         let path = folder.path().join("a.gguf");
         let check = |spoil: &dyn Fn(&mut GgufWriter), config: &ModelConfig, says: &[&str]| {
-            let mut writer = to_writer("it", adapter.pairs(), &tiny(), Precision::F16).unwrap();
+            let mut writer = to_writer("it", &adapter.pairs(), &tiny(), Precision::F16).unwrap();
             spoil(&mut writer);
             writer.write(&path).unwrap();
             let error = LoraAdapter::open_gguf(&path, config).expect_err("refused").to_string();

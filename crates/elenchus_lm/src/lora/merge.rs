@@ -20,7 +20,7 @@ pub fn merge(name: &str, parts: &[(&LoraAdapter, f32)]) -> Result<Pairs> {
         let hint = "(hint: leave it out, or give a number such as 0.5 or -1)";
         return Err(Error::adapter(&part.name, format!("its weight is {weight} {hint}")));
     }
-    let keys: BTreeSet<(usize, Linear)> = parts.iter().flat_map(|(part, _)| part.pairs.keys().copied()).collect();
+    let keys: BTreeSet<(usize, Linear)> = parts.iter().flat_map(|(part, _)| part.places().keys().copied()).collect();
     keys.into_iter().map(|key| Ok((key, sum(name, key, parts)?))).collect()
 }
 
@@ -28,11 +28,11 @@ fn sum(name: &str, key: (usize, Linear), parts: &[(&LoraAdapter, f32)]) -> Resul
     let module = module_name(key.0, key.1);
     let mut pairs: Vec<(&LoraAdapter, LoraPair)> = Vec::new();
     for &(part, weight) in parts {
-        let Some(LoraPair { a, b, rank, scaling }) = part.pairs.get(&key) else { continue };
+        let Some(LoraPair { a, b, rank, scaling }) = part.pair(key) else { continue };
         // One rounding: the factor is exact in f64.
-        let factor = f64::from(weight) * f64::from(*scaling);
-        let b = b.iter().map(|&b| (f64::from(b) * factor) as f32).collect();
-        pairs.push((part, LoraPair { a: a.clone(), b, rank: *rank, scaling: 1.0 }));
+        let factor = f64::from(weight) * f64::from(scaling);
+        let b = b.into_iter().map(|b| (f64::from(b) * factor) as f32).collect();
+        pairs.push((part, LoraPair { a, b, rank, scaling: 1.0 }));
     }
     let rank: usize = pairs.iter().map(|(_, pair)| pair.rank).sum();
     if rank > MAX_RANK {

@@ -1,8 +1,8 @@
-//! Attention of a few queries over one key/value head's pages, streamed once: a page's scores, their exponentials, the
-//! values they weigh, and a running maximum that rescales what was added before.
+//! Attention of a few queries over one key/value head's pages, streamed once: the scores of a stretch of pages, their
+//! exponentials, the values they weigh, and a running maximum that rescales what was added before.
 //!
-//! Pages begin at multiples of their length whatever was read when, and a query's arithmetic is the same alone and beside
-//! others: so a token's numbers do not depend on how its prompt was cut.
+//! Pages and stretches begin at multiples of their lengths whatever was read when, and a query's arithmetic is the same
+//! alone and beside others: so a token's numbers do not depend on how its prompt was cut.
 
 use super::vector::{LANES, Vector, exp};
 use crate::kv_cache::PAGE_TOKENS;
@@ -60,6 +60,9 @@ pub(super) struct Task<'a> {
 // A page's keys are two vectors.
 const _: () = assert!(PAGE_TOKENS == 2 * LANES);
 
+/// Pages whose scores are kept before they are weighed: what goes across lanes is done once for all of them.
+const STRETCH: usize = 8;
+
 /// Queries that share what is loaded of a page.
 const TOGETHER: usize = 6;
 
@@ -98,50 +101,35 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(task: &Task<'
         let mut attended = [[0f32; MAX_HEAD]; M];
         let mut largest = [f32::NEG_INFINITY; M];
         let mut total = [0f32; M];
-        for page in from..=last / PAGE_TOKENS {
-            let start = page * PAGE_TOKENS;
-            let bytes = task.pages[page - task.first_page];
-            let mut weights = [[0f32; PAGE_TOKENS]; M];
-            scores::<V, N, M>(bytes, queries, padded, task.head_dim, &mut weights);
+        let mut weights = [[0f32; STRETCH * PAGE_TOKENS]; M];
+        for stretch in from / STRETCH..=last / PAGE_TOKENS / STRETCH {
+            let pages = from.max(stretch * STRETCH)..(last / PAGE_TOKENS + 1).min((stretch + 1) * STRETCH);
+            let start = pages.start * PAGE_TOKENS;
+            let bytes = &task.pages[pages.start - task.first_page..pages.end - task.first_page];
+            for (page, &bytes) in bytes.iter().enumerate() {
+                scores::<V, N, M>(bytes, queries, padded, task.head_dim, &mut weights, page * PAGE_TOKENS);
+            }
             let mut rescale = [1f32; M];
             for m in 0..M {
-                let weights = &mut weights[m];
-                let (begin, end) =
-                    (seen[m].0.max(start) - start, (seen[m].1 + 1).saturating_sub(start).min(PAGE_TOKENS));
-                if begin >= end || seen[m].0 >= start + PAGE_TOKENS {
+                let weights = &mut weights[m][..bytes.len() * PAGE_TOKENS];
+                let begin = seen[m].0.saturating_sub(start).min(weights.len());
+                let end = (seen[m].1 + 1).saturating_sub(start).min(weights.len());
+                if begin >= end {
                     weights.fill(0.0);
                     continue;
                 }
-                if N::SCALED {
-                    scale_by::<V>(weights, bytes.add(2 * PAGE_TOKENS * padded));
-                }
-                weights[..begin].fill(f32::NEG_INFINITY);
-                weights[end..].fill(f32::NEG_INFINITY);
-                let (low, high) = (V::load(weights.as_ptr()), V::load(weights.as_ptr().add(16)));
-                let most = V::largest(V::max(low, high)).max(largest[m]);
-                rescale[m] = first_lane_exp::<V>(largest[m] - most);
-                largest[m] = most;
-                let most = V::splat(most);
-                V::store(weights.as_mut_ptr(), exp::<V>(V::sub(low, most)));
-                V::store(weights.as_mut_ptr().add(16), exp::<V>(V::sub(high, most)));
-                // What is not seen weighs nothing at all.
-                weights[..begin].fill(0.0);
-                weights[end..].fill(0.0);
-                let sum = V::sum(V::add(V::load(weights.as_ptr()), V::load(weights.as_ptr().add(16))));
-                total[m] = total[m] * rescale[m] + sum;
-                if N::SCALED {
-                    scale_by::<V>(weights, bytes.add(2 * PAGE_TOKENS * padded + 2 * PAGE_TOKENS));
-                }
+                let pages = begin / PAGE_TOKENS..end.div_ceil(PAGE_TOKENS);
+                let weigh = Softmax { weights, begin, end, bytes, pages, padded };
+                rescale[m] = weigh.run::<V, N>(&mut largest[m], &mut total[m]);
             }
-            let keys = (last + 1 - start).min(PAGE_TOKENS);
-            let values = bytes.add(N::BYTES * PAGE_TOKENS * padded);
+            let keys = (last + 1 - start).min(bytes.len() * PAGE_TOKENS);
             for at in (0..padded).step_by(4 * LANES) {
                 match (padded - at) / LANES {
                     0 => {}
-                    1 => weigh::<V, N, M, 1>(values, keys, padded, at, &weights, &rescale, &mut attended),
-                    2 => weigh::<V, N, M, 2>(values, keys, padded, at, &weights, &rescale, &mut attended),
-                    3 => weigh::<V, N, M, 3>(values, keys, padded, at, &weights, &rescale, &mut attended),
-                    _ => weigh::<V, N, M, 4>(values, keys, padded, at, &weights, &rescale, &mut attended),
+                    1 => weigh::<V, N, M, 1>(bytes, keys, padded, at, &weights, &rescale, &mut attended),
+                    2 => weigh::<V, N, M, 2>(bytes, keys, padded, at, &weights, &rescale, &mut attended),
+                    3 => weigh::<V, N, M, 3>(bytes, keys, padded, at, &weights, &rescale, &mut attended),
+                    _ => weigh::<V, N, M, 4>(bytes, keys, padded, at, &weights, &rescale, &mut attended),
                 }
             }
         }
@@ -151,6 +139,65 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(task: &Task<'
                 let y = V::mul(V::load(attended[m].as_ptr().add(at)), share);
                 V::store(queries.add(m * padded + at), y);
             }
+        }
+    }
+}
+
+/// One query's scores of a stretch on their way to weights.
+struct Softmax<'a> {
+    /// Of all pages of the stretch.
+    weights: &'a mut [f32],
+    /// What the query sees of them.
+    begin: usize,
+    end: usize,
+    /// The pages, and which of them it sees something of.
+    bytes: &'a [*const u8],
+    pages: std::ops::Range<usize>,
+    padded: usize,
+}
+
+impl Softmax<'_> {
+    /// Makes the scores weights against the largest score so far; returns what was weighed before is to be multiplied by.
+    #[inline(always)]
+    unsafe fn run<V: Vector, N: KvNumbers>(self, largest: &mut f32, total: &mut f32) -> f32 {
+        // SAFETY: `weights` holds a page's numbers for each of `bytes`, and `pages` lie within them.
+        unsafe {
+            let Self { weights, begin, end, bytes, pages, padded } = self;
+            let seen = pages.start * PAGE_TOKENS..pages.end * PAGE_TOKENS;
+            if N::SCALED {
+                for page in pages.clone() {
+                    scale_by::<V>(&mut weights[page * PAGE_TOKENS..], bytes[page].add(2 * PAGE_TOKENS * padded));
+                }
+            }
+            weights[seen.start..begin].fill(f32::NEG_INFINITY);
+            weights[end..seen.end].fill(f32::NEG_INFINITY);
+            let mut most = V::load(weights[seen.clone()].as_ptr());
+            for at in seen.clone().step_by(LANES) {
+                most = V::max(most, V::load(weights[at..].as_ptr()));
+            }
+            let most = V::largest(most).max(*largest);
+            let rescale = first_lane_exp::<V>(*largest - most);
+            *largest = most;
+            let most = V::splat(most);
+            for at in seen.clone().step_by(LANES) {
+                let weights = weights[at..].as_mut_ptr();
+                V::store(weights, exp::<V>(V::sub(V::load(weights), most)));
+            }
+            // What is not seen weighs nothing at all.
+            weights[..begin].fill(0.0);
+            weights[end..].fill(0.0);
+            let mut sum = V::splat(0.0);
+            for at in seen.step_by(LANES) {
+                sum = V::add(sum, V::load(weights[at..].as_ptr()));
+            }
+            *total = *total * rescale + V::sum(sum);
+            if N::SCALED {
+                for page in pages {
+                    let scales = bytes[page].add(2 * PAGE_TOKENS * padded + 2 * PAGE_TOKENS);
+                    scale_by::<V>(&mut weights[page * PAGE_TOKENS..], scales);
+                }
+            }
+            rescale
         }
     }
 }
@@ -165,7 +212,8 @@ unsafe fn scores<V: Vector, N: KvNumbers, const M: usize>(
     queries: *const f32,
     padded: usize,
     head_dim: usize,
-    scores: &mut [[f32; PAGE_TOKENS]; M],
+    scores: &mut [[f32; STRETCH * PAGE_TOKENS]; M],
+    at: usize,
 ) {
     // SAFETY: `head_dim` rows of 32 numbers.
     unsafe {
@@ -175,13 +223,14 @@ unsafe fn scores<V: Vector, N: KvNumbers, const M: usize>(
             let (low, high) = (N::load::<V>(row), N::load::<V>(row.add(LANES * N::BYTES)));
             for m in 0..M {
                 let q = V::splat(*queries.add(m * padded + d));
-                acc[m][0] = V::add(acc[m][0], V::mul(low, q));
-                acc[m][1] = V::add(acc[m][1], V::mul(high, q));
+                acc[m][0] = V::mul_add(low, q, acc[m][0]);
+                acc[m][1] = V::mul_add(high, q, acc[m][1]);
             }
         }
         for m in 0..M {
-            V::store(scores[m].as_mut_ptr(), acc[m][0]);
-            V::store(scores[m].as_mut_ptr().add(LANES), acc[m][1]);
+            let scores = scores[m][at..at + PAGE_TOKENS].as_mut_ptr();
+            V::store(scores, acc[m][0]);
+            V::store(scores.add(LANES), acc[m][1]);
         }
     }
 }
@@ -189,15 +238,15 @@ unsafe fn scores<V: Vector, N: KvNumbers, const M: usize>(
 /// `attended = attended * rescale + weights * values` for `D` times 16 dimensions from `at` on.
 #[inline(always)]
 unsafe fn weigh<V: Vector, N: KvNumbers, const M: usize, const D: usize>(
-    values: *const u8,
+    pages: &[*const u8],
     keys: usize,
     padded: usize,
     at: usize,
-    weights: &[[f32; PAGE_TOKENS]; M],
+    weights: &[[f32; STRETCH * PAGE_TOKENS]; M],
     rescale: &[f32; M],
     attended: &mut [[f32; MAX_HEAD]; M],
 ) {
-    // SAFETY: `keys` rows of `padded` numbers.
+    // SAFETY: the pages hold `keys` rows of `padded` values, behind their keys.
     unsafe {
         let mut acc = [[V::splat(0.0); D]; M];
         for m in 0..M {
@@ -205,16 +254,20 @@ unsafe fn weigh<V: Vector, N: KvNumbers, const M: usize, const D: usize>(
                 acc[m][d] = V::mul(V::load(attended[m].as_ptr().add(at + d * LANES)), V::splat(rescale[m]));
             }
         }
-        for key in 0..keys {
-            let row = values.add((key * padded + at) * N::BYTES);
-            let mut value = [V::splat(0.0); D];
-            for d in 0..D {
-                value[d] = N::load::<V>(row.add(d * LANES * N::BYTES));
-            }
-            for m in 0..M {
-                let weight = V::splat(weights[m][key]);
+        for (page, bytes) in pages.iter().enumerate() {
+            let values = bytes.add((PAGE_TOKENS * padded + at) * N::BYTES);
+            let first = page * PAGE_TOKENS;
+            for key in 0..(keys - first).min(PAGE_TOKENS) {
+                let row = values.add(key * padded * N::BYTES);
+                let mut value = [V::splat(0.0); D];
                 for d in 0..D {
-                    acc[m][d] = V::add(acc[m][d], V::mul(value[d], weight));
+                    value[d] = N::load::<V>(row.add(d * LANES * N::BYTES));
+                }
+                for m in 0..M {
+                    let weight = V::splat(weights[m][first + key]);
+                    for d in 0..D {
+                        acc[m][d] = V::mul_add(value[d], weight, acc[m][d]);
+                    }
                 }
             }
         }
@@ -226,12 +279,13 @@ unsafe fn weigh<V: Vector, N: KvNumbers, const M: usize, const D: usize>(
     }
 }
 
+/// A page's weights times their scales.
 #[inline(always)]
-unsafe fn scale_by<V: Vector>(weights: &mut [f32; PAGE_TOKENS], scales: *const u8) {
-    // SAFETY: 32 f16.
+unsafe fn scale_by<V: Vector>(weights: &mut [f32], scales: *const u8) {
+    // SAFETY: 32 f16, and as many weights.
     unsafe {
         for at in [0, LANES] {
-            let weights = weights.as_mut_ptr().add(at);
+            let weights = weights[at..at + LANES].as_mut_ptr();
             V::store(weights, V::mul(V::load(weights), V::load_f16(scales.cast::<u16>().add(at))));
         }
     }

@@ -5,11 +5,11 @@ use std::arch::x86_64::*;
 
 use super::vector::Vector;
 
-/// AVX2 and F16C.
+/// AVX2, FMA and F16C.
 #[derive(Clone, Copy)]
 pub(super) struct Avx2;
 
-/// AVX2, F16C and AVX-VNNI.
+/// AVX2, FMA, F16C and AVX-VNNI.
 #[derive(Clone, Copy)]
 pub(super) struct AvxVnni;
 
@@ -108,6 +108,10 @@ macro_rules! implement_vector {
                 [_mm256_mul_ps(x[0], y[0]), _mm256_mul_ps(x[1], y[1])]
             }
             #[inline(always)]
+            unsafe fn mul_add(x: Self::F, y: Self::F, z: Self::F) -> Self::F {
+                [_mm256_fmadd_ps(x[0], y[0], z[0]), _mm256_fmadd_ps(x[1], y[1], z[1])]
+            }
+            #[inline(always)]
             unsafe fn div(x: Self::F, y: Self::F) -> Self::F {
                 [_mm256_div_ps(x[0], y[0]), _mm256_div_ps(x[1], y[1])]
             }
@@ -132,10 +136,6 @@ macro_rules! implement_vector {
             #[inline(always)]
             unsafe fn pow2(n: Self::F) -> Self::F {
                 [eight_powers(n[0]), eight_powers(n[1])]
-            }
-            #[inline(always)]
-            unsafe fn swap_pairs(x: Self::F) -> Self::F {
-                [_mm256_permute_ps::<0b10_11_00_01>(x[0]), _mm256_permute_ps::<0b10_11_00_01>(x[1])]
             }
             #[inline(always)]
             unsafe fn sum(x: Self::F) -> f32 {
@@ -198,12 +198,11 @@ macro_rules! implement_vector {
             }
             #[inline(always)]
             unsafe fn accumulate(acc: __m256, sums: __m256i, scales: __m256, x: f32) -> __m256 {
-                let product = _mm256_mul_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales), _mm256_set1_ps(x));
-                _mm256_add_ps(acc, product)
+                _mm256_fmadd_ps(_mm256_mul_ps(_mm256_cvtepi32_ps(sums), scales), _mm256_set1_ps(x), acc)
             }
             #[inline(always)]
             unsafe fn accumulate_offset(acc: __m256, scales: __m256, x: f32) -> __m256 {
-                _mm256_add_ps(acc, _mm256_mul_ps(scales, _mm256_set1_ps(x)))
+                _mm256_fmadd_ps(scales, _mm256_set1_ps(x), acc)
             }
             #[inline(always)]
             unsafe fn store_floats(to: *mut f32, x: __m256) {

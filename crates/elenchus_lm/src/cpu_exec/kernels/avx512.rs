@@ -53,6 +53,10 @@ impl Vector for Avx512 {
         _mm512_mul_ps(x, y)
     }
     #[inline(always)]
+    unsafe fn mul_add(x: __m512, y: __m512, z: __m512) -> __m512 {
+        _mm512_fmadd_ps(x, y, z)
+    }
+    #[inline(always)]
     unsafe fn div(x: __m512, y: __m512) -> __m512 {
         _mm512_div_ps(x, y)
     }
@@ -76,10 +80,6 @@ impl Vector for Avx512 {
     unsafe fn pow2(n: __m512) -> __m512 {
         let biased = _mm512_add_epi32(_mm512_cvttps_epi32(n), _mm512_set1_epi32(127));
         _mm512_castsi512_ps(_mm512_slli_epi32::<23>(biased))
-    }
-    #[inline(always)]
-    unsafe fn swap_pairs(x: __m512) -> __m512 {
-        _mm512_permute_ps::<0b10_11_00_01>(x)
     }
     #[inline(always)]
     unsafe fn sum(x: __m512) -> f32 {
@@ -141,12 +141,11 @@ impl Vector for Avx512 {
     }
     #[inline(always)]
     unsafe fn accumulate(acc: __m512, sums: __m512i, scales: __m512, x: f32) -> __m512 {
-        let product = _mm512_mul_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales), _mm512_set1_ps(x));
-        _mm512_add_ps(acc, product)
+        _mm512_fmadd_ps(_mm512_mul_ps(_mm512_cvtepi32_ps(sums), scales), _mm512_set1_ps(x), acc)
     }
     #[inline(always)]
     unsafe fn accumulate_offset(acc: __m512, scales: __m512, x: f32) -> __m512 {
-        _mm512_add_ps(acc, _mm512_mul_ps(scales, _mm512_set1_ps(x)))
+        _mm512_fmadd_ps(scales, _mm512_set1_ps(x), acc)
     }
     #[inline(always)]
     unsafe fn store_floats(to: *mut f32, x: __m512) {

@@ -130,7 +130,7 @@ pub(crate) struct Kernels {
     rms_norm: unsafe fn(*const f32, *const f32, *mut f32, usize, usize, f32),
     quantise: unsafe fn(*const f32, usize, *mut i8, usize, *mut BlockNumbers, usize),
     add: unsafe fn(*mut f32, *const f32, usize, usize),
-    rotate: unsafe fn(*mut f32, *const f32, *const f32),
+    rotate: unsafe fn(*mut f32, *const f32, *const f32, *const f32, usize),
     swiglu: unsafe fn(*mut f32, *const f32, usize),
     /// For one row and for four.
     lora_down: [unsafe fn(*const f32, usize, usize, *const u16, usize, f32, *mut f32, usize); 2],
@@ -207,9 +207,9 @@ macro_rules! entry_points {
             }
 
             $(#[target_feature(enable = $feature)])?
-            unsafe fn rotate(x: *mut f32, cos: *const f32, sin: *const f32) {
+            unsafe fn rotate(x: *mut f32, partners: *const f32, cos: *const f32, sin: *const f32, vectors: usize) {
                 // SAFETY: handed on.
-                unsafe { rows::rotate::<V>(x, cos, sin) }
+                unsafe { rows::rotate::<V>(x, partners, cos, sin, vectors) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -289,15 +289,15 @@ macro_rules! entry_points {
 
 entry_points!(on_anything, super::scalar::Scalar, "scalar"; &[one_row::<B>, two_rows::<B>]);
 #[cfg(target_arch = "x86_64")]
-entry_points!(on_avx2, super::avx2::Avx2, "AVX2", "avx2,f16c"; &[one_row::<B>, two_rows::<B>, four_rows::<B>]);
+entry_points!(on_avx2, super::avx2::Avx2, "AVX2", "avx2,fma,f16c"; &[one_row::<B>, two_rows::<B>, four_rows::<B>]);
 #[cfg(target_arch = "x86_64")]
-entry_points!(on_avx_vnni, super::avx2::AvxVnni, "AVX-VNNI", "avx2,f16c,avxvnni"; &[one_row::<B>, two_rows::<B>, four_rows::<B>]);
+entry_points!(on_avx_vnni, super::avx2::AvxVnni, "AVX-VNNI", "avx2,fma,f16c,avxvnni"; &[one_row::<B>, two_rows::<B>, four_rows::<B>]);
 #[cfg(target_arch = "x86_64")]
 entry_points!(
     on_avx512,
     super::avx512::Avx512,
     "AVX-512 VNNI",
-    "avx512f,avx512bw,avx512vl,avx512vnni,avx2,f16c";
+    "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c";
     &[one_row::<B>, two_rows::<B>, four_rows::<B>, eight_rows::<B>]
 );
 
@@ -321,7 +321,8 @@ impl Kernels {
         let mut found = Vec::new();
         #[cfg(target_arch = "x86_64")]
         {
-            let avx2 = is_x86_feature_detected!("avx2") && is_x86_feature_detected!("f16c");
+            let avx2 =
+                is_x86_feature_detected!("avx2") && is_x86_feature_detected!("fma") && is_x86_feature_detected!("f16c");
             if avx2
                 && is_x86_feature_detected!("avx512f")
                 && is_x86_feature_detected!("avx512bw")
@@ -414,11 +415,13 @@ impl Kernels {
         unsafe { (self.add)(y.as_mut_ptr(), x.as_ptr(), stride, vectors) }
     }
 
-    /// Rotates 16 numbers whose neighbours are pairs by cosines and signed sines.
-    pub fn rotate(&self, x: &mut [f32], cos: &[f32], sin: &[f32]) {
-        assert!(x.len() >= LANES && cos.len() >= LANES && sin.len() >= LANES);
-        // SAFETY: the machine has the instruction set; 16 numbers each.
-        unsafe { (self.rotate)(x.as_mut_ptr(), cos.as_ptr(), sin.as_ptr()) }
+    /// `x = x * cos + partners * sin`; lengths are equal multiples of 16.
+    pub fn rotate(&self, x: &mut [f32], partners: &[f32], cos: &[f32], sin: &[f32]) {
+        assert!(x.len().is_multiple_of(LANES));
+        assert!([partners, cos, sin].iter().all(|other| other.len() == x.len()), "all are as long");
+        let vectors = x.len() / LANES;
+        // SAFETY: the machine has the instruction set; lengths as asserted.
+        unsafe { (self.rotate)(x.as_mut_ptr(), partners.as_ptr(), cos.as_ptr(), sin.as_ptr(), vectors) }
     }
 
     /// `gate = silu(gate) * up`.

@@ -87,6 +87,10 @@ impl Vector for Neon {
         from_fn(|at| vmulq_f32(x[at], y[at]))
     }
     #[inline(always)]
+    unsafe fn mul_add(x: Self::F, y: Self::F, z: Self::F) -> Self::F {
+        from_fn(|at| vfmaq_f32(z[at], x[at], y[at]))
+    }
+    #[inline(always)]
     unsafe fn div(x: Self::F, y: Self::F) -> Self::F {
         from_fn(|at| vdivq_f32(x[at], y[at]))
     }
@@ -109,10 +113,6 @@ impl Vector for Neon {
     #[inline(always)]
     unsafe fn pow2(n: Self::F) -> Self::F {
         n.map(|n| vreinterpretq_f32_s32(vshlq_n_s32::<23>(vaddq_s32(vcvtq_s32_f32(n), vdupq_n_s32(127)))))
-    }
-    #[inline(always)]
-    unsafe fn swap_pairs(x: Self::F) -> Self::F {
-        x.map(|x| vrev64q_f32(x))
     }
     #[inline(always)]
     unsafe fn sum(x: Self::F) -> f32 {
@@ -181,11 +181,11 @@ impl Vector for Neon {
     }
     #[inline(always)]
     unsafe fn accumulate(acc: float32x4_t, sums: int32x4_t, scales: float32x4_t, x: f32) -> float32x4_t {
-        vaddq_f32(acc, vmulq_n_f32(vmulq_f32(vcvtq_f32_s32(sums), scales), x))
+        vfmaq_n_f32(acc, vmulq_f32(vcvtq_f32_s32(sums), scales), x)
     }
     #[inline(always)]
     unsafe fn accumulate_offset(acc: float32x4_t, scales: float32x4_t, x: f32) -> float32x4_t {
-        vaddq_f32(acc, vmulq_n_f32(scales, x))
+        vfmaq_n_f32(acc, scales, x)
     }
     #[inline(always)]
     unsafe fn store_floats(to: *mut f32, x: float32x4_t) {

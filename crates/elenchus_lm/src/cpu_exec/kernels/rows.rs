@@ -29,7 +29,7 @@ pub(super) unsafe fn rms_norm<V: Vector>(
         let mut squares = V::splat(0.0);
         for at in 0..vectors {
             let x = V::load(x.add(at * LANES));
-            squares = V::add(squares, V::mul(x, x));
+            squares = V::mul_add(x, x, squares);
         }
         let scale = V::splat(1.0 / (V::sum(squares) / count as f32 + eps).sqrt());
         for at in 0..vectors {
@@ -81,14 +81,21 @@ pub(super) unsafe fn add<V: Vector>(y: *mut f32, x: *const f32, x_stride: usize,
     }
 }
 
-/// Rotates 16 numbers, neighbours being pairs: `x * cos + swapped * sin`, the sine negative for the first of each pair.
+/// Rotates numbers with their partners: `x * cos + partner * sin`, the sine negative for the first of each pair.
 #[inline(always)]
-pub(super) unsafe fn rotate<V: Vector>(x: *mut f32, cos: *const f32, sin: *const f32) {
-    // SAFETY: 16 numbers each.
+pub(super) unsafe fn rotate<V: Vector>(
+    x: *mut f32,
+    partners: *const f32,
+    cos: *const f32,
+    sin: *const f32,
+    vectors: usize,
+) {
+    // SAFETY: 16 numbers at a time within the caller's lengths.
     unsafe {
-        let old = V::load(x);
-        let turned = V::mul(V::swap_pairs(old), V::load(sin));
-        V::store(x, V::add(V::mul(old, V::load(cos)), turned));
+        for at in (0..vectors * LANES).step_by(LANES) {
+            let turned = V::mul(V::load(partners.add(at)), V::load(sin.add(at)));
+            V::store(x.add(at), V::mul_add(V::load(x.add(at)), V::load(cos.add(at)), turned));
+        }
     }
 }
 
@@ -136,7 +143,7 @@ pub(super) unsafe fn lora_down<V: Vector, const M: usize>(
                 for c in 0..CHAINS {
                     let a = V::load_f16(a.add((k + c) * rank + r));
                     for m in 0..M {
-                        acc[m][c] = V::add(acc[m][c], V::mul(a, V::splat(*x.add(m * x_stride + k + c))));
+                        acc[m][c] = V::mul_add(a, V::splat(*x.add(m * x_stride + k + c)), acc[m][c]);
                     }
                 }
             }
@@ -164,7 +171,7 @@ pub(super) unsafe fn lora_up<V: Vector, const M: usize>(
             V::prefetch(b.wrapping_add(r * LANES + AHEAD).cast());
             let b = V::load_f16(b.add(r * LANES));
             for m in 0..M {
-                acc[m] = V::add(acc[m], V::mul(b, V::splat(*h.add(m * h_stride + r))));
+                acc[m] = V::mul_add(b, V::splat(*h.add(m * h_stride + r)), acc[m]);
             }
         }
         for m in 0..M {

@@ -26,6 +26,29 @@ fn tree(mut x: Lanes<f32>, f: impl Fn(f32, f32) -> f32) -> f32 {
     x[0]
 }
 
+/// `x * y + z`, rounded once.
+#[inline(always)]
+fn fused(x: f32, y: f32, z: f32) -> f32 {
+    // Elsewhere the standard library would call a function for each.
+    if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { x.mul_add(y, z) } else { fused_by_hand(x, y, z) }
+}
+
+/// The product is exact in f64. What the sum's rounding lost makes its last bit odd, so that rounding to f32 goes where
+/// rounding the exact sum would have gone (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+#[inline(always)]
+fn fused_by_hand(x: f32, y: f32, z: f32) -> f32 {
+    let (product, z) = (f64::from(x) * f64::from(y), f64::from(z));
+    let sum = product + z;
+    let of_z = sum - product;
+    let lost = (product - (sum - of_z)) + (z - of_z);
+    let bits = sum.to_bits();
+    // Not where it is not a number, as with infinite ones.
+    let inexact = lost.abs() > 0.0 && bits & 1 == 0;
+    let outward = (lost > 0.0) == (sum > 0.0);
+    let odd = if outward { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
+    f64::from_bits(if inexact { odd } else { bits }) as f32
+}
+
 impl Vector for Scalar {
     type F = Lanes<f32>;
 
@@ -70,6 +93,10 @@ impl Vector for Scalar {
         each(x, y, |x, y| x * y)
     }
     #[inline(always)]
+    unsafe fn mul_add(x: Self::F, y: Self::F, z: Self::F) -> Self::F {
+        std::array::from_fn(|lane| fused(x[lane], y[lane], z[lane]))
+    }
+    #[inline(always)]
     unsafe fn div(x: Self::F, y: Self::F) -> Self::F {
         each(x, y, |x, y| x / y)
     }
@@ -92,10 +119,6 @@ impl Vector for Scalar {
     #[inline(always)]
     unsafe fn pow2(n: Self::F) -> Self::F {
         n.map(|n| f32::from_bits(((n as i32 + 127) as u32) << 23))
-    }
-    #[inline(always)]
-    unsafe fn swap_pairs(x: Self::F) -> Self::F {
-        std::array::from_fn(|lane| x[lane ^ 1])
     }
     #[inline(always)]
     unsafe fn sum(x: Self::F) -> f32 {
@@ -158,11 +181,11 @@ impl Vector for Scalar {
     }
     #[inline(always)]
     unsafe fn accumulate(acc: Self::Floats, sums: Self::Sums, scales: Self::Floats, x: f32) -> Self::Floats {
-        std::array::from_fn(|lane| acc[lane] + (sums[lane] as f32 * scales[lane]) * x)
+        std::array::from_fn(|lane| fused(sums[lane] as f32 * scales[lane], x, acc[lane]))
     }
     #[inline(always)]
     unsafe fn accumulate_offset(acc: Self::Floats, scales: Self::Floats, x: f32) -> Self::Floats {
-        std::array::from_fn(|lane| acc[lane] + scales[lane] * x)
+        std::array::from_fn(|lane| fused(scales[lane], x, acc[lane]))
     }
     #[inline(always)]
     unsafe fn store_floats(to: *mut f32, x: Self::Floats) {
@@ -170,4 +193,43 @@ impl Vector for Scalar {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
+}
+
+#[cfg(test)]
+mod tests {
+    use rand::{Rng as _, SeedableRng as _};
+    use rand_pcg::Pcg64Mcg;
+
+    use super::*;
+
+    #[test]
+    fn by_hand_is_rounded_once_too() {
+        let rng = &mut Pcg64Mcg::seed_from_u64(8);
+        let check = |x: f32, y: f32, z: f32| {
+            let (expected, found) = (x.mul_add(y, z), fused_by_hand(x, y, z));
+            let same = expected.to_bits() == found.to_bits() || expected.is_nan() && found.is_nan();
+            assert!(same, "{x:e} * {y:e} + {z:e}: {found:e} instead of {expected:e}");
+        };
+        let mut twice = 0;
+        for _ in 0..300_000 {
+            // Any bits; and products of 26 bits, which lie half-way between two f32 often enough for little to decide.
+            let [x, y, z] = [(); 3].map(|()| f32::from_bits(rng.random()));
+            check(x, y, z);
+            let [x, y, z] = [(); 3].map(|()| rng.random_range(-8192..8192) as f32 / 4096.0);
+            check(x, y, z);
+            let small = f32::from_bits(rng.random_range(0..1 << 26));
+            check(x, y, small);
+            check(small, y, z * f32::MIN_POSITIVE);
+            let rounded_twice = (f64::from(x) * f64::from(y) + f64::from(small)) as f32;
+            twice += usize::from(rounded_twice != x.mul_add(y, small));
+        }
+        assert!(twice > 0, "rounding twice was never seen to differ");
+        for x in [0.0, -0.0, 1.0, f32::MAX, f32::MIN_POSITIVE, f32::INFINITY, f32::NAN] {
+            for y in [0.0, -1.0, f32::MAX, f32::NEG_INFINITY] {
+                for z in [0.0, -0.0, 1.0, -f32::MAX, f32::INFINITY] {
+                    check(x, y, z);
+                }
+            }
+        }
+    }
 }

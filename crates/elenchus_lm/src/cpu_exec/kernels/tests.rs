@@ -126,7 +126,7 @@ fn rows_are_the_same_bits_on_every_instruction_set() {
     let rng = &mut Pcg64Mcg::seed_from_u64(3);
     for width in [32, 64, 96, 576] {
         let (x, y) = (numbers(rng, width), numbers(rng, width));
-        let (cos, sin) = (numbers(rng, LANES), numbers(rng, LANES));
+        let [partners, cos, sin] = [(); 3].map(|()| numbers(rng, width));
         let run = |kernels: &Kernels| {
             let mut normed = vec![0f32; width];
             kernels.rms_norm(&x, &y, &mut normed, width - 3, 1e-5);
@@ -134,8 +134,8 @@ fn rows_are_the_same_bits_on_every_instruction_set() {
             kernels.add(&mut added, &y, LANES);
             let mut gated = x.iter().map(|x| x * 40.0).collect::<Vec<_>>();
             kernels.swiglu(&mut gated, &y);
-            let mut rotated = x[..LANES].to_vec();
-            kernels.rotate(&mut rotated, &cos, &sin);
+            let mut rotated = x.clone();
+            kernels.rotate(&mut rotated, &partners, &cos, &sin);
             let row = panels(kernels, &x, 1);
             let mut back = vec![0f32; LANES];
             // Quantised numbers are seen through a product with random weights.

@@ -1,7 +1,6 @@
 //! What the kernels ask of an instruction set. Each kernel is written once over this trait and compiled once for each
-//! implementation, so there is one order of sums, and one result to the bit, on every machine.
-//!
-//! Hence no fused multiply-add: one instruction set would round once where another rounds twice.
+//! implementation, so there is one order of sums, and one result to the bit, on every machine. What is multiplied and
+//! added is rounded once everywhere ([`Vector::mul_add`]), also where that has to be done by hand.
 
 /// Numbers a vector holds, and output features a tile of packed weights holds.
 pub(crate) const LANES: usize = 16;
@@ -31,6 +30,8 @@ pub(super) trait Vector: Copy {
     unsafe fn add(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn sub(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn mul(x: Self::F, y: Self::F) -> Self::F;
+    /// `x * y + z`, rounded once.
+    unsafe fn mul_add(x: Self::F, y: Self::F, z: Self::F) -> Self::F;
     unsafe fn div(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn max(x: Self::F, y: Self::F) -> Self::F;
     unsafe fn min(x: Self::F, y: Self::F) -> Self::F;
@@ -39,8 +40,6 @@ pub(super) trait Vector: Copy {
     unsafe fn round(x: Self::F) -> Self::F;
     /// `2^n` of whole numbers from -126 to 127.
     unsafe fn pow2(n: Self::F) -> Self::F;
-    /// Neighbours change places: `x[1], x[0], x[3], x[2], ..`.
-    unsafe fn swap_pairs(x: Self::F) -> Self::F;
     /// In a tree: lane `i` takes `i + 8`, then `i + 4`, `i + 2`, `i + 1`.
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn largest(x: Self::F) -> f32;
@@ -73,7 +72,7 @@ pub(super) trait Vector: Copy {
     unsafe fn no_floats() -> Self::Floats;
     /// `16 / PARTS` f16.
     unsafe fn scales(from: *const u16) -> Self::Floats;
-    /// `acc + (sums * scales) * x`.
+    /// `acc + (sums * scales) * x`, the first product rounded.
     unsafe fn accumulate(acc: Self::Floats, sums: Self::Sums, scales: Self::Floats, x: f32) -> Self::Floats;
     /// `acc + scales * x`.
     unsafe fn accumulate_offset(acc: Self::Floats, scales: Self::Floats, x: f32) -> Self::Floats;
@@ -92,12 +91,12 @@ pub(super) unsafe fn exp<V: Vector>(x: V::F) -> V::F {
     unsafe {
         let x = V::max(V::min(x, V::splat(88.0)), V::splat(-87.0));
         let n = V::round(V::mul(x, V::splat(std::f32::consts::LOG2_E)));
-        let r = V::sub(V::sub(x, V::mul(n, V::splat(0.693_359_4))), V::mul(n, V::splat(-2.121_944_4e-4)));
+        let r = V::mul_add(n, V::splat(2.121_944_4e-4), V::mul_add(n, V::splat(-0.693_359_4), x));
         let mut p = V::splat(1.987_569_1e-4);
         for coefficient in [1.398_199_9e-3, 8.333_452e-3, 4.166_579_6e-2, 1.666_666_5e-1, 5e-1] {
-            p = V::add(V::mul(p, r), V::splat(coefficient));
+            p = V::mul_add(p, r, V::splat(coefficient));
         }
-        let y = V::add(V::add(V::mul(V::mul(p, r), r), r), V::splat(1.0));
+        let y = V::add(V::mul_add(V::mul(p, r), r, r), V::splat(1.0));
         V::mul(y, V::pow2(n))
     }
 }
