@@ -1,12 +1,14 @@
 //! A few threads that take parts of one piece of work after the other.
 //!
 //! A step of the model is many pieces of microseconds each, so a thread without work looks for more for a moment before
-//! it sleeps; between replies everybody sleeps. Parts are taken one by one from a counter: a thread that the game's frame
-//! has pushed off its core holds up the part it has, not its whole share.
+//! it sleeps; between replies everybody sleeps. A thread takes the parts of its own share one by one, in their order, for
+//! what it reads next then lies behind what it has read; who is done takes from the end of another's share. So a thread
+//! that the game's frame has pushed off its core holds up the part it has, not its whole share.
 
 use std::{
     any::Any,
     mem,
+    ops::Range,
     panic::{AssertUnwindSafe, catch_unwind, resume_unwind},
     sync::{
         Arc, Mutex, PoisonError,
@@ -28,8 +30,8 @@ pub(crate) struct Team {
 }
 
 struct Shared {
-    /// Of the present piece: its number (32 bits), its parts (16), and how many were taken (16).
-    state: AtomicU64,
+    /// One for each thread, the caller's first.
+    shares: Vec<Share>,
     /// The present piece: a closure, and the function that calls it with a part's number.
     closure: AtomicPtr<()>,
     call: AtomicPtr<()>,
@@ -39,6 +41,12 @@ struct Shared {
     closing: AtomicBool,
 }
 
+/// A thread's parts of the present piece: the piece's number (32 bits), the end (16) and the next (16) of those not taken
+/// yet. Alone on its cache lines: others look at it only when they have run out.
+#[derive(Default)]
+#[repr(align(128))]
+struct Share(AtomicU64);
+
 #[derive(Default)]
 struct Sleeper {
     asleep: AtomicBool,
@@ -47,12 +55,32 @@ struct Sleeper {
 
 type Call = unsafe fn(*const (), usize);
 
-fn pack(epoch: u32, parts: u16, taken: u16) -> u64 {
-    u64::from(epoch) << 32 | u64::from(parts) << 16 | u64::from(taken)
-}
+impl Share {
+    fn set(&self, epoch: u32, parts: Range<usize>) {
+        // Sequentially consistent against `asleep`: either the sleeper sees this piece, or this thread sees the sleeper.
+        self.0.store(u64::from(epoch) << 32 | (parts.end as u64) << 16 | parts.start as u64, Ordering::SeqCst);
+    }
 
-fn unpack(state: u64) -> (u32, u16, u16) {
-    ((state >> 32) as u32, (state >> 16) as u16, state as u16)
+    fn is_empty(&self) -> bool {
+        let state = self.0.load(Ordering::SeqCst);
+        state as u16 >= (state >> 16) as u16
+    }
+
+    /// Takes the next part, or for another thread the last one.
+    fn take(&self, own: bool) -> Option<usize> {
+        let mut state = self.0.load(Ordering::Acquire);
+        loop {
+            let (next, end) = (state & 0xffff, state >> 16 & 0xffff);
+            if next >= end {
+                return None;
+            }
+            let left = if own { state + 1 } else { state - (1 << 16) };
+            match self.0.compare_exchange_weak(state, left, Ordering::AcqRel, Ordering::Acquire) {
+                Ok(_) => return Some(if own { next } else { end - 1 } as usize),
+                Err(newer) => state = newer,
+            }
+        }
+    }
 }
 
 impl Team {
@@ -60,7 +88,7 @@ impl Team {
     pub fn new(threads: usize, at_start: fn()) -> std::io::Result<Self> {
         let helpers = threads.max(1) - 1;
         let shared = Arc::new(Shared {
-            state: AtomicU64::new(0),
+            shares: (0..=helpers).map(|_| Share::default()).collect(),
             closure: AtomicPtr::default(),
             call: AtomicPtr::default(),
             done: AtomicU32::new(0),
@@ -93,7 +121,7 @@ impl Team {
         // A piece has at most 2^16 - 1 parts.
         for items in items.chunks_mut(usize::from(u16::MAX)) {
             let first = AtomicPtr::new(items.as_mut_ptr());
-            self.run(items.len() as u16, |part| {
+            self.run(items.len(), |part| {
                 // SAFETY: `part` is below the number of items, and each part is given out once, so this is the one
                 // reference to its item; the slice is borrowed until `run` returns.
                 work(unsafe { &mut *first.load(Ordering::Relaxed).add(part) });
@@ -101,7 +129,7 @@ impl Team {
         }
     }
 
-    fn run<F: Fn(usize) + Sync>(&self, parts: u16, work: F) {
+    fn run<F: Fn(usize) + Sync>(&self, parts: usize, work: F) {
         /// # Safety
         /// `closure` points to an `F`.
         unsafe fn call<F: Fn(usize)>(closure: *const (), part: usize) {
@@ -114,17 +142,19 @@ impl Team {
         shared.closure.store((&raw const work).cast_mut().cast(), Ordering::Relaxed);
         shared.call.store(call::<F> as Call as *mut (), Ordering::Relaxed);
         shared.done.store(0, Ordering::Relaxed);
-        // Sequentially consistent against `asleep`: either the sleeper sees this piece, or this thread sees the sleeper.
-        shared.state.store(pack(*epoch, parts, 0), Ordering::SeqCst);
+        let threads = shared.shares.len();
+        for (thread, share) in shared.shares.iter().enumerate() {
+            share.set(*epoch, parts * thread / threads..parts * (thread + 1) / threads);
+        }
         for sleeper in &shared.sleepers {
             if sleeper.asleep.load(Ordering::SeqCst) {
                 sleeper.wake();
             }
         }
-        while shared.take_part() {}
+        while shared.take_part(0) {}
         let mut looks = 0;
         // All parts are taken; those who took them are at work on them.
-        while shared.done.load(Ordering::Acquire) < u32::from(parts) {
+        while shared.done.load(Ordering::Acquire) < parts as u32 {
             looks += 1;
             if looks < LOOKS { std::hint::spin_loop() } else { thread::yield_now() }
         }
@@ -137,25 +167,19 @@ impl Team {
 
 impl Shared {
     /// Takes and does a part of the present piece; `false` where none is left.
-    fn take_part(&self) -> bool {
-        let mut state = self.state.load(Ordering::Acquire);
-        let part = loop {
-            let (epoch, parts, taken) = unpack(state);
-            if taken >= parts {
-                return false;
-            }
-            let next = pack(epoch, parts, taken + 1);
-            match self.state.compare_exchange_weak(state, next, Ordering::AcqRel, Ordering::Acquire) {
-                Ok(_) => break taken,
-                Err(newer) => state = newer,
-            }
+    fn take_part(&self, thread: usize) -> bool {
+        let others = self.shares[thread + 1..].iter().chain(&self.shares[..thread]);
+        let Some(part) =
+            self.shares[thread].take(true).or_else(|| others.into_iter().find_map(|share| share.take(false)))
+        else {
+            return false;
         };
         let (closure, call) = (self.closure.load(Ordering::Relaxed), self.call.load(Ordering::Relaxed));
         let work = || {
             // SAFETY: this part of the present piece was taken, so the piece is not done, and the thread that asked for
-            // it waits in `run` with the closure alive. The two words were stored before the piece's number, which the
-            // exchange above has read.
-            unsafe { mem::transmute::<*mut (), Call>(call)(closure, usize::from(part)) }
+            // it waits in `run` with the closure alive. The two words were stored before the share, which the exchange in
+            // `take` has read.
+            unsafe { mem::transmute::<*mut (), Call>(call)(closure, part) }
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
             let mut first = self.panic.lock().unwrap_or_else(PoisonError::into_inner);
@@ -177,7 +201,7 @@ impl Shared {
         *sleeper.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
         let mut looks = 0;
         while !self.closing.load(Ordering::SeqCst) {
-            if self.take_part() {
+            if self.take_part(index + 1) {
                 looks = 0;
                 continue;
             }
@@ -188,8 +212,7 @@ impl Shared {
             }
             looks = 0;
             sleeper.asleep.store(true, Ordering::SeqCst);
-            let (_, parts, taken) = unpack(self.state.load(Ordering::SeqCst));
-            if taken >= parts && !self.closing.load(Ordering::SeqCst) {
+            if self.shares.iter().all(Share::is_empty) && !self.closing.load(Ordering::SeqCst) {
                 thread::park();
             }
             sleeper.asleep.store(false, Ordering::SeqCst);
