@@ -1,16 +1,42 @@
 //! Adapters as the kernels read them: the adapter's own memory, where it is in f16.
 
 use super::kernels::LANES;
-use crate::{Linear, LoraAdapter, lora::TILE};
+use crate::{
+    Adapter, Linear, LoraAdapter, ModelConfig, Result,
+    lora::{PairPlace, TILE},
+};
 
 // A tile of B stands beside a tile of the matrix, and ranks come by the vector.
 const _: () = assert!(TILE == LANES);
 
-/// An adapter at the strength it is worn, of which a copy in f16 was made where it is kept wider.
+/// An adapter made ready.
+pub(super) struct ReadyAdapter {
+    /// A copy in f16 of one that is kept wider.
+    narrowed: Option<LoraAdapter>,
+    /// By layer and linear.
+    places: Vec<[Option<PairPlace>; 7]>,
+    most_rank: usize,
+}
+
+impl ReadyAdapter {
+    /// For an adapter that fits.
+    pub fn new(lora: &LoraAdapter, config: &ModelConfig) -> Result<Self> {
+        let mut places = vec![const { [const { None }; 7] }; config.num_layers];
+        for (&(layer, linear), place) in lora.places() {
+            places[layer][linear as usize] = Some(place.clone());
+        }
+        let ranks = lora.places().values().map(|place| place.rank.next_multiple_of(LANES));
+        let most_rank = ranks.max().unwrap_or(0);
+        Ok(Self { narrowed: lora.narrowed()?, places, most_rank })
+    }
+}
+
+/// An adapter at the strength it is worn.
 #[derive(Clone, Copy)]
 pub(super) struct Worn<'a> {
-    pub lora: &'a LoraAdapter,
-    pub scale: f32,
+    ready: &'a ReadyAdapter,
+    lora: &'a LoraAdapter,
+    scale: f32,
 }
 
 /// One linear's update.
@@ -25,22 +51,27 @@ pub(super) struct WornPair<'a> {
 }
 
 impl<'a> Worn<'a> {
+    /// `ready` was made of this adapter.
+    pub fn new(adapter: &'a Adapter, ready: &'a ReadyAdapter) -> Self {
+        Self { ready, lora: ready.narrowed.as_ref().unwrap_or(&adapter.lora), scale: adapter.scale }
+    }
+
     /// Whether two lines wear the same.
     pub fn same(one: Option<Self>, other: Option<Self>) -> bool {
-        let key = |worn: Self| (std::ptr::from_ref(worn.lora), worn.scale.to_bits());
+        let key = |worn: Self| (std::ptr::from_ref(worn.ready), worn.scale.to_bits());
         one.map(key) == other.map(key)
     }
 
     /// The update of one linear, where it has one.
     pub fn pair(&self, layer: usize, linear: Linear) -> Option<WornPair<'a>> {
-        let place = self.lora.places().get(&(layer, linear))?;
+        let place = self.ready.places[layer][linear as usize].as_ref()?;
         let (a, b) = self.lora.halves(place).expect("what is wider was narrowed when it was made ready");
         Some(WornPair { a, b, rank: place.rank, scale: place.scaling * self.scale })
     }
 
     /// The largest rank, padded.
     pub fn most_rank(&self) -> usize {
-        self.lora.places().values().map(|place| place.rank.next_multiple_of(LANES)).max().unwrap_or(0)
+        self.ready.most_rank
     }
 }
 

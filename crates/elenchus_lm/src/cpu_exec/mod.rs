@@ -15,13 +15,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::kernels::KvPrecision;
 use self::{
-    adapter::Worn,
+    adapter::{ReadyAdapter, Worn},
     kernels::{Kernels, MAX_HEAD, Team},
     packed::PackedModel,
     step::{Line, Scratch, Wanted},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Logits, LoraAdapter, ModelConfig, Result, Row, Weights,
+    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights,
     adapter_store::AdapterStore,
     executor::check_batch,
     kv_cache::{PageForm, PageLayout},
@@ -68,8 +68,7 @@ pub struct CpuExecutor {
     model: PackedModel,
     kernels: &'static Kernels,
     team: Team,
-    /// Copies in f16 of those that are kept in f32.
-    adapters: AdapterStore<Option<LoraAdapter>>,
+    adapters: AdapterStore<ReadyAdapter>,
     scratch: Mutex<Scratch>,
 }
 
@@ -118,8 +117,8 @@ impl CpuExecutor {
         self.model.bytes_per_token()
     }
 
-    fn prepared(&self, adapter: &Adapter) -> Result<Arc<Option<LoraAdapter>>> {
-        self.adapters.get(adapter, &self.config, |adapter| adapter.lora.narrowed())
+    fn prepared(&self, adapter: &Adapter) -> Result<Arc<ReadyAdapter>> {
+        self.adapters.get(adapter, &self.config, |adapter| ReadyAdapter::new(&adapter.lora, &self.config))
     }
 }
 
@@ -144,18 +143,13 @@ impl Executor for CpuExecutor {
         check_batch(batch, &self.config, &self.layout)?;
         let adapters: Vec<Option<&Adapter>> =
             batch.iter().map(|row| row.adapter.filter(|adapter| adapter.scale != 0.0)).collect();
-        let narrowed = adapters
+        let ready = adapters
             .iter()
             .map(|adapter| adapter.map(|adapter| self.prepared(adapter)).transpose())
             .collect::<Result<Vec<_>>>()?;
-        let worn: Vec<Option<Worn<'_>>> = adapters
-            .iter()
-            .zip(&narrowed)
-            .map(|(adapter, narrowed)| {
-                let (adapter, narrowed) = (adapter.as_ref()?, narrowed.as_ref()?);
-                Some(Worn { lora: (**narrowed).as_ref().unwrap_or(&adapter.lora), scale: adapter.scale })
-            })
-            .collect();
+        let pairs = adapters.iter().zip(&ready);
+        let worn: Vec<Option<Worn<'_>>> =
+            pairs.map(|(adapter, ready)| Some(Worn::new((*adapter)?, ready.as_ref()?))).collect();
         for row in batch.iter_mut() {
             row.cache.reserve(row.tokens.len())?;
         }

@@ -59,6 +59,9 @@ pub(super) struct Scratch {
 /// Lines of a sequence that attend together: six queries share what is loaded, and heads come in threes and fours.
 const ATTENTION_LINES: usize = 4;
 
+/// Bytes of weights that are asked for while attention computes: most of a core's second cache.
+const ATTENTION_AHEAD: usize = 384 << 10;
+
 /// Head rows that are multiplied at a time.
 const HEAD_LINES: usize = 16;
 
@@ -260,6 +263,7 @@ impl CpuExecutor {
             lines: Range<usize>,
             kv_head: usize,
             queries: &'a mut [f32],
+            ahead: &'a [u8],
         }
         let config = &self.config;
         let (kv_heads, head_dim, precision) = (config.num_kv_heads, config.head_dim, self.kv_precision());
@@ -273,10 +277,15 @@ impl CpuExecutor {
                     let lines = first..of_sequence.end.min(first + ATTENTION_LINES);
                     let (queries, behind) = rest.split_at_mut(lines.len() * group * padded);
                     rest = behind;
-                    parts.push(Part { lines, kv_head, queries });
+                    parts.push(Part { lines, kv_head, queries, ahead: &[] });
                 }
             }
         }
+        // Of what is multiplied next, each part asks for its share, in the order of the threads' shares.
+        let next = self.model.view(self.model.layers[layer].linears[Linear::O as usize]).data;
+        let next = &next[..next.len().min(ATTENTION_AHEAD)];
+        let share = next.len() / parts.len();
+        parts.iter_mut().zip(next.chunks_exact(share.max(1))).for_each(|(part, ahead)| part.ahead = ahead);
         let scale = 1.0 / (head_dim as f32).sqrt();
         self.team.each(&mut parts, |part| {
             let mut seen = Vec::with_capacity(part.lines.len() * group);
@@ -295,7 +304,8 @@ impl CpuExecutor {
             let pages: Vec<&[u8]> =
                 (first_page..=last_page).map(|page| &cache.packed_page(page)[at..at + head_bytes]).collect();
             let queries = &mut *part.queries;
-            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries };
+            let attention =
+                Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries, ahead: part.ahead };
             self.kernels.attend(attention);
         });
     }
@@ -357,12 +367,19 @@ fn sequences(lines: &[Line]) -> impl Iterator<Item = (usize, Range<usize>)> {
 
 /// Numbers from `first` on of one of `lines` lines, out of a product that lies tile by tile.
 fn gather(product: &[f32], lines: usize, line: usize, first: usize, out: &mut [f32]) {
-    let mut done = 0;
-    while done < out.len() {
-        let (tile, lane) = ((first + done) / LANES, (first + done) % LANES);
-        let count = (LANES - lane).min(out.len() - done);
-        let at = (tile * lines + line) * LANES + lane;
-        out[done..done + count].copy_from_slice(&product[at..at + count]);
-        done += count;
+    let tile = |number: usize| &product[(number * lines + line) * LANES..][..LANES];
+    if first.is_multiple_of(LANES) {
+        // Whole tiles, as most heads are made of.
+        let (whole, rest) = out.as_chunks_mut::<LANES>();
+        let count = whole.len();
+        whole.iter_mut().enumerate().for_each(|(at, out)| out.copy_from_slice(tile(first / LANES + at)));
+        let left = rest.len();
+        if left > 0 {
+            rest.copy_from_slice(&tile(first / LANES + count)[..left]);
+        }
+        return;
+    }
+    for (at, out) in (first..).zip(out) {
+        *out = tile(at / LANES)[at % LANES];
     }
 }

@@ -8,7 +8,7 @@ use super::{
     vector::{LANES, Vector},
 };
 
-/// How far ahead of a single row's reading its weights are asked for.
+/// How far ahead of the reading weights are asked for.
 const AHEAD: usize = 16384;
 
 /// What is left of a block's products once its integers are summed.
@@ -82,7 +82,7 @@ macro_rules! rows_kernel {
                         let mut acc = [V::no_floats(); M];
                         for block in 0..panel.blocks {
                             let from = weights.add(block * B::BYTES);
-                            if M <= 2 && part == 0 {
+                            if tiles.ahead && part == 0 {
                                 let ahead = from.wrapping_add(AHEAD);
                                 for line in 0..B::BYTES.div_ceil(64) {
                                     V::prefetch(ahead.wrapping_add(64 * line));

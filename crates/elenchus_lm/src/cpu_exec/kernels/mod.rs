@@ -105,6 +105,8 @@ struct Tiles {
     out: *mut f32,
     /// Numbers from one tile's output to the next's.
     out_stride: usize,
+    /// Whether they come from memory, and what is behind them is to be asked for: of several panels the first does.
+    ahead: bool,
 }
 
 /// Keys, values and queries of one key/value head.
@@ -118,6 +120,8 @@ pub(crate) struct Attention<'a> {
     pub seen: &'a [(usize, usize)],
     /// `(queries, head_dim padded to 16)`, scaled; becomes what they attended to.
     pub queries: &'a mut [f32],
+    /// Weights that are multiplied next: memory brings them while attention computes.
+    pub ahead: &'a [u8],
 }
 
 type MultiplyFn = unsafe fn(&Tiles, &RawPanel);
@@ -383,6 +387,7 @@ impl Kernels {
                     count: step,
                     out: out[at * out_stride + first * LANES..].as_mut_ptr(),
                     out_stride,
+                    ahead: first == 0,
                 };
                 // SAFETY: the machine has the instruction set (`available`); the matrix has its tiles and the output room
                 // for them, as asserted above; the panel begins a panel of `x`, and the function found by its height, a
@@ -468,7 +473,7 @@ impl Kernels {
 
     /// Attends with a few queries of one key/value head.
     pub fn attend(&self, attention: Attention<'_>) {
-        let Attention { pages, first_page, precision, head_dim, seen, queries } = attention;
+        let Attention { pages, first_page, precision, head_dim, seen, queries, ahead } = attention;
         assert!((1..=MAX_HEAD).contains(&head_dim), "heads are at most {MAX_HEAD} wide");
         let padded = head_dim.next_multiple_of(LANES);
         assert_eq!(queries.len(), seen.len() * padded, "a query is as wide as a padded head");
@@ -478,7 +483,8 @@ impl Kernels {
             seen.iter().all(|&(first, last)| first_page * PAGE_TOKENS <= first && first <= last && last < pages_end)
         );
         let pages: Vec<*const u8> = pages.iter().map(|page| page.as_ptr()).collect();
-        let task = Task { pages: &pages, first_page, head_dim, padded, queries: queries.as_mut_ptr(), seen };
+        let queries = queries.as_mut_ptr();
+        let task = Task { pages: &pages, first_page, head_dim, padded, queries, seen, ahead };
         // SAFETY: the machine has the instruction set; pages and queries as asserted; which page is read is looked up in
         // `pages`, so that a position beyond them panics.
         unsafe { (self.attend[precision as usize])(&task) }

@@ -195,4 +195,8 @@ impl Vector for Neon {
     unsafe fn prefetch(at: *const u8) {
         asm!("prfm pldl1keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
     }
+    #[inline(always)]
+    unsafe fn prefetch_far(at: *const u8) {
+        asm!("prfm pldl2keep, [{at}]", at = in(reg) at, options(nostack, preserves_flags, readonly));
+    }
 }

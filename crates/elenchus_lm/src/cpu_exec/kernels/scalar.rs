@@ -193,6 +193,8 @@ impl Vector for Scalar {
     }
     #[inline(always)]
     unsafe fn prefetch(_: *const u8) {}
+    #[inline(always)]
+    unsafe fn prefetch_far(_: *const u8) {}
 }
 
 #[cfg(test)]

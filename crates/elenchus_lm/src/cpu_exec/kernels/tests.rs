@@ -222,7 +222,15 @@ fn what_would_reach_beyond_its_slices_panics() {
     let attend = |kernels: &Kernels, head_dim, first_page, seen| {
         let page = vec![0u8; KvPrecision::F16.page_bytes(16)];
         let (precision, queries) = (KvPrecision::F16, &mut [0.0; 16]);
-        kernels.attend(Attention { pages: &[&page], first_page, precision, head_dim, seen: &[seen], queries });
+        kernels.attend(Attention {
+            pages: &[&page],
+            first_page,
+            precision,
+            head_dim,
+            seen: &[seen],
+            queries,
+            ahead: &[],
+        });
     };
     check("heads are at most", &|kernels| attend(kernels, usize::MAX, 0, (0, 0)));
     check("first_page * PAGE_TOKENS <= first", &|kernels| attend(kernels, 16, 1, (31, 32)));
@@ -283,6 +291,9 @@ fn attention_is_the_same_bits_everywhere_and_near_the_formula() {
             (24, 40, 6, 5),
             (128, 64, 4, 33),
             (256, 10, 2, 99),
+            // Beyond a stretch of pages, and windows that begin before one and end in it.
+            (64, 600, 13, 9_999),
+            (32, 258, 14, 40),
         ] {
             let padded = usize::next_multiple_of(head_dim, LANES);
             let (k, v) = (numbers(rng, tokens * padded), numbers(rng, tokens * padded));
@@ -312,6 +323,7 @@ fn attention_is_the_same_bits_everywhere_and_near_the_formula() {
                     head_dim,
                     seen: &seen,
                     queries: &mut q,
+                    ahead: &[],
                 });
                 q
             };

@@ -80,6 +80,8 @@ pub(super) trait Vector: Copy {
     unsafe fn store_floats(to: *mut f32, x: Self::Floats);
     /// Asks for the cache line at an address, which need not be valid.
     unsafe fn prefetch(at: *const u8);
+    /// The same, to be kept where more fits (the second cache).
+    unsafe fn prefetch_far(at: *const u8);
 }
 
 /// `e^x` within 2 units in the last place for x from -87 to 88, and held to the ends beyond.
