@@ -9,7 +9,7 @@ use std::{cell::RefCell, ops::Range};
 
 use super::{
     CpuExecutor,
-    adapter::Worn,
+    adapter::{Worn, WornPair},
     kernels::{LANES, PanelRow, Panels},
     packed::{Matrix, PackedLayer},
     step::Line,
@@ -35,6 +35,13 @@ struct Group<'a> {
 }
 
 const GROUP_LINES: usize = 4;
+
+/// A group's update of a linear, and where its LoRA state begins.
+struct AdaptedLines<'a> {
+    lines: Range<usize>,
+    hidden: usize,
+    pair: WornPair<'a>,
+}
 
 /// Parts a step is cut into for each thread, where there is more than one: who is held up leaves the rest to others.
 const PARTS: usize = 4;
@@ -157,7 +164,8 @@ impl<'a> Pass<'a> {
         let mut parts = self.parts(&matrices, self.lines, out);
         exec.team.each(&mut parts, |part| {
             exec.kernels.multiply(&exec.model.view(matrices[part.matrix]), part.tiles.clone(), panels, part.out);
-            self.lora_up(number, linears[part.matrix], part.matrix, part.tiles.clone(), hidden, part.out);
+            let pairs = self.pairs(number, linears[part.matrix], part.matrix);
+            self.lora_up(&pairs, part.tiles.clone(), hidden, part.out);
         });
     }
 
@@ -168,33 +176,34 @@ impl<'a> Pass<'a> {
         let mut parts = self.parts(&[layer.linears[Linear::Gate as usize]], self.lines, out);
         exec.team.each(&mut parts, |part| {
             let tile_numbers = self.lines * LANES;
+            let (gate_pairs, up_pairs) = (self.pairs(number, Linear::Gate, 0), self.pairs(number, Linear::Up, 1));
             with_buffer(tile_numbers, |other| {
                 for (tile, out) in part.tiles.clone().zip(part.out.chunks_exact_mut(tile_numbers)) {
                     exec.kernels.multiply(&gate, tile..tile + 1, panels, out);
                     exec.kernels.multiply(&up, tile..tile + 1, panels, other);
-                    self.lora_up(number, Linear::Gate, 0, tile..tile + 1, hidden, out);
-                    self.lora_up(number, Linear::Up, 1, tile..tile + 1, hidden, other);
+                    self.lora_up(&gate_pairs, tile..tile + 1, hidden, out);
+                    self.lora_up(&up_pairs, tile..tile + 1, hidden, other);
                     exec.kernels.swiglu(out, other);
                 }
             });
         });
     }
 
-    /// Adds LoRA's second halves to some tiles of the step's linear `index`.
-    fn lora_up(
-        &self,
-        layer: usize,
-        linear: Linear,
-        index: usize,
-        tiles: Range<usize>,
-        hidden: &[f32],
-        out: &mut [f32],
-    ) {
-        for group in &self.groups {
-            let Some(pair) = group.adapter.and_then(|adapter| adapter.pair(layer, linear)) else { continue };
-            let hidden = &hidden[group.lines.start * self.hidden_stride + index * self.rank..];
+    /// Whose lines a linear of a layer, the step's linear `index`, is adapted for.
+    fn pairs(&self, layer: usize, linear: Linear, index: usize) -> Vec<AdaptedLines<'a>> {
+        let adapted = |group: &Group<'a>| {
+            let hidden = group.lines.start * self.hidden_stride + index * self.rank;
+            Some(AdaptedLines { lines: group.lines.clone(), hidden, pair: group.adapter?.pair(layer, linear)? })
+        };
+        self.groups.iter().filter_map(adapted).collect()
+    }
+
+    /// Adds LoRA's second halves to some tiles.
+    fn lora_up(&self, pairs: &[AdaptedLines<'_>], tiles: Range<usize>, hidden: &[f32], out: &mut [f32]) {
+        for AdaptedLines { lines, hidden: at, pair } in pairs {
+            let hidden = &hidden[*at..];
             for (tile, out) in tiles.clone().zip(out.chunks_exact_mut(self.lines * LANES)) {
-                let out = &mut out[group.lines.start * LANES..group.lines.end * LANES];
+                let out = &mut out[lines.start * LANES..lines.end * LANES];
                 self.exec.kernels.lora_up(hidden, self.hidden_stride, pair.tile(tile), out);
             }
         }

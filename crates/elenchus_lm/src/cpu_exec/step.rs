@@ -42,7 +42,8 @@ pub(super) struct Scratch {
     x: Vec<f32>,
     /// Queries, keys and values, tile by tile.
     qkv: Vec<f32>,
-    /// `(kv_heads, lines, heads of the group, head_dim padded)`: queries, then what they attended to.
+    /// For each run of lines that attend together `(kv_heads, lines, heads of the group, head_dim padded)`: queries, then
+    /// what they attended to.
     attended: Vec<f32>,
     /// What is added to the residual stream next, tile by tile.
     product: Vec<f32>,
@@ -54,6 +55,8 @@ pub(super) struct Scratch {
     cos: Vec<f32>,
     sin: Vec<f32>,
     panels: Panels,
+    /// The head's product, tile by tile.
+    logits: Vec<f32>,
 }
 
 /// Lines of a sequence that attend together: six queries share what is loaded, and heads come in threes and fours.
@@ -78,6 +81,7 @@ impl Scratch {
             cos: none(),
             sin: none(),
             panels: kernels.panels(),
+            logits: none(),
         }
     }
 }
@@ -94,7 +98,7 @@ impl CpuExecutor {
         let config = &self.config;
         let pass = Pass::new(self, lines, adapters);
         let n = lines.len();
-        let Scratch { x, qkv, attended, product, inner, hidden, cos, sin, panels } = scratch;
+        let Scratch { x, qkv, attended, product, inner, hidden, cos, sin, panels, logits } = scratch;
         let x = room(x, n * pass.width);
         let hidden = room(hidden, n * pass.hidden_stride);
         let product = room(product, config.hidden_size.div_ceil(LANES) * n * LANES);
@@ -106,6 +110,7 @@ impl CpuExecutor {
             self.model.row(self.model.embedding, line.token as usize, x);
         }
         let rotation = self.rotation(lines, cos, sin);
+        let runs: Vec<Range<usize>> = attention_runs(lines).flat_map(|run| vec![run.clone(); run.len()]).collect();
 
         for (number, layer) in self.model.layers.iter().enumerate() {
             let add = number > 0;
@@ -131,9 +136,11 @@ impl CpuExecutor {
             let attended: &[f32] = attended;
             pass.rows(x, panels, hidden, number, &[Linear::O], config.q_dim(), |line, _, out| {
                 let group = config.num_heads / config.num_kv_heads;
+                let run = &runs[line];
+                let of_run = &attended[run.start * config.num_heads * padded..];
                 for (head, out) in out[..config.q_dim()].chunks_exact_mut(config.head_dim).enumerate() {
-                    let at = ((head / group * n + line) * group + head % group) * padded;
-                    out.copy_from_slice(&attended[at..at + config.head_dim]);
+                    let at = ((head / group * run.len() + line - run.start) * group + head % group) * padded;
+                    out.copy_from_slice(&of_run[at..at + config.head_dim]);
                 }
             });
             pass.tiles(layer, number, &[Linear::O], panels, hidden, product);
@@ -151,7 +158,7 @@ impl CpuExecutor {
             });
             pass.tiles(layer, number, &[Linear::Down], panels, hidden, product);
         }
-        self.head(&pass, lines, x, product, panels)
+        self.head(&pass, lines, x, product, panels, logits)
     }
 
     fn rotation<'a>(&self, lines: &[Line], cos: &'a mut Vec<f32>, sin: &'a mut Vec<f32>) -> Rotation<'a> {
@@ -271,14 +278,12 @@ impl CpuExecutor {
         let head_bytes = precision.page_bytes(head_dim);
         let mut parts = Vec::new();
         let mut rest = attended;
-        for kv_head in 0..kv_heads {
-            for (_, of_sequence) in sequences(lines) {
-                for first in of_sequence.clone().step_by(ATTENTION_LINES) {
-                    let lines = first..of_sequence.end.min(first + ATTENTION_LINES);
-                    let (queries, behind) = rest.split_at_mut(lines.len() * group * padded);
-                    rest = behind;
-                    parts.push(Part { lines, kv_head, queries, ahead: &[] });
-                }
+        // Heads of one page lie side by side.
+        for lines in attention_runs(lines) {
+            for kv_head in 0..kv_heads {
+                let (queries, behind) = rest.split_at_mut(lines.len() * group * padded);
+                rest = behind;
+                parts.push(Part { lines: lines.clone(), kv_head, queries, ahead: &[] });
             }
         }
         // Of what is multiplied next, each part asks for its share, in the order of the threads' shares.
@@ -318,6 +323,7 @@ impl CpuExecutor {
         x: &mut [f32],
         product: &[f32],
         panels: &mut Panels,
+        logits: &mut Vec<f32>,
     ) -> Vec<Wanted> {
         let (config, model) = (&self.config, &self.model);
         let wanted: Vec<usize> = (0..lines.len()).filter(|&line| lines[line].wants_logits).collect();
@@ -332,23 +338,22 @@ impl CpuExecutor {
                 }
             });
             let (matrix, n) = (model.output, wanted.len());
-            let mut out = vec![0f32; matrix.tiles() * n * LANES];
+            let out = room(logits, matrix.tiles() * n * LANES);
             let panels: &Panels = panels;
-            let mut parts = pass.parts(&[matrix], n, &mut out);
+            let mut parts = pass.parts(&[matrix], n, out);
             self.team.each(&mut parts, |part| {
                 self.kernels.multiply(&model.view(matrix), part.tiles.clone(), panels, part.out);
             });
             drop(parts);
-            if let &[line] = wanted {
-                out.truncate(config.vocab_size);
-                results.push(Wanted { line, logits: out });
-                continue;
-            }
+            let out: &[f32] = out;
             let mut rows: Vec<(usize, Wanted)> =
                 wanted.iter().map(|&line| Wanted { line, logits: Vec::new() }).enumerate().collect();
             self.team.each(&mut rows, |(at, wanted)| {
-                wanted.logits = vec![0.0; config.vocab_size];
-                gather(&out, n, *at, 0, &mut wanted.logits);
+                wanted.logits = Vec::with_capacity(matrix.tiles() * LANES);
+                for tile in out.chunks_exact(n * LANES) {
+                    wanted.logits.extend_from_slice(&tile[*at * LANES..(*at + 1) * LANES]);
+                }
+                wanted.logits.truncate(config.vocab_size);
             });
             results.extend(rows.into_iter().map(|(_, wanted)| wanted));
         }
@@ -362,6 +367,13 @@ fn sequences(lines: &[Line]) -> impl Iterator<Item = (usize, Range<usize>)> {
     lines.chunk_by(|one, next| one.sequence == next.sequence).map(move |chunk| {
         at += chunk.len();
         (chunk[0].sequence, at - chunk.len()..at)
+    })
+}
+
+/// Lines that attend together.
+fn attention_runs(lines: &[Line]) -> impl Iterator<Item = Range<usize>> {
+    sequences(lines).flat_map(|(_, lines)| {
+        lines.clone().step_by(ATTENTION_LINES).map(move |first| first..lines.end.min(first + ATTENTION_LINES))
     })
 }
 
