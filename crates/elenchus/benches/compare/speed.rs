@@ -89,6 +89,7 @@ pub fn eight(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: us
             Contestant::new(LlamaCpp(Requantised), order("decode", [0; VOICES])).labelled("one adapter"),
             Contestant::new(LlamaCpp(Source), order("one_after_another", each)).labelled("in sequence"),
             Contestant::new(LlamaCpp(Source), order("decode", [0; VOICES])).labelled("one adapter"),
+            Contestant::new(Ours(Requantised), order("decode", each)).labelled("eight adapters"),
         ]
     };
 
@@ -96,11 +97,14 @@ pub fn eight(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: us
     let times = in_turns(sides, turns, &contestants())?;
     speeds(report, &times, VOICES * reply);
     overhead(report, &times);
-    let [ours, after, together, after_q4_1, together_q4_1] = &times[..] else { unreachable!("five took turns") };
+    let [ours, after, together, after_q4_1, together_q4_1, ours_q4_0] = &times[..] else {
+        unreachable!("six took turns")
+    };
     ratio(report, ours, after, Some(Gate::AtLeast(6.0, 10.0)));
     ratio(report, ours, together, Some(Gate::AtLeast(1.5, 3.0)));
     ratio(report, ours, after_q4_1, None);
     ratio(report, ours, together_q4_1, None);
+    ratio(report, ours_q4_0, after, None);
 
     report.task(&format!("eight voices, {SHORT_PROMPT} read first"), sides.threads);
     let [ours, after, ..] = contestants().map(Contestant::with_prompts);
