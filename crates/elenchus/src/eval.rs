@@ -1,5 +1,6 @@
 //! `elenchus eval`: what an adapter has learned is measured as the game would prompt it.
 
+mod verdicts;
 mod voices;
 
 use std::{num::NonZeroUsize, path::PathBuf};
@@ -11,7 +12,7 @@ use elenchus_train::{data::OnBroken, perplexity, read_character, read_pairs};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use self::voices::VoicesArgs;
+use self::{verdicts::VerdictsArgs, voices::VoicesArgs};
 use crate::{characters::Characters, output::print, voice::Voice};
 
 #[derive(Debug, Subcommand)]
@@ -20,6 +21,8 @@ pub enum EvalCommand {
     Perplexity(PerplexityArgs),
     /// Every voice's held-out replies under every voice's adapter: is each adapter the best for its own?
     Voices(VoicesArgs),
+    /// How well a judge's words are understood: every reader of verdicts, held to verdicts with labels
+    Verdicts(VerdictsArgs),
 }
 
 #[derive(Debug, Args)]
@@ -57,6 +60,7 @@ pub fn run(command: EvalCommand) -> Result<()> {
     match command {
         EvalCommand::Perplexity(args) => run_perplexity(args),
         EvalCommand::Voices(args) => voices::run(args),
+        EvalCommand::Verdicts(args) => verdicts::run(args),
     }
 }
 

@@ -1,4 +1,4 @@
-//! `eval voices`: two voices with adapters, one without, as a table and as JSON.
+//! `eval voices`: two voices with adapters, one without, as a table and as JSON; `eval verdicts`: readers beside each other.
 
 #[expect(dead_code, reason = "each test binary uses its part")]
 mod common;
@@ -105,4 +105,31 @@ fn what_cannot_be_measured_ends_with_code_1_and_says_why() {
         fs::remove_file(stage.path("adapters").join(id).join("adapter_config.json")).unwrap();
     }
     check("", &["adapters", "training.toml and an adapter", "train sft"]);
+}
+
+#[test]
+fn readers_of_verdicts_stand_side_by_side() {
+    let stage = Stage::new();
+    let line = |at: usize| {
+        let (verdict, label) = match at % 4 {
+            0 => ("No. The reply is wrong and hostile.", -1),
+            _ => ("Yes. The reply is kind and excellent.", 1),
+        };
+        json!({"verdict": verdict, "label": label, "idx": at / 4}).to_string() + "\n"
+    };
+    fs::write(stage.path("verdicts.jsonl"), (0..40).map(line).collect::<String>()).unwrap();
+    let rows: Value =
+        serde_json::from_str(&succeeded(stage.run("eval verdicts --labelled verdicts.jsonl --json", &[]))).unwrap();
+    let row = |name: &str| rows.as_array().unwrap().iter().find(|row| row["reader"] == name).unwrap().clone();
+    assert_eq!((&row("always +1")["accuracy"], &row("always +1")["blame_as_praise"]), (&json!(0.75), &json!(1.0)));
+    for name in ["leading word", "lexicon", "words, 5 folds"] {
+        assert_eq!(row(name)["macro_f1"], 1.0, "{name}");
+    }
+    assert_eq!(row("structured")["unread"], 1.0);
+
+    let table = succeeded(stage.run("eval verdicts --labelled verdicts.jsonl", &[]));
+    assert!(table.contains("macro-F1") && table.ends_with("40 verdicts\n"), "{table}");
+    fs::write(stage.path("verdicts.jsonl"), "{}\n").unwrap();
+    let error = failed(stage.run("eval verdicts --labelled verdicts.jsonl", &[]));
+    assert!(error.contains("verdicts.jsonl:1:") && error.contains("`verdict`"), "{error}");
 }

@@ -9,6 +9,7 @@ pub mod data;
 mod error;
 mod example;
 mod forward;
+pub mod judge;
 mod lesson;
 mod memory;
 mod perplexity;

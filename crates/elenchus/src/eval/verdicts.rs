@@ -1,0 +1,84 @@
+//! `elenchus eval verdicts`: what makes a number of a judge's words, measured before anything is learned from it.
+
+use std::path::PathBuf;
+
+use anyhow::{Result, ensure};
+use clap::Args;
+use elenchus_train::judge::{
+    LeadingWord, Lexicon, Opinion, Structured, VerdictReader, VerdictScores, Words, WordsSettings, measure,
+    measure_in_folds, read_labelled,
+};
+use serde_json::json;
+
+use crate::output::print;
+
+/// Parts that are kept back in turns from a reader that learns.
+const FOLDS: usize = 5;
+
+#[derive(Debug, Args)]
+pub struct VerdictsArgs {
+    /// JSON Lines of {verdict, label: -1, 0 or 1, idx: number of what was judged}
+    #[arg(long, value_name = "FILE")]
+    labelled: PathBuf,
+    /// Print JSON
+    #[arg(long)]
+    json: bool,
+}
+
+/// Praises everything: what a reader must beat.
+struct Constant;
+
+impl VerdictReader for Constant {
+    fn name(&self) -> &str {
+        "always +1"
+    }
+
+    fn read(&self, _: &str) -> Option<Opinion> {
+        Some(Opinion::For)
+    }
+}
+
+pub fn run(args: VerdictsArgs) -> Result<()> {
+    let verdicts = read_labelled(&args.labelled)?;
+    ensure!(!verdicts.is_empty(), "{} holds no verdicts", args.labelled.display());
+    let readers: [&dyn VerdictReader; 4] = [&Constant, &LeadingWord, &Structured, &Lexicon::default()];
+    let mut rows: Vec<(String, VerdictScores)> =
+        readers.iter().map(|reader| (reader.name().to_owned(), measure(*reader, &verdicts))).collect();
+    let words = |others: &[&_]| Words::train(others, WordsSettings::default());
+    rows.push((format!("words, {FOLDS} folds"), measure_in_folds(&verdicts, FOLDS, words)));
+    print(&if args.json { as_json(&rows) } else { as_table(&rows) })
+}
+
+fn as_table(rows: &[(String, VerdictScores)]) -> String {
+    let share = |share: Option<f64>| share.map_or("-".into(), |share| format!("{:.1}%", 100.0 * share));
+    let mut table = format!(
+        "{:<16} {:>9} {:>9} {:>15} {:>15} {:>8}\n",
+        "reader", "accuracy", "macro-F1", "blame as praise", "praise as blame", "unread"
+    );
+    for (name, scores) in rows {
+        table += &format!(
+            "{name:<16} {:>9} {:>9.3} {:>15} {:>15} {:>8}\n",
+            share(Some(scores.accuracy())),
+            scores.macro_f1(),
+            share(scores.share(Opinion::Against, Opinion::For)),
+            share(scores.share(Opinion::For, Opinion::Against)),
+            share(Some(scores.unread())),
+        );
+    }
+    table + &format!("{} verdicts\n", rows[0].1.total())
+}
+
+fn as_json(rows: &[(String, VerdictScores)]) -> String {
+    let row = |(name, scores): &(String, VerdictScores)| {
+        json!({
+            "reader": name,
+            "verdicts": scores.total(),
+            "accuracy": scores.accuracy(),
+            "macro_f1": scores.macro_f1(),
+            "blame_as_praise": scores.share(Opinion::Against, Opinion::For),
+            "praise_as_blame": scores.share(Opinion::For, Opinion::Against),
+            "unread": scores.unread(),
+        })
+    };
+    format!("{}\n", json!(rows.iter().map(row).collect::<Vec<_>>()))
+}

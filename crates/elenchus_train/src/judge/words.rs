@@ -1,0 +1,171 @@
+//! A reader that learns from labelled verdicts which words and pairs of words are praise and which are blame: logistic
+//! regression over three opinions.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::{LabelledVerdict, Opinion, VerdictReader};
+
+/// How a [`Words`] reader learns.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct WordsSettings {
+    /// Words and pairs that fewer verdicts hold are left out.
+    pub min_verdicts: usize,
+    /// Pull of every weight to zero.
+    pub l2: f64,
+    /// Full passes over the verdicts.
+    pub steps: usize,
+    /// Length of a step.
+    pub learning_rate: f64,
+}
+
+impl Default for WordsSettings {
+    fn default() -> Self {
+        Self { min_verdicts: 3, l2: 1e-3, steps: 300, learning_rate: 0.05 }
+    }
+}
+
+/// Multinomial logistic regression over the words and pairs of neighbouring words a verdict holds.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Words {
+    /// Weights for [`Opinion::ALL`] of a word or a pair.
+    weights: BTreeMap<String, [f32; 3]>,
+    bias: [f32; 3],
+}
+
+impl Words {
+    /// Learns from verdicts; opinions weigh alike however rare they are. `None` where no opinion is there.
+    pub fn train(verdicts: &[&LabelledVerdict], settings: WordsSettings) -> Option<Self> {
+        let texts: Vec<BTreeSet<String>> = verdicts.iter().map(|verdict| features(&verdict.verdict)).collect();
+        let mut counts = BTreeMap::<&str, usize>::new();
+        texts.iter().flatten().for_each(|feature| *counts.entry(feature).or_default() += 1);
+        counts.retain(|_, count| *count >= settings.min_verdicts);
+        let index: BTreeMap<&str, usize> = counts.into_keys().enumerate().map(|(at, feature)| (feature, at)).collect();
+        let rows: Vec<Vec<usize>> = texts
+            .iter()
+            .map(|text| text.iter().filter_map(|feature| index.get(feature.as_str()).copied()).collect())
+            .collect();
+
+        let labels: Vec<usize> = verdicts.iter().map(|verdict| verdict.label as usize).collect();
+        let mut of_label = [0usize; 3];
+        labels.iter().for_each(|&label| of_label[label] += 1);
+        let present = of_label.iter().filter(|&&count| count > 0).count();
+        if present == 0 {
+            return None;
+        }
+        let share = |label: usize| 1.0 / (present * of_label[label]) as f64;
+
+        // One more than there are features: the bias, which is not pulled to zero.
+        let bias = index.len();
+        let mut weights = vec![[0f64; 3]; bias + 1];
+        let (mut first, mut second) = (weights.clone(), weights.clone());
+        for step in 1..=settings.steps {
+            let mut gradient: Vec<[f64; 3]> = weights.iter().map(|w| w.map(|w| w * settings.l2)).collect();
+            gradient[bias] = [0.0; 3];
+            for (row, &label) in rows.iter().zip(&labels) {
+                let scale = scale(row.len());
+                let probabilities = softmax(logits(row.iter().map(|&at| weights[at]), scale, weights[bias]));
+                for class in 0..3 {
+                    let error = (probabilities[class] - f64::from(u8::from(class == label))) * share(label);
+                    row.iter().for_each(|&at| gradient[at][class] += error * scale);
+                    gradient[bias][class] += error;
+                }
+            }
+            // Adam (Kingma and Ba, 2015): steps of a like size for rare and common words.
+            let (keep_first, keep_second) = (0.9f64, 0.999f64);
+            for at in 0..weights.len() {
+                for class in 0..3 {
+                    let g = gradient[at][class];
+                    first[at][class] = keep_first * first[at][class] + (1.0 - keep_first) * g;
+                    second[at][class] = keep_second * second[at][class] + (1.0 - keep_second) * g * g;
+                    let mean = first[at][class] / (1.0 - keep_first.powi(step as i32));
+                    let square = second[at][class] / (1.0 - keep_second.powi(step as i32));
+                    weights[at][class] -= settings.learning_rate * mean / (square.sqrt() + 1e-8);
+                }
+            }
+        }
+        let narrow = |weights: [f64; 3]| weights.map(|weight| weight as f32);
+        let bias = narrow(weights[bias]);
+        let weights = index.into_iter().map(|(feature, at)| (feature.to_owned(), narrow(weights[at]))).collect();
+        Some(Self { weights, bias })
+    }
+}
+
+impl VerdictReader for Words {
+    fn name(&self) -> &str {
+        "words"
+    }
+
+    fn read(&self, verdict: &str) -> Option<Opinion> {
+        let known: Vec<[f64; 3]> =
+            features(verdict).iter().filter_map(|feature| Some(self.weights.get(feature)?.map(f64::from))).collect();
+        if known.is_empty() {
+            return None;
+        }
+        let count = known.len();
+        let logits = logits(known.into_iter(), scale(count), self.bias.map(f64::from));
+        Opinion::ALL.into_iter().max_by(|&one, &other| logits[one as usize].total_cmp(&logits[other as usize]))
+    }
+}
+
+/// Words in lower case, and neighbours as pairs.
+fn features(verdict: &str) -> BTreeSet<String> {
+    let words: Vec<String> = verdict.unicode_words().map(str::to_lowercase).collect();
+    let pairs = words.windows(2).map(|pair| pair.join(" "));
+    pairs.chain(words.iter().cloned()).collect()
+}
+
+/// Long verdicts weigh as much as short ones.
+fn scale(features: usize) -> f64 {
+    1.0 / (features.max(1) as f64).sqrt()
+}
+
+fn logits(weights: impl Iterator<Item = [f64; 3]>, scale: f64, bias: [f64; 3]) -> [f64; 3] {
+    let mut sums = [0f64; 3];
+    weights.for_each(|weights| (0..3).for_each(|class| sums[class] += weights[class]));
+    std::array::from_fn(|class| sums[class] * scale + bias[class])
+}
+
+fn softmax(logits: [f64; 3]) -> [f64; 3] {
+    let most = logits.into_iter().fold(f64::NEG_INFINITY, f64::max);
+    let exps = logits.map(|logit| (logit - most).exp());
+    let sum: f64 = exps.iter().sum();
+    exps.map(|exp| exp / sum)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn verdict(text: &str, label: Opinion) -> LabelledVerdict {
+        LabelledVerdict { verdict: text.to_owned(), label, group: 0 }
+    }
+
+    /// Praise and blame differ in a pair of words alone, and blame is rare.
+    #[test]
+    fn it_learns_words_and_pairs_however_rare_an_opinion_is() {
+        let mut verdicts = Vec::new();
+        for at in 0..40 {
+            verdicts.push(verdict(&format!("The reply is not dull, number {at}"), Opinion::For));
+            if at % 10 == 0 {
+                verdicts.push(verdict(&format!("The reply is dull, not clear, number {at}"), Opinion::Against));
+                verdicts.push(verdict(&format!("The reply is average, number {at}"), Opinion::Undecided));
+            }
+        }
+        let all: Vec<&LabelledVerdict> = verdicts.iter().collect();
+        let words = Words::train(&all, WordsSettings::default()).unwrap();
+        for (text, expected) in [
+            ("the reply is not dull", Some(Opinion::For)),
+            ("The reply is dull; not clear.", Some(Opinion::Against)),
+            ("Average", Some(Opinion::Undecided)),
+            ("καλός", None),
+        ] {
+            assert_eq!(words.read(text), expected, "{text}");
+        }
+        let json = serde_json::to_string(&words).unwrap();
+        assert_eq!(serde_json::from_str::<Words>(&json).unwrap(), words);
+        assert_eq!(Words::train(&[], WordsSettings::default()), None);
+    }
+}
