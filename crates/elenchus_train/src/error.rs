@@ -101,6 +101,17 @@ pub enum Error {
     /// The tensor library refused an operation.
     #[error(transparent)]
     Candle(#[from] candle_core::Error),
+    /// A classifier of verdicts that cannot be used.
+    #[error("{}: {reason}", file.display())]
+    Classifier {
+        /// The file.
+        file: PathBuf,
+        /// What is wrong, and the fix.
+        reason: String,
+    },
+    /// A text that a classifier's tokenizer refused.
+    #[error("the classifier's tokenizer: {0}")]
+    Tokenizer(String),
     /// Pairs that cannot be split as asked.
     #[error("split: {0}")]
     Split(String),

@@ -5,8 +5,10 @@
 
 mod labelled;
 mod reader;
+mod sentiment;
 mod words;
 
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};
 pub use reader::{LeadingWord, Lexicon, Opinion, Structured, VerdictReader};
+pub use sentiment::Sentiment;
 pub use words::{Words, WordsSettings};

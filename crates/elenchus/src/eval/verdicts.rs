@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 use elenchus_train::judge::{
-    LeadingWord, Lexicon, Opinion, Structured, VerdictReader, VerdictScores, Words, WordsSettings, measure,
+    LeadingWord, Lexicon, Opinion, Sentiment, Structured, VerdictReader, VerdictScores, Words, WordsSettings, measure,
     measure_in_folds, read_labelled,
 };
 use serde_json::json;
@@ -20,6 +20,9 @@ pub struct VerdictsArgs {
     /// JSON Lines of {verdict, label: -1, 0 or 1, idx: number of what was judged}
     #[arg(long, value_name = "FILE")]
     labelled: PathBuf,
+    /// Hugging Face folder of a BERT classifier in five stars, to be measured as well
+    #[arg(long, value_name = "FOLDER")]
+    sentiment: Option<PathBuf>,
     /// Print JSON
     #[arg(long)]
     json: bool,
@@ -33,19 +36,25 @@ impl VerdictReader for Constant {
         "always +1"
     }
 
-    fn read(&self, _: &str) -> Option<Opinion> {
-        Some(Opinion::For)
+    fn read(&self, _: &str) -> elenchus_train::Result<Option<Opinion>> {
+        Ok(Some(Opinion::For))
     }
 }
 
 pub fn run(args: VerdictsArgs) -> Result<()> {
     let verdicts = read_labelled(&args.labelled)?;
     ensure!(!verdicts.is_empty(), "{} holds no verdicts", args.labelled.display());
-    let readers: [&dyn VerdictReader; 4] = [&Constant, &LeadingWord, &Structured, &Lexicon::default()];
-    let mut rows: Vec<(String, VerdictScores)> =
-        readers.iter().map(|reader| (reader.name().to_owned(), measure(*reader, &verdicts))).collect();
+    let mut readers: Vec<Box<dyn VerdictReader>> =
+        vec![Box::new(Constant), Box::new(LeadingWord), Box::new(Structured), Box::new(Lexicon::default())];
+    if let Some(folder) = &args.sentiment {
+        readers.push(Box::new(Sentiment::open(folder)?));
+    }
+    let mut rows = Vec::new();
+    for reader in readers {
+        rows.push((reader.name().to_owned(), measure(&*reader, &verdicts)?));
+    }
     let words = |others: &[&_]| Words::train(others, WordsSettings::default());
-    rows.push((format!("words, {FOLDS} folds"), measure_in_folds(&verdicts, FOLDS, words)));
+    rows.push((format!("words, {FOLDS} folds"), measure_in_folds(&verdicts, FOLDS, words)?));
     print(&if args.json { as_json(&rows) } else { as_table(&rows) })
 }
 

@@ -104,10 +104,12 @@ impl VerdictScores {
 }
 
 /// Reads every verdict.
-pub fn measure(reader: &dyn VerdictReader, verdicts: &[LabelledVerdict]) -> VerdictScores {
+pub fn measure(reader: &dyn VerdictReader, verdicts: &[LabelledVerdict]) -> Result<VerdictScores> {
     let mut scores = VerdictScores::default();
-    verdicts.iter().for_each(|verdict| scores.add(verdict.label, reader.read(&verdict.verdict)));
-    scores
+    for verdict in verdicts {
+        scores.add(verdict.label, reader.read(&verdict.verdict)?);
+    }
+    Ok(scores)
 }
 
 /// Reads every verdict by a reader that has learned from other groups alone: in turns, each of `folds` parts is kept back.
@@ -116,7 +118,7 @@ pub fn measure_in_folds<R: VerdictReader>(
     verdicts: &[LabelledVerdict],
     folds: usize,
     learn: impl Fn(&[&LabelledVerdict]) -> Option<R>,
-) -> VerdictScores {
+) -> Result<VerdictScores> {
     let groups: Vec<u64> = verdicts.iter().map(|verdict| verdict.group).collect::<BTreeSet<_>>().into_iter().collect();
     let fold = |verdict: &LabelledVerdict| groups.binary_search(&verdict.group).map_or(0, |at| at % folds);
     let mut scores = VerdictScores::default();
@@ -124,10 +126,11 @@ pub fn measure_in_folds<R: VerdictReader>(
         let others: Vec<&LabelledVerdict> = verdicts.iter().filter(|verdict| fold(verdict) != kept).collect();
         let reader = learn(&others);
         for verdict in verdicts.iter().filter(|verdict| fold(verdict) == kept) {
-            scores.add(verdict.label, reader.as_ref().and_then(|reader| reader.read(&verdict.verdict)));
+            let read = reader.as_ref().map(|reader| reader.read(&verdict.verdict)).transpose()?;
+            scores.add(verdict.label, read.flatten());
         }
     }
-    scores
+    Ok(scores)
 }
 
 #[cfg(test)]
@@ -152,7 +155,7 @@ mod tests {
             ("Neutral", Undecided),
         ]
         .map(|(text, label)| verdict(text, label, 0));
-        let scores = measure(&LeadingWord, &verdicts);
+        let scores = measure(&LeadingWord, &verdicts).unwrap();
         assert_eq!(scores.total(), 7);
         assert_eq!(scores.accuracy(), 4.0 / 7.0);
         // For: 2 of 4 found, 2 of 3 right; against: 1 of 2, 1 of 2; undecided: all.
@@ -160,8 +163,12 @@ mod tests {
         assert_eq!(scores.share(For, Against), Some(0.25));
         assert_eq!(scores.share(Against, For), Some(0.5));
         assert_eq!(scores.unread(), 1.0 / 7.0);
-        assert_eq!(measure(&LeadingWord, &verdicts[..1]).share(Against, For), None);
-        assert_eq!(measure(&LeadingWord, &verdicts[..1]).macro_f1(), 1.0, "labels that do not occur do not count");
+        assert_eq!(measure(&LeadingWord, &verdicts[..1]).unwrap().share(Against, For), None);
+        assert_eq!(
+            measure(&LeadingWord, &verdicts[..1]).unwrap().macro_f1(),
+            1.0,
+            "labels that do not occur do not count"
+        );
     }
 
     /// Each group's verdict can only be read by who has seen it; who has not reads nothing.
@@ -172,15 +179,15 @@ mod tests {
             fn name(&self) -> &str {
                 "seen"
             }
-            fn read(&self, verdict: &str) -> Option<Opinion> {
-                self.0.iter().any(|seen| seen == verdict).then_some(Opinion::For)
+            fn read(&self, verdict: &str) -> Result<Option<Opinion>> {
+                Ok(self.0.iter().any(|seen| seen == verdict).then_some(Opinion::For))
             }
         }
         let verdicts: Vec<_> = (0..60).map(|at| verdict(&format!("of {}", at % 12), Opinion::For, at % 12)).collect();
         let learn = |others: &[&LabelledVerdict]| Some(Seen(others.iter().map(|one| one.verdict.clone()).collect()));
-        let scores = measure_in_folds(&verdicts, 5, learn);
+        let scores = measure_in_folds(&verdicts, 5, learn).unwrap();
         assert_eq!((scores.total(), scores.unread()), (60, 1.0));
-        assert_eq!(measure(&learn(&verdicts.iter().collect::<Vec<_>>()).unwrap(), &verdicts).unread(), 0.0);
+        assert_eq!(measure(&learn(&verdicts.iter().collect::<Vec<_>>()).unwrap(), &verdicts).unwrap().unread(), 0.0);
     }
 
     #[test]

@@ -5,6 +5,8 @@ use serde_json::Value;
 use unicode_segmentation::UnicodeSegmentation;
 use vader_sentimental::SentimentIntensityAnalyzer;
 
+use crate::Result;
+
 /// What a verdict comes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 pub enum Opinion {
@@ -46,8 +48,8 @@ pub trait VerdictReader: Send + Sync {
     fn name(&self) -> &str;
 
     /// The opinion; `None` where the words hold none that this reader knows. Such a reply is left out, never given a
-    /// made-up number.
-    fn read(&self, verdict: &str) -> Option<Opinion>;
+    /// made-up number. An error where the reader itself failed.
+    fn read(&self, verdict: &str) -> Result<Option<Opinion>>;
 }
 
 /// Judges that were asked to begin with a word: "Yes, ...", "Negative: ...".
@@ -65,16 +67,11 @@ impl VerdictReader for LeadingWord {
         "leading word"
     }
 
-    fn read(&self, verdict: &str) -> Option<Opinion> {
-        let first = verdict.unicode_words().next()?.to_lowercase();
-        let among = |words: &[&str]| words.contains(&first.as_str());
-        if among(&FOR) {
-            Some(Opinion::For)
-        } else if among(&AGAINST) {
-            Some(Opinion::Against)
-        } else {
-            among(&UNDECIDED).then_some(Opinion::Undecided)
-        }
+    fn read(&self, verdict: &str) -> Result<Option<Opinion>> {
+        let first = verdict.unicode_words().next().unwrap_or_default().to_lowercase();
+        let lists = [(&FOR[..], Opinion::For), (&AGAINST, Opinion::Against), (&UNDECIDED, Opinion::Undecided)];
+        let found = lists.into_iter().find(|(words, _)| words.contains(&first.as_str()));
+        Ok(found.map(|(_, opinion)| opinion))
     }
 }
 
@@ -95,14 +92,15 @@ impl VerdictReader for Lexicon {
         "lexicon"
     }
 
-    fn read(&self, verdict: &str) -> Option<Opinion> {
-        verdict.unicode_words().next()?;
-        let compound = self.0.polarity_scores(verdict).compound;
-        Some(match compound {
+    fn read(&self, verdict: &str) -> Result<Option<Opinion>> {
+        if verdict.unicode_words().next().is_none() {
+            return Ok(None);
+        }
+        Ok(Some(match self.0.polarity_scores(verdict).compound {
             compound if compound >= NEUTRAL => Opinion::For,
             compound if compound <= -NEUTRAL => Opinion::Against,
             _ => Opinion::Undecided,
-        })
+        }))
     }
 }
 
@@ -115,12 +113,12 @@ impl VerdictReader for Structured {
         "structured"
     }
 
-    fn read(&self, verdict: &str) -> Option<Opinion> {
+    fn read(&self, verdict: &str) -> Result<Option<Opinion>> {
         let (mut rest, mut found) = (verdict, None);
         while let Some(at) = rest.find('{') {
             rest = &rest[at..];
             let mut values = serde_json::Deserializer::from_str(rest).into_iter::<Value>();
-            let score = values.next().and_then(Result::ok).and_then(|value| value.get("score").cloned());
+            let score = values.next().and_then(std::result::Result::ok).and_then(|value| value.get("score").cloned());
             // A judge that thinks aloud ends with what it means; what stands within a verdict is not another one.
             match score {
                 Some(score) => {
@@ -131,7 +129,8 @@ impl VerdictReader for Structured {
             }
         }
         // What is on another scale is not guessed.
-        found?.as_f64().filter(|score| (1.0..=5.0).contains(score)).map(Opinion::from_stars)
+        let stars = found.and_then(|score| score.as_f64()).filter(|stars| (1.0..=5.0).contains(stars));
+        Ok(stars.map(Opinion::from_stars))
     }
 }
 
@@ -141,7 +140,7 @@ mod tests {
 
     fn check(reader: &dyn VerdictReader, cases: &[(&str, Option<Opinion>)]) {
         for (verdict, expected) in cases {
-            assert_eq!(reader.read(verdict), *expected, "{}: {verdict}", reader.name());
+            assert_eq!(reader.read(verdict).unwrap(), *expected, "{}: {verdict}", reader.name());
         }
     }
 

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::{LabelledVerdict, Opinion, VerdictReader};
+use crate::Result;
 
 /// How a [`Words`] reader learns.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -98,15 +99,15 @@ impl VerdictReader for Words {
         "words"
     }
 
-    fn read(&self, verdict: &str) -> Option<Opinion> {
+    fn read(&self, verdict: &str) -> Result<Option<Opinion>> {
         let known: Vec<[f64; 3]> =
             features(verdict).iter().filter_map(|feature| Some(self.weights.get(feature)?.map(f64::from))).collect();
         if known.is_empty() {
-            return None;
+            return Ok(None);
         }
         let count = known.len();
         let logits = logits(known.into_iter(), scale(count), self.bias.map(f64::from));
-        Opinion::ALL.into_iter().max_by(|&one, &other| logits[one as usize].total_cmp(&logits[other as usize]))
+        Ok(Opinion::ALL.into_iter().max_by(|&one, &other| logits[one as usize].total_cmp(&logits[other as usize])))
     }
 }
 
@@ -162,7 +163,7 @@ mod tests {
             ("Average", Some(Opinion::Undecided)),
             ("καλός", None),
         ] {
-            assert_eq!(words.read(text), expected, "{text}");
+            assert_eq!(words.read(text).unwrap(), expected, "{text}");
         }
         let json = serde_json::to_string(&words).unwrap();
         assert_eq!(serde_json::from_str::<Words>(&json).unwrap(), words);
