@@ -49,7 +49,7 @@ struct Talk(bool);
 struct Sway(f32);
 
 fn main() {
-    let (mut seconds, mut turns, mut screenshot) = (10, 3, None);
+    let (mut seconds, mut turns, mut screenshot) = (10, 7, None);
     let mut args = std::env::args().skip(1);
     while let Some(arg) = args.next() {
         let mut number = || args.next().and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{arg} N"));
