@@ -30,7 +30,7 @@ fn shared_logits_equal_those_of_transformers() {
     for (row, expected) in expected.iter().enumerate() {
         // Rows are padded there and not here.
         let length = mask[row].iter().filter(|&&seen| seen == 1).count();
-        let logits = classifier.logits_of_ids(&ids[row][..length], &types[row][..length]).unwrap();
+        let logits = classifier.logits(&ids[row][..length], &types[row][..length]).unwrap();
         let apart = logits.iter().zip(expected).map(|(ours, theirs)| (ours - theirs).abs()).fold(0f32, f32::max);
         println!("row {row}, {length} tokens: largest difference {apart:.2e}");
         assert!(apart < 1e-4, "{logits:?} instead of {expected:?}");

@@ -56,10 +56,10 @@ impl<'a> Worn<'a> {
         Self { ready, lora: ready.narrowed.as_ref().unwrap_or(&adapter.lora), scale: adapter.scale }
     }
 
-    /// Whether two lines wear the same.
+    /// Whether two lines wear the same: an adapter is made ready once for each strength.
     pub fn same(one: Option<Self>, other: Option<Self>) -> bool {
-        let key = |worn: Self| (std::ptr::from_ref(worn.ready), worn.scale.to_bits());
-        one.map(key) == other.map(key)
+        let ready = |worn: Self| std::ptr::from_ref(worn.ready);
+        one.map(ready) == other.map(ready)
     }
 
     /// The update of one linear, where it has one.

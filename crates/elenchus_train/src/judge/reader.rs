@@ -1,6 +1,5 @@
 //! What makes a number of a verdict's words, without learning from anything.
 
-use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use unicode_segmentation::UnicodeSegmentation;
 use vader_sentimental::SentimentIntensityAnalyzer;
@@ -8,7 +7,7 @@ use vader_sentimental::SentimentIntensityAnalyzer;
 use crate::Result;
 
 /// What a verdict comes to.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Opinion {
     /// Blame: -1.
     Against,

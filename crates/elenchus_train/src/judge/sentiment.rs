@@ -90,18 +90,13 @@ impl Sentiment {
         Ok(Self { model, pooler, classifier, tokenizer })
     }
 
-    /// Logits of one to five stars.
-    fn logits(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>, candle_core::Error> {
+    /// Logits of one to five stars, of a text as token ids and segment ids.
+    pub fn logits(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
         let row = |values: &[u32]| Tensor::new(values, &Device::Cpu)?.unsqueeze(0);
         let hidden = self.model.forward(&row(ids)?, &row(types)?, None)?;
         let first = hidden.narrow(1, 0, 1)?.squeeze(1)?;
         let pooled = self.pooler.forward(&first)?.tanh()?;
-        self.classifier.forward(&pooled)?.squeeze(0)?.to_vec1()
-    }
-
-    /// Logits of one to five stars of a text given as token ids and segment ids: what references are compared with.
-    pub fn logits_of_ids(&self, ids: &[u32], types: &[u32]) -> Result<Vec<f32>> {
-        Ok(self.logits(ids, types)?)
+        Ok(self.classifier.forward(&pooled)?.squeeze(0)?.to_vec1()?)
     }
 }
 

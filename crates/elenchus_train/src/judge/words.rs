@@ -3,7 +3,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::{LabelledVerdict, Opinion, VerdictReader};
@@ -29,7 +28,7 @@ impl Default for WordsSettings {
 }
 
 /// Multinomial logistic regression over the words and pairs of neighbouring words a verdict holds.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Words {
     /// Weights for [`Opinion::ALL`] of a word or a pair.
     weights: BTreeMap<String, [f32; 3]>,
@@ -166,8 +165,6 @@ mod tests {
         ] {
             assert_eq!(words.read(text).unwrap(), expected, "{text}");
         }
-        let json = serde_json::to_string(&words).unwrap();
-        assert_eq!(serde_json::from_str::<Words>(&json).unwrap(), words);
         assert_eq!(Words::train(&[], settings), None);
     }
 }
