@@ -1,14 +1,88 @@
-//! Opinions in words, and the numbers they become.
+//! Judges of replies: what they say, and the numbers it becomes.
 //!
-//! A judge says what it thinks of a reply; a [`VerdictReader`] makes of its words one of three opinions, in one place, so
-//! that readers can be exchanged and measured against labels ([`measure`]).
+//! A judge sees a reply with what was said before it. What it thinks becomes one number, or none: a reply that a judge
+//! cannot score is left out of learning and never given a made-up number. Judges that answer in words have a
+//! [`VerdictReader`] make one of three opinions of them, in one place, so that readers can be exchanged and measured
+//! against labels ([`measure`]). Several judges together are a [`Panel`].
 
 mod labelled;
+mod panel;
 mod reader;
+mod rules;
 mod sentiment;
 mod words;
 
+use elenchus_dialogue::Turn;
+use serde::{Deserialize, Serialize};
+
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};
+pub use panel::{Judged, Panel, Seat};
 pub use reader::{LeadingWord, Lexicon, Opinion, Structured, VerdictReader};
+pub use rules::{Rule, Rules, Scripted};
 pub use sentiment::Sentiment;
 pub use words::{Words, WordsSettings};
+
+use crate::Result;
+
+/// A reply and what it replies to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exchange {
+    /// What was said before, oldest first; the last turn is what is replied to.
+    pub context: Vec<Turn>,
+    /// What the character said.
+    pub reply: String,
+    /// Whether the character came to an end by itself; a reply that was cut off did not.
+    pub is_ended: bool,
+}
+
+/// What a judge makes of one reply.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// What it said; empty where a judge has no words.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub words: String,
+    /// What that comes to, higher for better; `None` where the reply could not be scored.
+    pub score: Option<f32>,
+    /// What it took.
+    #[serde(default)]
+    pub cost: Cost,
+}
+
+/// What verdicts took of somebody else's machine.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cost {
+    /// Requests sent, those that failed and were sent again included; 0 for a verdict out of a cache.
+    pub calls: u64,
+    /// Tokens read by a chat model.
+    pub prompt_tokens: u64,
+    /// Tokens it wrote.
+    pub completion_tokens: u64,
+}
+
+impl std::ops::AddAssign for Cost {
+    fn add_assign(&mut self, other: Self) {
+        self.calls += other.calls;
+        self.prompt_tokens += other.prompt_tokens;
+        self.completion_tokens += other.completion_tokens;
+    }
+}
+
+/// Says what it thinks of replies.
+pub trait Judge: Send + Sync {
+    /// What logs and tables call it.
+    fn name(&self) -> &str;
+
+    /// A verdict on each reply, in their order.
+    ///
+    /// # Errors
+    /// What makes judging on useless: a budget that is spent, a file that is broken. What goes wrong with one reply leaves
+    /// that reply without a score.
+    fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Verdict>>;
+}
+
+impl Verdict {
+    /// A verdict without words, at no cost.
+    pub fn of(score: f32) -> Self {
+        Self { score: Some(score), ..Self::default() }
+    }
+}

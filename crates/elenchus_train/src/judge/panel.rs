@@ -1,0 +1,107 @@
+//! Several judges at once: each is heard on every reply, weighed, and logged by name.
+
+use std::collections::BTreeMap;
+
+use super::{Cost, Exchange, Judge, Verdict};
+use crate::Result;
+
+/// A judge and how much it counts.
+pub struct Seat {
+    /// The judge.
+    pub judge: Box<dyn Judge>,
+    /// Its scores are multiplied by this; negative to learn the opposite.
+    pub weight: f32,
+}
+
+/// Judges whose weighted scores are added.
+pub struct Panel {
+    seats: Vec<Seat>,
+}
+
+/// What a panel makes of one reply.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Judged {
+    /// The weighted sum; `None` where any judge could not score the reply, for a sum of fewer terms is another measure.
+    pub score: Option<f32>,
+    /// Each judge's verdict, unweighted, in the order of the seats.
+    pub verdicts: Vec<Verdict>,
+}
+
+impl Panel {
+    /// A panel of these judges.
+    pub fn new(seats: Vec<Seat>) -> Self {
+        Self { seats }
+    }
+
+    /// The judges' names, in order.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.seats.iter().map(|seat| seat.judge.name())
+    }
+
+    /// Every judge on every reply.
+    pub fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Judged>> {
+        let mut judged = vec![Judged { score: Some(0.0), verdicts: Vec::new() }; exchanges.len()];
+        for seat in &self.seats {
+            for (judged, verdict) in judged.iter_mut().zip(seat.judge.judge(exchanges)?) {
+                let score = verdict.score.filter(|score| score.is_finite());
+                judged.score = judged.score.zip(score).map(|(sum, score)| sum + seat.weight * score);
+                judged.verdicts.push(verdict);
+            }
+        }
+        Ok(judged)
+    }
+
+    /// Mean score of each judge over the replies it could score, by name.
+    pub fn means(&self, judged: &[Judged]) -> BTreeMap<String, f64> {
+        let mean = |(at, name): (usize, &str)| {
+            let scores: Vec<f64> =
+                judged.iter().filter_map(|judged| judged.verdicts[at].score).map(f64::from).collect();
+            (!scores.is_empty()).then(|| (name.to_owned(), scores.iter().sum::<f64>() / scores.len() as f64))
+        };
+        self.names().enumerate().filter_map(mean).collect()
+    }
+}
+
+/// What all verdicts took together.
+impl<'a> std::iter::Sum<&'a Judged> for Cost {
+    fn sum<I: Iterator<Item = &'a Judged>>(judged: I) -> Self {
+        let mut sum = Self::default();
+        judged.flat_map(|judged| &judged.verdicts).for_each(|verdict| sum += verdict.cost);
+        sum
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{super::Scripted, *};
+
+    fn exchange(reply: &str) -> Exchange {
+        Exchange { context: Vec::new(), reply: reply.to_owned(), is_ended: true }
+    }
+
+    #[test]
+    fn scores_are_weighed_and_a_missing_one_is_never_made_up() {
+        let length = Scripted::new("length", |exchange: &Exchange| Some(exchange.reply.len() as f32));
+        let questions = Scripted::new("questions", |exchange: &Exchange| {
+            (!exchange.reply.is_empty()).then(|| if exchange.reply.ends_with('?') { 1.0 } else { 0.0 })
+        });
+        let panel = Panel::new(vec![
+            Seat { judge: Box::new(length), weight: -0.5 },
+            Seat { judge: Box::new(questions), weight: 2.0 },
+        ]);
+        let judged = panel.judge(&["Why?", "So.", ""].map(exchange)).unwrap();
+        let scores: Vec<Option<f32>> = judged.iter().map(|judged| judged.score).collect();
+        assert_eq!(scores, [Some(0.0), Some(-1.5), None]);
+        assert_eq!(judged[0].verdicts, [Verdict::of(4.0), Verdict::of(1.0)]);
+        let means = panel.means(&judged);
+        assert_eq!(means["length"], 7.0 / 3.0);
+        assert_eq!(means["questions"], 0.5, "over those that could be scored");
+    }
+
+    #[test]
+    fn what_is_not_a_number_is_no_score() {
+        let broken = Scripted::new("broken", |_: &Exchange| Some(f32::NAN));
+        let panel = Panel::new(vec![Seat { judge: Box::new(broken), weight: 1.0 }]);
+        assert_eq!(panel.judge(&[exchange("a")]).unwrap()[0].score, None);
+    }
+}
