@@ -14,6 +14,7 @@ mod lesson;
 mod memory;
 mod perplexity;
 mod report;
+pub mod rl;
 mod run_folder;
 mod samples;
 mod schedule;

@@ -1,0 +1,53 @@
+//! Reinforcement learning from judges: replies are spoken, judged, and what was better than expected becomes likelier.
+//!
+//! An iteration is a row of values: queries, responses, scores, [`Experience`], objective, gradients, a step. Methods
+//! ([`Method`]) see numbers alone; the policy and the judges see no method.
+
+#[cfg(test)]
+mod bandit;
+mod baseline;
+mod clipped;
+mod experience;
+mod gae;
+mod kl;
+mod method;
+mod ppo;
+mod reinforce;
+mod rloo;
+#[cfg(test)]
+mod shared;
+mod whiten;
+
+pub use baseline::leave_one_out;
+pub use experience::{Experience, Rollout};
+pub use gae::gae;
+pub use kl::{AdaptiveKl, Estimator};
+pub use method::{Loss, Method, MethodSettings, MiniBatch, Objective, Plan, PolicyOutput, Stats};
+pub use ppo::PpoSettings;
+pub use reinforce::ReinforceSettings;
+pub use rloo::RlooSettings;
+pub use whiten::{Variance, whiten};
+
+/// What a field that cannot be meant holds.
+type Misfit = (&'static str, String);
+
+fn not_negative(field: &'static str, value: f32) -> Result<(), Misfit> {
+    if value.is_finite() && value >= 0.0 {
+        return Ok(());
+    }
+    Err((field, format!("is {value}, expected 0 or more")))
+}
+
+fn above_zero(field: &'static str, value: f32) -> Result<(), Misfit> {
+    if value.is_finite() && value > 0.0 {
+        return Ok(());
+    }
+    Err((field, format!("is {value}, expected a number above 0")))
+}
+
+fn at_least_one(field: &'static str, value: usize) -> Result<(), Misfit> {
+    if value > 0 {
+        return Ok(());
+    }
+    Err((field, "is 0, expected at least 1".to_owned()))
+}

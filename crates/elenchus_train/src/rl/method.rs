@@ -1,0 +1,164 @@
+//! The seam behind which methods stand: from an iteration's experience to a loss.
+//!
+//! A method knows numbers alone, no model and no text: it turns scores, log-probabilities and values into an
+//! [`Objective`], whose loss follows from the policy's new log-probabilities. So a bandit of five arms and a language
+//! model are learned by the same lines. A method is one file and one line in the list below.
+
+use candle_core::Tensor;
+use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde_json::Value;
+
+use super::{experience::Experience, ppo::PpoSettings, reinforce::ReinforceSettings, rloo::RlooSettings};
+use crate::{Error, Result};
+
+/// Numbers by name, as the papers and TRL call them.
+pub type Stats = Vec<(&'static str, f64)>;
+
+/// How a policy becomes better.
+pub trait Method: Send {
+    /// What the policy is asked for besides log-probabilities, and how often it learns from an iteration.
+    fn plan(&self) -> Plan;
+
+    /// What is to be optimised, given what was experienced; and what the method knows now goes on to the next iteration.
+    fn objective(&mut self, experience: &Experience) -> Result<(Box<dyn Objective>, Stats)>;
+
+    /// What the next iteration needs to know of earlier ones, for a checkpoint.
+    fn state(&self) -> Value {
+        Value::Null
+    }
+
+    /// Goes on from a [`Method::state`].
+    fn restore(&mut self, state: Value) -> Result<()> {
+        match state {
+            Value::Null => Ok(()),
+            other => Err(foreign_state(&other)),
+        }
+    }
+}
+
+/// How an iteration is learned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Plan {
+    /// Passes over the experience.
+    pub epochs: usize,
+    /// Responses in a step of the optimiser; 0 takes all at once.
+    pub mini_batch: usize,
+    /// Whether there is a value head.
+    pub values: bool,
+}
+
+impl Plan {
+    /// One step from samples of the policy as it is: ratios are 1.
+    pub const ON_POLICY: Self = Self { epochs: 1, mini_batch: 0, values: false };
+}
+
+/// A loss over one iteration's experience.
+pub trait Objective {
+    /// The part of a mini-batch's loss that some whole responses make up: parts of a mini-batch are added. So are their
+    /// statistics. `policy` has the tokens of these responses end to end.
+    fn loss(&self, responses: &[usize], of: MiniBatch, policy: &PolicyOutput) -> Result<Loss>;
+
+    /// Whether a mini-batch with these statistics must not be learned from.
+    fn skips(&self, _: &Stats) -> bool {
+        false
+    }
+
+    /// Whether the iteration is over behind a mini-batch with these statistics.
+    fn stops(&self, _: &Stats) -> bool {
+        false
+    }
+}
+
+/// What the parts of a mini-batch are parts of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MiniBatch {
+    /// Responses in all.
+    pub responses: usize,
+    /// Their tokens.
+    pub tokens: usize,
+}
+
+/// The policy as it is now, of some responses; differentiable.
+pub struct PolicyOutput {
+    /// Log-probability of each token, (tokens).
+    pub logprobs: Tensor,
+    /// The value before each token, (tokens), where there is a value head.
+    pub values: Option<Tensor>,
+}
+
+/// A loss and how it came about.
+pub struct Loss {
+    /// A scalar to go down.
+    pub total: Tensor,
+    /// Numbers to log.
+    pub stats: Stats,
+}
+
+/// A number out of statistics.
+pub(super) fn stat(stats: &Stats, name: &str) -> Option<f64> {
+    stats.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
+}
+
+/// A method's state out of a checkpoint.
+pub(super) fn restored<T: DeserializeOwned>(state: Value) -> Result<T> {
+    serde_json::from_value(state.clone()).map_err(|_| foreign_state(&state))
+}
+
+fn foreign_state(state: &Value) -> Error {
+    Error::OptimiserState(format!("the method's state is {state}"))
+}
+
+/// The methods there are: the name in a configuration, the settings beside it, and who does the work.
+macro_rules! methods {
+    ($($(#[$doc:meta])* $name:ident($settings:ty)),* $(,)?) => {
+        /// A method and its settings: `method = "rloo"`, or a table with the name and what differs from the defaults.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[serde(tag = "name", rename_all = "kebab-case")]
+        pub enum MethodSettings {
+            $($(#[$doc])* $name($settings)),*
+        }
+
+        impl MethodSettings {
+            /// The names of all methods.
+            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
+
+            /// The method at the beginning of a run.
+            pub fn method(&self) -> Box<dyn Method> {
+                match self {
+                    $(Self::$name(settings) => Box::new(settings.method())),*
+                }
+            }
+
+            /// What cannot be meant: the field and why.
+            pub fn check(&self) -> Result<(), (&'static str, String)> {
+                match self {
+                    $(Self::$name(settings) => settings.check()),*
+                }
+            }
+        }
+    };
+}
+
+methods! {
+    /// Proximal policy optimisation, with a value head.
+    Ppo(PpoSettings),
+    /// REINFORCE with the other responses to a query as baseline.
+    Rloo(RlooSettings),
+    /// REINFORCE with the mean of all earlier rewards as baseline.
+    Reinforce(ReinforceSettings),
+}
+
+impl Default for MethodSettings {
+    fn default() -> Self {
+        Self::Rloo(RlooSettings::default())
+    }
+}
+
+/// A name alone, or a table with a name.
+pub(crate) fn name_or_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MethodSettings, D::Error> {
+    let mut value = Value::deserialize(deserializer)?;
+    if value.is_string() {
+        value = serde_json::json!({ "name": value });
+    }
+    serde_json::from_value(value).map_err(serde::de::Error::custom)
+}

@@ -1,0 +1,89 @@
+//! RLOO, REINFORCE Leave-One-Out (Kool et al. 2019; Ahmadian et al. 2024), with the clip of TRL's `rloo_trainer.py`.
+//!
+//! 1. `R_i = score_i - kl_coef * sum_t (logprob_t - ref_logprob_t)`: the whole response is one action.
+//! 2. `A_i = R_i - mean of the other R_j to the same query`.
+//! 3. `ratio_i = exp(sum_t logprob_t - sum_t old_logprob_t)`.
+//! 4. `loss = mean_i max(-A_i ratio_i, -A_i clip(ratio_i, 1 - cliprange, 1 + cliprange))`.
+
+use candle_core::Device;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    baseline::leave_one_out,
+    clipped,
+    experience::{Experience, each, sums},
+    method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Stats},
+};
+use crate::Result;
+
+/// What RLOO can be told.
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RlooSettings {
+    /// The price of a nat of divergence from the reference.
+    pub kl_coef: f32,
+    /// How far a response's probability may move before it is learned from no more.
+    pub cliprange: f32,
+    /// Passes over an iteration's responses; one is on-policy.
+    pub epochs: usize,
+    /// Responses in a step of the optimiser; 0 takes all at once.
+    pub mini_batch: usize,
+}
+
+impl Default for RlooSettings {
+    fn default() -> Self {
+        Self { kl_coef: 0.05, cliprange: 0.2, epochs: 1, mini_batch: 0 }
+    }
+}
+
+impl RlooSettings {
+    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
+        super::not_negative("kl_coef", self.kl_coef)?;
+        super::above_zero("cliprange", self.cliprange)?;
+        super::at_least_one("epochs", self.epochs)
+    }
+
+    pub(super) fn method(&self) -> Rloo {
+        Rloo(*self)
+    }
+}
+
+pub(super) struct Rloo(RlooSettings);
+
+impl Method for Rloo {
+    fn plan(&self) -> Plan {
+        Plan { epochs: self.0.epochs, mini_batch: self.0.mini_batch, values: false }
+    }
+
+    fn objective(&mut self, experience: &Experience) -> Result<(Box<dyn Objective>, Stats)> {
+        let rollouts = &experience.rollouts;
+        let rewards: Vec<f32> = rollouts.iter().map(|rollout| rollout.sequence_reward(self.0.kl_coef)).collect();
+        let queries: Vec<usize> = rollouts.iter().map(|rollout| rollout.query).collect();
+        let objective = SequenceRatio {
+            advantages: leave_one_out(&rewards, &queries),
+            old_logprobs: rollouts.iter().map(|rollout| rollout.logprobs.iter().sum()).collect(),
+            lengths: rollouts.iter().map(|rollout| rollout.logprobs.len()).collect(),
+            cliprange: self.0.cliprange,
+        };
+        let mean = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / numbers.len().max(1) as f64;
+        Ok((Box::new(objective), vec![("reward", mean(&rewards))]))
+    }
+}
+
+struct SequenceRatio {
+    advantages: Vec<f32>,
+    old_logprobs: Vec<f32>,
+    lengths: Vec<usize>,
+    cliprange: f32,
+}
+
+impl Objective for SequenceRatio {
+    fn loss(&self, responses: &[usize], of: MiniBatch, policy: &PolicyOutput) -> Result<Loss> {
+        let device = policy.logprobs.device();
+        let advantages = each(&self.advantages, responses, &Device::Cpu)?.to_device(device)?;
+        let old = each(&self.old_logprobs, responses, &Device::Cpu)?.to_device(device)?;
+        let logprobs = sums(&policy.logprobs, responses.iter().map(|&at| self.lengths[at]))?;
+        let clipped = clipped::policy_loss(&logprobs, &old, &advantages, self.cliprange, of.responses)?;
+        Ok(Loss { total: clipped.loss, stats: clipped.stats })
+    }
+}
