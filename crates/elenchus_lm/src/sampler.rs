@@ -139,10 +139,7 @@ impl Sampler {
         let top_k = if settings.temperature == 0.0 { 1 } else { settings.top_k };
         let mut kept = likeliest(logits, top_k);
         if kept.is_empty() {
-            return Err(Error::Batch(format!(
-                "none of {} logits is finite (hint: the model file or an adapter holds broken weights)",
-                logits.len()
-            )));
+            return Err(none_is_finite(logits.len()));
         }
         if settings.top_p < 1.0 {
             keep_top_p(&mut kept, settings.top_p);
@@ -155,6 +152,35 @@ impl Sampler {
         kept.sort_unstable_by_key(|candidate| candidate.id);
         Ok(draw(&kept, max, settings.temperature, unit))
     }
+}
+
+/// Draws from the softmax itself and says how likely what was drawn was, as a log-probability: what reinforcement learning
+/// samples with. It draws what a [`Sampler`] whose settings change nothing draws. Logits that are not finite are never
+/// drawn; if none is, an error says so.
+pub fn sample_softmax(logits: &[f32], rng: &mut Rng) -> Result<(u32, f32)> {
+    let unit = rng.next_unit();
+    let max = logits.iter().copied().filter(|logit| logit.is_finite()).fold(f32::NEG_INFINITY, f32::max);
+    if max == f32::NEG_INFINITY {
+        return Err(none_is_finite(logits.len()));
+    }
+    let weights: Vec<f32> =
+        logits.iter().map(|&logit| if logit.is_finite() { (logit - max).exp() } else { 0.0 }).collect();
+    let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
+    let (mut left, mut drawn) = (unit * sum, 0);
+    for (id, &weight) in weights.iter().enumerate() {
+        if weight > 0.0 {
+            drawn = id; // rounding may leave a crumb at the end: then the last possible one is drawn
+            left -= f64::from(weight);
+            if left < 0.0 {
+                break;
+            }
+        }
+    }
+    Ok((drawn as u32, (f64::from(logits[drawn] - max) - sum.ln()) as f32))
+}
+
+fn none_is_finite(count: usize) -> Error {
+    Error::Batch(format!("none of {count} logits is finite (hint: the model file or an adapter holds broken weights)"))
 }
 
 /// A token that may still be drawn.
@@ -293,6 +319,18 @@ mod tests {
     /// Probabilities 0.5, 0.25, 0.125, 0.125, out of order.
     fn halves() -> [f32; 4] {
         [0.125f32.ln(), 0.5f32.ln(), 0.125f32.ln(), 0.25f32.ln()]
+    }
+
+    #[test]
+    fn the_softmax_itself_is_drawn_as_a_sampler_without_filters_draws() {
+        let logits: Vec<f32> = (0..300).map(|at| (at as f32 * 0.7).sin() * 3.0).chain([f32::NAN]).collect();
+        let expected = softmax(&logits[..300], 1.0);
+        for seed in 0..200 {
+            let (drawn, logprob) = sample_softmax(&logits, &mut Rng::from_seed(seed)).unwrap();
+            assert_eq!(draw_one(&PLAIN, seed, &logits, &[]).unwrap(), drawn);
+            assert!((f64::from(logprob) - expected[drawn as usize].ln()).abs() < 1e-5);
+        }
+        assert!(sample_softmax(&[f32::NAN; 3], &mut Rng::from_seed(1)).is_err());
     }
 
     #[test]

@@ -117,6 +117,30 @@ impl AdamW {
     }
 }
 
+/// Adds the gradients of some variables from another pass.
+pub(crate) fn add_gradients(vars: &[(String, Var)], all: &mut GradStore, more: &GradStore) -> Result<()> {
+    for (_, var) in vars {
+        if let Some(grad) = more.get(var) {
+            let grad = match all.get(var) {
+                Some(known) => (known + grad)?.detach(),
+                None => grad.clone(),
+            };
+            all.insert(var, grad);
+        }
+    }
+    Ok(())
+}
+
+/// Sets variables to the tensors that have their names behind `prefix`.
+pub(crate) fn set_vars(vars: &[(String, Var)], tensors: &HashMap<String, Tensor>, prefix: &str) -> Result<()> {
+    for (name, var) in vars {
+        let key = format!("{prefix}{name}");
+        let tensor = tensors.get(&key).ok_or_else(|| Error::OptimiserState(format!("`{key}` is missing")))?;
+        var.set(&tensor.to_device(var.device())?)?;
+    }
+    Ok(())
+}
+
 #[cfg(test)]
 mod tests {
     use candle_core::Device;

@@ -25,6 +25,7 @@ mod gutenberg;
 mod pairs;
 mod plain_text;
 mod player_lines;
+mod prompts;
 mod speakers;
 mod split;
 mod stats;
@@ -32,15 +33,17 @@ mod turns;
 
 pub use filter::{FilterReport, Filters, LongReplies, filter};
 pub use gutenberg::{Gutenberg, GutenbergEvent};
-pub use pairs::{Pair, pairs};
+pub use pairs::{Pair, pairs, speakers_of};
 pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256};
+pub(crate) use prompts::STRANGER;
+pub use prompts::read_prompts;
 pub use speakers::Speakers;
 pub use split::{Split, by_work, last_part};
 pub use stats::{Quantiles, Stats, WorkStats};
 pub use turns::{Dialogue, OnBroken, Spoken, Texts, WrittenPair, read};
 
 /// Words as a writer counts them.
-fn words(text: &str) -> usize {
+pub(crate) fn words(text: &str) -> usize {
     text.split_whitespace().count()
 }
 

@@ -8,6 +8,14 @@ use elenchus_lm::{Activations, CandleExecutor, LoraDropout, PackedSequences, Tra
 
 use crate::{Example, Result};
 
+/// What a pass gives of all reply tokens of its examples, example by example.
+pub(crate) struct ReplyForward {
+    /// The states that foresee the tokens, `(targets, hidden_size)`.
+    pub hidden: Tensor,
+    /// Log-probabilities of the tokens, `(targets)`.
+    pub logprobs: Tensor,
+}
+
 /// Log-probabilities of all reply tokens of some examples, `(targets)`, example by example, differentiable by the
 /// variables of `lora` unless activations are dropped.
 pub(crate) fn reply_logprobs(
@@ -17,25 +25,73 @@ pub(crate) fn reply_logprobs(
     dropout: Option<&mut LoraDropout>,
     activations: Activations,
 ) -> Result<Tensor> {
-    let prefix = examples
-        .iter()
-        .skip(1)
-        .fold(shareable(examples[0]), |common, example| common.min(common_prefix(examples[0], example)));
-    let prefix = if examples.len() > 1 { prefix } else { 0 };
-    let mut tokens = examples[0].tokens[..prefix].to_vec();
-    let (mut lengths, mut positions, mut targets) = (Vec::new(), Vec::new(), Vec::new());
-    for example in examples {
+    Ok(reply_forward(executor, lora, examples, dropout, activations)?.logprobs)
+}
+
+/// The same with the states that it was computed from.
+pub(crate) fn reply_forward(
+    executor: &CandleExecutor,
+    lora: Option<&TrainableLora>,
+    examples: &[&Example],
+    dropout: Option<&mut LoraDropout>,
+    activations: Activations,
+) -> Result<ReplyForward> {
+    let Packed { tokens, prefix, lengths } = pack(examples);
+    let (mut positions, mut targets, mut end) = (Vec::new(), Vec::new(), 0);
+    for (example, length) in examples.iter().zip(&lengths) {
         // The token before foresees it.
-        let first = tokens.len() - prefix + example.reply_start - 1;
+        let first = end + example.reply_start - 1;
         positions.extend((first..).take(example.tokens.len() - example.reply_start).map(|at| at as u32));
         targets.extend_from_slice(&example.tokens[example.reply_start..]);
-        tokens.extend_from_slice(&example.tokens[prefix..]);
-        lengths.push(example.tokens.len() - prefix);
+        end += length;
     }
     let packed = PackedSequences { tokens: &tokens, prefix, lengths: &lengths };
     let hidden = executor.hidden_states(packed, lora, dropout, activations)?;
     let hidden = hidden.index_select(&Tensor::new(positions, hidden.device())?, 0)?;
-    Ok(executor.token_logprobs(&hidden, &targets, activations != Activations::Drop)?)
+    let logprobs = executor.token_logprobs(&hidden, &targets, activations != Activations::Drop)?;
+    Ok(ReplyForward { hidden, logprobs })
+}
+
+/// The hidden state of each example's last token, `(examples, hidden_size)`; differentiable as [`reply_logprobs`] is.
+pub(crate) fn last_hidden_states(
+    executor: &CandleExecutor,
+    lora: Option<&TrainableLora>,
+    examples: &[&Example],
+    dropout: Option<&mut LoraDropout>,
+    activations: Activations,
+) -> Result<Tensor> {
+    let Packed { tokens, prefix, lengths } = pack(examples);
+    let ends = lengths.iter().scan(prefix, |end, length| {
+        *end += length;
+        Some(*end as u32 - 1)
+    });
+    let ends: Vec<u32> = ends.collect();
+    let packed = PackedSequences { tokens: &tokens, prefix, lengths: &lengths };
+    let hidden = executor.hidden_states(packed, lora, dropout, activations)?;
+    Ok(hidden.index_select(&Tensor::new(ends, hidden.device())?, 0)?)
+}
+
+/// Examples end to end, what all begin with once.
+struct Packed {
+    tokens: Vec<u32>,
+    prefix: usize,
+    lengths: Vec<usize>,
+}
+
+fn pack(examples: &[&Example]) -> Packed {
+    let prefix = match examples {
+        [first, others @ ..] if !others.is_empty() => {
+            others.iter().fold(shareable(first), |common, example| common.min(common_prefix(first, example)))
+        }
+        _ => 0,
+    };
+    let shared = examples.first().map_or(&[][..], |first| &first.tokens[..prefix]);
+    let rests = examples.iter().flat_map(|example| &example.tokens[prefix..]);
+    Packed {
+        tokens: shared.iter().chain(rests).copied().collect(),
+        prefix,
+        lengths: examples.iter().map(|example| example.tokens.len() - prefix).collect(),
+    }
 }
 
 /// Tokens of an example that others may share: all before the one that foresees its reply.
@@ -51,17 +107,26 @@ fn common_prefix(a: &Example, b: &Example) -> usize {
 
 /// Cuts examples into passes of at most `tokens` tokens, a common prefix counted once, and at least one example each.
 pub(crate) fn passes<'a>(examples: &'a [&'a Example], tokens: usize) -> impl Iterator<Item = &'a [&'a Example]> {
+    group_passes(examples, 1, tokens)
+}
+
+/// The same of groups that must be in one pass: each `group` examples from the first on.
+pub(crate) fn group_passes<'a>(
+    examples: &'a [&'a Example],
+    group: usize,
+    tokens: usize,
+) -> impl Iterator<Item = &'a [&'a Example]> {
     let mut rest = examples;
     std::iter::from_fn(move || {
         let first = rest.first()?;
         let (mut prefix, mut sum, mut count) = (shareable(first), 0, 0);
-        for example in rest {
-            prefix = prefix.min(common_prefix(first, example));
-            sum += example.tokens.len();
-            if count > 0 && sum - count * prefix > tokens {
+        for group in rest.chunks(group) {
+            prefix = group.iter().fold(prefix, |prefix, example| prefix.min(common_prefix(first, example)));
+            sum += group.iter().map(|example| example.tokens.len()).sum::<usize>();
+            if count > 0 && sum - (count + group.len() - 1) * prefix > tokens {
                 break;
             }
-            count += 1;
+            count += group.len();
         }
         let (pass, others) = rest.split_at(count);
         rest = others;
@@ -95,6 +160,16 @@ mod tests {
         check(12, &[2, 1]);
         check(10, &[1, 1, 1]);
         check(1000, &[3]);
+
+        let pairs = [&a, &b, &c, &a];
+        let check = |tokens: usize, expected: &[usize]| {
+            let counts: Vec<usize> = group_passes(&pairs, 2, tokens).map(<[_]>::len).collect();
+            assert_eq!(counts, expected, "{tokens} tokens");
+        };
+        check(1, &[2, 2]);
+        check(14, &[2, 2]);
+        // 6 shared, then 2, 3, 2 and 2.
+        check(15, &[4]);
     }
 
     /// The same log-probabilities and gradients as one example at a time.

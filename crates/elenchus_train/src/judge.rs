@@ -10,6 +10,7 @@ mod panel;
 mod reader;
 mod rules;
 mod sentiment;
+mod settings;
 mod words;
 
 use elenchus_dialogue::Turn;
@@ -20,6 +21,7 @@ pub use panel::{Judged, Panel, Seat};
 pub use reader::{LeadingWord, Lexicon, Opinion, Structured, VerdictReader};
 pub use rules::{Rule, Rules, Scripted};
 pub use sentiment::Sentiment;
+pub use settings::JudgeSettings;
 pub use words::{Words, WordsSettings};
 
 use crate::Result;

@@ -95,6 +95,6 @@ pub fn read_pairs(
     Ok((data::pairs(&texts, &speakers.normalise(&character.name), context)?, broken))
 }
 
-fn read_text(file: &Path) -> Result<String> {
+pub(crate) fn read_text(file: &Path) -> Result<String> {
     fs::read_to_string(file).map_err(|cause| Error::File { file: file.to_owned(), cause, hint: "" })
 }

@@ -5,6 +5,7 @@
 //! no Bevy, and reads files only where it is told to.
 
 mod adamw;
+mod config_file;
 pub mod data;
 mod error;
 mod example;
@@ -12,6 +13,7 @@ mod forward;
 pub mod judge;
 mod lesson;
 mod memory;
+mod order;
 mod perplexity;
 mod report;
 pub mod rl;

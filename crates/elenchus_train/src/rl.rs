@@ -7,25 +7,36 @@
 mod bandit;
 mod baseline;
 mod clipped;
+mod config;
 mod experience;
 mod gae;
+mod guards;
 mod kl;
 mod method;
+mod policy;
 mod ppo;
 mod reinforce;
+mod report;
 mod rloo;
+mod rollout;
 #[cfg(test)]
 mod shared;
+mod train;
 mod whiten;
 
 pub use baseline::leave_one_out;
+pub use config::{OfflineSettings, RlConfig, RlSettings, SamplingSettings, SeatSettings};
 pub use experience::{Experience, Rollout};
 pub use gae::gae;
+pub use guards::GuardSettings;
 pub use kl::{AdaptiveKl, Estimator};
 pub use method::{Loss, Method, MethodSettings, MiniBatch, Objective, Plan, PolicyOutput, Stats};
 pub use ppo::PpoSettings;
 pub use reinforce::ReinforceSettings;
+pub use report::{RlReport, Seconds, distinct_2, is_question};
 pub use rloo::RlooSettings;
+pub use rollout::{Response, respond};
+pub use train::{JudgedRollout, RlEvent, RlLearner, RlOutcome, train};
 pub use whiten::{Variance, whiten};
 
 /// What a field that cannot be meant holds.

@@ -13,6 +13,7 @@ use std::{
 use candle_core::{Device, Tensor};
 use elenchus_lm::write_whole;
 use serde::{Serialize, de::DeserializeOwned};
+use serde_json::Value;
 
 use crate::{Error, Result, Sample};
 
@@ -22,6 +23,7 @@ pub(crate) const SAMPLES: &str = "samples.jsonl";
 const LOCK: &str = ".lock";
 const CHECKPOINT: &str = "checkpoint.safetensors";
 const STEP: &str = "step";
+const STATE: &str = "state";
 const BEST_STEP: &str = "best_step";
 const BEST_PERPLEXITY: &str = "best_perplexity";
 
@@ -39,6 +41,22 @@ pub(crate) struct Checkpoint {
     pub tensors: HashMap<String, Tensor>,
     /// The step of the best variables and their held-out perplexity.
     pub best: Option<(u64, f64)>,
+    /// What else the run has to know.
+    pub state: Value,
+}
+
+impl Checkpoint {
+    /// A checkpoint of a run that keeps no best variables.
+    pub fn new(step: u64, tensors: HashMap<String, Tensor>, state: &impl Serialize) -> Result<Self> {
+        let state = serde_json::to_value(state).map_err(|error| Error::OptimiserState(error.to_string()))?;
+        Ok(Self { step, tensors, best: None, state })
+    }
+
+    /// What else the run has to know, as it was given.
+    pub fn state<T: DeserializeOwned>(&self) -> Result<T> {
+        serde_json::from_value(self.state.clone())
+            .map_err(|error| Error::OptimiserState(format!("the checkpoint's state is {}: {error}", self.state)))
+    }
 }
 
 impl RunFolder {
@@ -141,6 +159,9 @@ impl RunFolder {
 
     pub(crate) fn save_checkpoint(&self, checkpoint: &Checkpoint) -> Result<()> {
         let mut metadata = HashMap::from([(STEP.to_owned(), checkpoint.step.to_string())]);
+        if !checkpoint.state.is_null() {
+            metadata.insert(STATE.to_owned(), checkpoint.state.to_string());
+        }
         if let Some((step, perplexity)) = checkpoint.best {
             metadata.insert(BEST_STEP.to_owned(), step.to_string());
             metadata.insert(BEST_PERPLEXITY.to_owned(), perplexity.to_string());
@@ -165,8 +186,9 @@ impl RunFolder {
         let step = step.ok_or_else(|| broken("does not say its step (hint: delete it to start over)".to_owned()))?;
         let best = text(BEST_STEP).zip(text(BEST_PERPLEXITY));
         let best = best.and_then(|(step, perplexity)| Some((step.parse().ok()?, perplexity.parse().ok()?)));
+        let state = text(STATE).and_then(|text| serde_json::from_str(text).ok()).unwrap_or_default();
         let tensors = candle_core::safetensors::load_buffer(&bytes, &Device::Cpu)?;
-        Ok(Some(Checkpoint { step, tensors, best }))
+        Ok(Some(Checkpoint { step, tensors, best, state }))
     }
 
     fn fail(&self, name: &str, cause: io::Error) -> Error {

@@ -3,16 +3,11 @@
 //! Prompt, sampler and stop rules are the game's. Each line keeps its seed over the whole run, so that two replies differ
 //! by what was learned between them and not by luck.
 
-use std::sync::Arc;
-
-use elenchus_dialogue::{Turn, speak};
-use elenchus_lm::{Adapter, Rng, TrainableLora};
+use elenchus_dialogue::{Character, Turn, speak};
+use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Tokenizer};
 use serde::{Deserialize, Serialize};
 
-use crate::{Learner, Result};
-
-/// Who asks; in a conversation of two the prompt does not name them.
-const ASKER: &str = "Stranger";
+use crate::{Result, data::STRANGER};
 
 /// One line of `samples.jsonl`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,23 +20,29 @@ pub struct Sample {
     pub reply: String,
 }
 
-/// Asks every line of the adapter as it is now, or of the base alone.
+/// Who answers, and by what.
+#[derive(Clone, Copy)]
+pub(crate) struct Voice<'a> {
+    pub executor: &'a dyn Executor,
+    pub tokenizer: &'a Tokenizer,
+    pub template: &'a ChatTemplate,
+    pub character: &'a Character,
+}
+
+/// Asks every line of a voice, with an adapter or of the base alone. In a conversation of two the prompt does not name who
+/// asks.
 pub(crate) fn samples(
-    learner: &Learner<'_>,
-    lora: Option<&TrainableLora>,
+    voice: Voice<'_>,
+    adapter: Option<&Adapter>,
     lines: &[String],
     seed: u64,
     step: u64,
 ) -> Result<Vec<Sample>> {
-    let scale = learner.character.adapter_scale;
-    let adapter =
-        |lora: &TrainableLora| Ok::<_, crate::Error>(Adapter { lora: Arc::new(lora.to_adapter("sample")?), scale });
-    let adapter = lora.map(adapter).transpose()?;
     let answer = |(number, line): (usize, &String)| {
-        let turns = [Turn { speaker: ASKER.to_owned(), text: line.clone() }];
+        let turns = [Turn { speaker: STRANGER.to_owned(), text: line.clone() }];
         let rng = Rng::from_seed(seed.wrapping_add(number as u64));
-        let Learner { executor, tokenizer, template, character, .. } = *learner;
-        let reply = speak(executor, tokenizer, template, character, adapter.as_ref(), &turns, rng)?;
+        let Voice { executor, tokenizer, template, character } = voice;
+        let reply = speak(executor, tokenizer, template, character, adapter, &turns, rng)?;
         Ok(Sample { step, line: line.clone(), reply })
     };
     lines.iter().enumerate().map(answer).collect()

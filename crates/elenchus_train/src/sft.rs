@@ -4,29 +4,32 @@
 //! the step alone. So a resumed run needs only variables and moments to go on bit for bit. Evaluations change neither.
 
 use std::{
-    collections::HashMap,
     fs,
     path::PathBuf,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Instant,
 };
 
-use candle_core::{Tensor, backprop::GradStore};
+use candle_core::backprop::GradStore;
 use elenchus_dialogue::Character;
 use elenchus_lm::{
-    Activations, CandleExecutor, ChatTemplate, Linear, LoraAdapter, LoraDropout, Precision, Tokenizer, TrainableLora,
+    Activations, Adapter, CandleExecutor, ChatTemplate, Linear, LoraAdapter, LoraDropout, Precision, Tokenizer,
+    TrainableLora,
 };
-use rand::{SeedableRng, seq::SliceRandom};
-use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AdamW, Error, Example, LoraSettings, Result, RunFolder, Sample, SftConfig, SftSettings,
+    adamw::{add_gradients, set_vars},
     forward::{passes, reply_logprobs},
     memory::resident_bytes,
+    order::{self, mixed},
     perplexity, report,
     run_folder::{Checkpoint, METRICS, SAMPLES},
-    samples::samples,
+    samples::{Voice, samples},
     spread,
     tensorboard::EventFile,
 };
@@ -197,11 +200,11 @@ pub fn train(
     let (mut step, mut best) = (0, None);
     if let Some(checkpoint) = run.load_checkpoint()? {
         optimiser.restore(checkpoint.step, &checkpoint.tensors)?;
-        set_vars(&lora, &checkpoint.tensors, "")?;
+        set_vars(&lora.vars(), &checkpoint.tensors, "")?;
         step = checkpoint.step;
         if let Some((step, perplexity)) = checkpoint.best {
             let lora = begun()?;
-            set_vars(&lora, &checkpoint.tensors, BEST_PREFIX)?;
+            set_vars(&lora.vars(), &checkpoint.tensors, BEST_PREFIX)?;
             best = Some(Best { step, perplexity, lora });
         }
     }
@@ -219,7 +222,13 @@ pub fn train(
         step == total_steps || settings.patience.is_some_and(|patience| since >= patience)
     };
     let sample = |step: u64, lora: Option<&TrainableLora>| {
-        let samples = samples(learner, lora, &settings.samples, settings.seed, step)?;
+        let Learner { executor, tokenizer, template, character, .. } = *learner;
+        let adapter = |lora: &TrainableLora| {
+            let scale = character.adapter_scale;
+            Ok::<_, Error>(Adapter { lora: Arc::new(lora.to_adapter("sample")?), scale })
+        };
+        let (voice, adapter) = (Voice { executor, tokenizer, template, character }, lora.map(adapter).transpose()?);
+        let samples = samples(voice, adapter.as_ref(), &settings.samples, settings.seed, step)?;
         samples.iter().try_for_each(|sample| run.append(SAMPLES, sample))?;
         Ok::<_, Error>(samples)
     };
@@ -371,16 +380,7 @@ fn keep_best(run: &RunFolder, best: Option<&Best>, base_model_name: &str) -> Res
 
 /// The examples of a step, the first being 0. Each epoch has an order of its own.
 pub fn batch<'a>(examples: &'a [Example], settings: &SftSettings, step: u64) -> Vec<&'a Example> {
-    let batches_per_epoch = examples.len().div_ceil(settings.batch).max(1) as u64;
-    let (epoch, number) = (step / batches_per_epoch, (step % batches_per_epoch) as usize);
-    let mut order: Vec<usize> = (0..examples.len()).collect();
-    order.shuffle(&mut Pcg64Mcg::seed_from_u64(mixed(settings.seed, u64::MAX - epoch)));
-    order.chunks(settings.batch).nth(number).unwrap_or_default().iter().map(|&at| &examples[at]).collect()
-}
-
-/// A seed for each use, far from its neighbours'.
-fn mixed(seed: u64, number: u64) -> u64 {
-    (seed ^ number.wrapping_mul(0x9e37_79b9_7f4a_7c15)).wrapping_mul(0xbf58_476d_1ce4_e5b9)
+    order::batch(examples, settings.batch, settings.seed, step)
 }
 
 /// Mean loss over all targets of a batch, their number, and the gradients, in as many passes as its tokens need.
@@ -402,15 +402,7 @@ pub fn gradients(
         sums = Some(match sums {
             None => (value, grads),
             Some((sum, mut all)) => {
-                for (_, var) in lora.vars() {
-                    if let Some(grad) = grads.get(&var) {
-                        let grad = match all.get(&var) {
-                            Some(known) => (known + grad)?.detach(),
-                            None => grad.clone(),
-                        };
-                        all.insert(&var, grad);
-                    }
-                }
+                add_gradients(&lora.vars(), &mut all, &grads)?;
                 (sum + value, all)
             }
         });
@@ -428,14 +420,5 @@ fn checkpoint(lora: &TrainableLora, optimiser: &AdamW, best: Option<&Best>) -> C
     if let Some(best) = best {
         keep(&best.lora, BEST_PREFIX);
     }
-    Checkpoint { step, tensors, best: best.map(|best| (best.step, best.perplexity)) }
-}
-
-fn set_vars(lora: &TrainableLora, tensors: &HashMap<String, Tensor>, prefix: &str) -> Result<()> {
-    for (name, var) in lora.vars() {
-        let key = format!("{prefix}{name}");
-        let tensor = tensors.get(&key).ok_or_else(|| Error::OptimiserState(format!("`{key}` is missing")))?;
-        var.set(&tensor.to_device(var.device())?)?;
-    }
-    Ok(())
+    Checkpoint { step, tensors, best: best.map(|best| (best.step, best.perplexity)), state: serde_json::Value::Null }
 }

@@ -4,11 +4,11 @@
 use std::{num::NonZeroUsize, path::PathBuf};
 
 use elenchus_lm::Linear;
-use serde::{Deserialize, Deserializer, Serialize};
-use toml::de::{DeTable, DeValue};
+use serde::{Deserialize, Serialize};
 
 use crate::{
-    AdamWSettings, Decay, Error, Result, Schedule,
+    AdamWSettings, Decay, Result, Schedule,
+    config_file::{self, Misfit},
     data::{self, FilterReport, Filters, Pair, Split},
 };
 
@@ -24,7 +24,7 @@ pub struct SftConfig {
     #[serde(default)]
     pub skip_broken: bool,
     /// Turns before a reply, at most.
-    #[serde(default = "four")]
+    #[serde(default = "config_file::four")]
     pub context: NonZeroUsize,
     /// Works whose pairs are measured on and never trained on; or, for a voice that lives in one work,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -53,10 +53,6 @@ pub struct SftConfig {
     pub training: SftSettings,
 }
 
-fn four() -> NonZeroUsize {
-    NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN)
-}
-
 /// Shape of a fresh adapter; the defaults are AIRL's.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -68,29 +64,12 @@ pub struct LoraSettings {
     /// Share of the inputs that is left out at random while training.
     pub dropout: f32,
     /// The linears that learn, by Hugging Face's names; `"all-linear"` names them all.
-    #[serde(deserialize_with = "one_or_more")]
+    #[serde(deserialize_with = "config_file::one_or_more")]
     pub targets: Vec<String>,
     /// A PEFT folder to begin from in place of a fresh adapter, of the same rank, alpha and targets: a voice with few lines
     /// learns sooner from a neighbour's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
-}
-
-/// PEFT's word for every linear of a block.
-const ALL_LINEAR: &str = "all-linear";
-
-/// A name, or a list of names.
-fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
-    #[derive(Deserialize)]
-    #[serde(untagged, expecting = "expected a list of linears, or \"all-linear\"")]
-    enum Names {
-        One(String),
-        More(Vec<String>),
-    }
-    Ok(match Names::deserialize(deserializer)? {
-        Names::One(name) => vec![name],
-        Names::More(names) => names,
-    })
 }
 
 impl Default for LoraSettings {
@@ -179,21 +158,8 @@ impl SftSettings {
 impl SftConfig {
     /// Reads the text of a `training.toml`; `file` is what errors call it, with the line.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
-        let config: Self = toml::from_str(text).map_err(|error| {
-            let at = error.span().map(|span| span.start);
-            let reason = with_suggestion(error.message());
-            Error::Config {
-                file: at.map_or_else(|| file.to_owned(), |at| format!("{file}:{}", line(text, at))),
-                reason: match at.and_then(|at| field_at(DeTable::parse(text).ok()?.get_ref(), at)) {
-                    Some(field) => format!("`{field}`: {reason}"),
-                    None => reason,
-                },
-            }
-        })?;
-        config.check().map_err(|Misfit { field, reason }| Error::Config {
-            file: place(text, field).map_or_else(|| file.to_owned(), |at| format!("{file}:{}", line(text, at))),
-            reason: format!("`{field}` {reason}"),
-        })?;
+        let config: Self = config_file::parse(text, file)?;
+        config.check().map_err(|misfit| misfit.at(text, file))?;
         Ok(config)
     }
 
@@ -260,21 +226,7 @@ impl SftConfig {
 
     /// `lora.targets` as linears.
     pub fn linears(&self) -> Result<Vec<Linear>, String> {
-        if self.lora.targets == [ALL_LINEAR] {
-            return Ok(Linear::ALL.to_vec());
-        }
-        if self.lora.targets.is_empty() {
-            return Err("is empty (hint: [\"q_proj\", \"v_proj\"])".to_owned());
-        }
-        let mut linears = Vec::new();
-        for name in &self.lora.targets {
-            let Some(linear) = Linear::from_hf_name(name) else {
-                let known: Vec<&str> = Linear::ALL.iter().map(|linear| linear.hf_name()).collect();
-                return Err(format!("names `{name}` (hint: {}, or \"{ALL_LINEAR}\" alone)", known.join(", ")));
-            };
-            linears.push(linear);
-        }
-        Ok(linears)
+        config_file::linears(&self.lora.targets)
     }
 
     /// Excludes works, filters, and holds out: pairs to train on and pairs to measure on, and what the filters did.
@@ -286,51 +238,6 @@ impl SftConfig {
             None => data::by_work(pairs, &self.held_out_works)?,
         };
         Ok((split, report))
-    }
-}
-
-/// A field that holds what cannot be meant.
-struct Misfit {
-    field: &'static str,
-    reason: String,
-}
-
-/// The line of a place in a text, from 1.
-fn line(text: &str, place: usize) -> usize {
-    text.bytes().take(place).filter(|&byte| byte == b'\n').count() + 1
-}
-
-/// Where the value of a dotted field is written.
-fn place(text: &str, field: &str) -> Option<usize> {
-    let table = DeTable::parse(text).ok()?;
-    let mut names = field.split('.');
-    let mut value = table.get_ref().get(names.next()?)?;
-    for name in names {
-        let DeValue::Table(table) = value.get_ref() else { return None };
-        value = table.get(name)?;
-    }
-    Some(value.span().start)
-}
-
-/// The dotted field whose value is written at a place.
-fn field_at(table: &DeTable<'_>, place: usize) -> Option<String> {
-    table.iter().find_map(|(name, value)| match value.get_ref() {
-        DeValue::Table(table) => Some(format!("{}.{}", name.get_ref(), field_at(table, place)?)),
-        _ => value.span().contains(&place).then(|| name.get_ref().to_string()),
-    })
-}
-
-/// What serde says of an unknown name, with the known name that is nearest to it instead of all of them.
-fn with_suggestion(message: &str) -> String {
-    let mut quoted = message.split('`').skip(1).step_by(2);
-    let nearest = quoted.next().filter(|_| message.starts_with("unknown ")).and_then(|unknown| {
-        let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(unknown, known);
-        let nearest = quoted.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
-        (likeness(&nearest) >= 0.5).then_some((unknown, nearest))
-    });
-    match (nearest, message.split_once(',')) {
-        (Some((_, nearest)), Some((what, _))) => format!("{what} (hint: did you mean `{nearest}`?)"),
-        _ => message.trim().to_owned(),
     }
 }
 

@@ -103,6 +103,11 @@ impl CandleExecutor {
         })
     }
 
+    /// Where the weights are.
+    pub fn device(&self) -> &Device {
+        &self.device
+    }
+
     /// Bytes the packed weights take.
     pub fn weight_bytes(&self) -> usize {
         let linears = self.layers.iter().flat_map(|layer| &layer.linears).map(|linear| linear.bytes()).sum::<usize>();

@@ -90,14 +90,20 @@ fn merged(turns: &[Spoken]) -> Vec<Spoken> {
     merged
 }
 
-/// Who speaks most, to choose from.
-fn who_speaks(texts: &Texts) -> String {
+/// Everybody who is known to speak, and how often.
+pub fn speakers_of(texts: &Texts) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::<&str, usize>::new();
     let spoken = texts.dialogues.iter().flat_map(|dialogue| &dialogue.turns).map(|spoken| &spoken.turn.speaker);
     for name in spoken.chain(texts.pairs.iter().filter_map(|pair| pair.character.as_ref())) {
         *counts.entry(name).or_default() += 1;
     }
-    let mut counts: Vec<_> = counts.into_iter().filter(|(name, _)| !is_nobody(name)).collect();
+    counts.retain(|name, _| !is_nobody(name));
+    counts
+}
+
+/// Who speaks most, to choose from.
+fn who_speaks(texts: &Texts) -> String {
+    let mut counts: Vec<_> = speakers_of(texts).into_iter().collect();
     counts.sort_by_key(|&(_, count)| std::cmp::Reverse(count));
     let shown: Vec<_> = counts.iter().take(10).map(|(name, count)| format!("{name} ({count})")).collect();
     match counts.len() {

@@ -11,7 +11,7 @@ use elenchus_lm::hex;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Pair, turns::unpacked};
+use super::{Pair, STRANGER, turns::unpacked};
 use crate::{BrokenLine, Error, Result};
 
 /// The work of pairs whose replies are written in a file of player lines.
@@ -85,7 +85,7 @@ fn answer(line: &[u8], replies: &Replies) -> Result<Pair, String> {
         (Some(_), Some(_), _) => return Err(format!("has both `reply` and `reply_sha256` ({FORMS})")),
         (None, None, _) => return Err(format!("has neither `reply` nor `reply_sha256` ({FORMS})")),
     };
-    let speaker = speaker.map_or(Ok("Stranger".to_owned()), |speaker| filled("speaker", speaker))?;
+    let speaker = speaker.map_or(Ok(STRANGER.to_owned()), |speaker| filled("speaker", speaker))?;
     let context = vec![Turn { speaker, text: filled("line", line)? }];
     Ok(Pair { work, context, reply, confidence: 1.0 })
 }

@@ -1,0 +1,118 @@
+//! What all configurations in TOML share: errors that name file, line and field, and the words several of them use.
+
+use std::num::NonZeroUsize;
+
+use elenchus_lm::Linear;
+use serde::{Deserialize, Deserializer, de::DeserializeOwned};
+use toml::de::{DeTable, DeValue};
+
+use crate::{Error, Result};
+
+/// Reads a configuration's text; `file` is what errors call it, with the line.
+pub(crate) fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
+    toml::from_str(text).map_err(|error| {
+        let at = error.span().map(|span| span.start);
+        let reason = with_suggestion(error.message());
+        Error::Config {
+            file: at.map_or_else(|| file.to_owned(), |at| format!("{file}:{}", line(text, at))),
+            reason: match at.and_then(|at| field_at(DeTable::parse(text).ok()?.get_ref(), at)) {
+                Some(field) => format!("`{field}`: {reason}"),
+                None => reason,
+            },
+        }
+    })
+}
+
+/// A field that holds what cannot be meant.
+pub(crate) struct Misfit {
+    pub field: &'static str,
+    pub reason: String,
+}
+
+impl Misfit {
+    /// The error, with the line that holds the field.
+    pub fn at(self, text: &str, file: &str) -> Error {
+        let Self { field, reason } = self;
+        Error::Config {
+            file: place(text, field).map_or_else(|| file.to_owned(), |at| format!("{file}:{}", line(text, at))),
+            reason: format!("`{field}` {reason}"),
+        }
+    }
+}
+
+/// The line of a place in a text, from 1.
+fn line(text: &str, place: usize) -> usize {
+    text.bytes().take(place).filter(|&byte| byte == b'\n').count() + 1
+}
+
+/// Where the value of a dotted field is written.
+fn place(text: &str, field: &str) -> Option<usize> {
+    let table = DeTable::parse(text).ok()?;
+    let mut names = field.split('.');
+    let mut value = table.get_ref().get(names.next()?)?;
+    for name in names {
+        let DeValue::Table(table) = value.get_ref() else { return None };
+        value = table.get(name)?;
+    }
+    Some(value.span().start)
+}
+
+/// The dotted field whose value is written at a place.
+fn field_at(table: &DeTable<'_>, place: usize) -> Option<String> {
+    table.iter().find_map(|(name, value)| match value.get_ref() {
+        DeValue::Table(table) => Some(format!("{}.{}", name.get_ref(), field_at(table, place)?)),
+        _ => value.span().contains(&place).then(|| name.get_ref().to_string()),
+    })
+}
+
+/// What serde says of an unknown name, with the known name that is nearest to it instead of all of them.
+fn with_suggestion(message: &str) -> String {
+    let mut quoted = message.split('`').skip(1).step_by(2);
+    let nearest = quoted.next().filter(|_| message.starts_with("unknown ")).and_then(|unknown| {
+        let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(unknown, known);
+        let nearest = quoted.max_by(|a, b| likeness(a).total_cmp(&likeness(b)))?;
+        (likeness(&nearest) >= 0.5).then_some((unknown, nearest))
+    });
+    match (nearest, message.split_once(',')) {
+        (Some((_, nearest)), Some((what, _))) => format!("{what} (hint: did you mean `{nearest}`?)"),
+        _ => message.trim().to_owned(),
+    }
+}
+
+pub(crate) fn four() -> NonZeroUsize {
+    NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN)
+}
+
+/// PEFT's word for every linear of a block.
+const ALL_LINEAR: &str = "all-linear";
+
+/// A name, or a list of names.
+pub(crate) fn one_or_more<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged, expecting = "expected a list of linears, or \"all-linear\"")]
+    enum Names {
+        One(String),
+        More(Vec<String>),
+    }
+    Ok(match Names::deserialize(deserializer)? {
+        Names::One(name) => vec![name],
+        Names::More(names) => names,
+    })
+}
+
+/// Names of linears as linears.
+pub(crate) fn linears(names: &[String]) -> Result<Vec<Linear>, String> {
+    if names == [ALL_LINEAR] {
+        return Ok(Linear::ALL.to_vec());
+    }
+    if names.is_empty() {
+        return Err("is empty (hint: [\"q_proj\", \"v_proj\"])".to_owned());
+    }
+    let linear = |name: &String| {
+        Linear::from_hf_name(name).ok_or_else(|| {
+            let known: Vec<&str> = Linear::ALL.iter().map(|linear| linear.hf_name()).collect();
+            format!("names `{name}` (hint: {}, or \"{ALL_LINEAR}\" alone)", known.join(", "))
+        })
+    };
+    names.iter().map(linear).collect()
+}

@@ -1,0 +1,103 @@
+//! What is said to a character, without what it replied: where a policy's responses begin.
+
+use std::{num::NonZeroUsize, path::Path};
+
+use elenchus_dialogue::{Character, Turn};
+use serde::Deserialize;
+
+use super::turns::unpacked;
+use crate::{BrokenLine, Error, Result};
+
+/// Who says a line that does not say it.
+pub(crate) const STRANGER: &str = "Stranger";
+
+/// One line of a file; other fields are somebody else's business, so that pairs and player lines are prompts as they are.
+#[derive(Deserialize)]
+struct PromptLine {
+    context: Option<Vec<Turn>>,
+    line: Option<String>,
+    prompt: Option<String>,
+    speaker: Option<String>,
+}
+
+/// Reads JSON Lines of prompts: `{"context": [{"speaker", "text"}, ..]}` with the newest turn last, or `{"line"}` or
+/// `{"prompt"}` of one turn, said by `speaker` or a stranger. At most `context` turns are kept; the character's own before
+/// anybody else's are left out, as the game leaves them out. Gzip is read too.
+///
+/// # Errors
+/// The file cannot be read or is empty, a line of another form, or one that ends with the character's own words.
+pub fn read_prompts(file: &Path, character: &Character, context: NonZeroUsize) -> Result<Vec<Vec<Turn>>> {
+    let bytes = unpacked(file)?;
+    let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
+    let broken = |line, reason| Error::BrokenLine(BrokenLine { file: file.to_owned(), line, reason });
+    let mut prompts = Vec::new();
+    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        if !line.trim_ascii().is_empty() {
+            prompts.push(turns(line, character, context).map_err(|reason| broken(index + 1, reason))?);
+        }
+    }
+    if prompts.is_empty() {
+        return Err(broken(1, "there is nothing here (hint: was it saved or fetched whole?)".to_owned()));
+    }
+    Ok(prompts)
+}
+
+fn turns(line: &[u8], character: &Character, most: NonZeroUsize) -> Result<Vec<Turn>, String> {
+    const FORMS: &str = "hint: {\"context\": [{\"speaker\", \"text\"}]}, {\"line\"} or {\"prompt\"}";
+    let PromptLine { context, line, prompt, speaker } =
+        serde_json::from_slice(line).map_err(|error| format!("{error} ({FORMS})"))?;
+    let turns = match (context, line.or(prompt)) {
+        (Some(context), None) => context,
+        (None, Some(text)) => vec![Turn { speaker: speaker.unwrap_or_else(|| STRANGER.to_owned()), text }],
+        (Some(_), Some(_)) => return Err(format!("has both `context` and a line of its own ({FORMS})")),
+        (None, None) => return Err(format!("has none of `context`, `line` and `prompt` ({FORMS})")),
+    };
+    let newest = turns.last().ok_or("`context` is empty")?;
+    if newest.text.trim().is_empty() {
+        return Err("says nothing".to_owned());
+    }
+    if character.is_named(&newest.speaker) {
+        return Err(format!("ends with {}'s own words (hint: leave the reply out)", character.name));
+    }
+    let kept = &turns[turns.len().saturating_sub(most.get())..];
+    Ok(kept.iter().skip_while(|turn| character.is_named(&turn.speaker)).cloned().collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_form_is_read_and_others_are_named() {
+        let text = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]";
+        let character = Character::parse(text, "test").unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("prompts.jsonl");
+        let read = |text: &str, context: usize| {
+            std::fs::write(&file, text).unwrap();
+            let prompts = read_prompts(&file, &character, NonZeroUsize::new(context).unwrap());
+            prompts.map(|prompts| {
+                let shown = |turn: &Turn| format!("{}: {}", turn.speaker, turn.text);
+                prompts.iter().map(|turns| turns.iter().map(shown).collect::<Vec<_>>().join(" | ")).collect::<Vec<_>>()
+            })
+        };
+        let turns = r#"{"context": [{"speaker": "A", "text": "a"}, {"speaker": "Meno", "text": "m"}, {"speaker": "B", "text": "b"}], "reply": "r"}"#;
+        let lines = format!(
+            "{turns}\n\n{{\"line\": \"Hail.\", \"work\": \"x\"}}\n{{\"prompt\": \"Hi.\", \"speaker\": \"C\"}}\n"
+        );
+        assert_eq!(read(&lines, 4).unwrap(), ["A: a | Meno: m | B: b", "Stranger: Hail.", "C: Hi."]);
+        assert_eq!(read(turns, 2).unwrap(), ["B: b"]);
+        for (line, says) in [
+            ("{}", "has none of"),
+            (r#"{"line": "a", "context": []}"#, "has both"),
+            (r#"{"context": []}"#, "is empty"),
+            (r#"{"line": " "}"#, "says nothing"),
+            (r#"{"context": [{"speaker": "meno", "text": "m"}]}"#, "own words"),
+            ("{", "hint"),
+            ("", "nothing here"),
+        ] {
+            let error = read(line, 4).unwrap_err().to_string();
+            assert!(error.contains(says) && error.contains("prompts.jsonl:1"), "{line}: {error}");
+        }
+    }
+}

@@ -1,0 +1,294 @@
+//! `rl.toml`: who learns, from whose judgement, and how. Unknown keys are errors, as in `training.toml`.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::Value;
+
+use super::{MethodSettings, guards::GuardSettings, method::name_or_table};
+use crate::{
+    AdamWSettings, Decay, Result, Schedule,
+    config_file::{self, Misfit},
+    judge::JudgeSettings,
+};
+
+/// One run of reinforcement learning; paths are relative to the configuration's folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RlConfig {
+    /// The `character.toml` whose prompt is answered under.
+    pub character: PathBuf,
+    /// The PEFT folder that the policy begins as, and that it is kept near to: the character after SFT.
+    pub start: PathBuf,
+    /// A `training.toml`: what its pairs and player lines say to the character is a prompt. Only what is trained on there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lesson: Option<PathBuf>,
+    /// Files of prompts: JSON Lines with `context` (turns), or `line` or `prompt` (one turn).
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub prompts: Vec<PathBuf>,
+    /// Turns before a reply, at most, of the files' prompts.
+    #[serde(default = "config_file::four")]
+    pub context: NonZeroUsize,
+    /// How the policy learns: a name, or a table with the name and settings.
+    #[serde(default, deserialize_with = "name_or_table")]
+    pub method: MethodSettings,
+    /// Who judges.
+    pub judges: Vec<SeatSettings>,
+    /// What is sampled in an iteration.
+    #[serde(default)]
+    pub sampling: SamplingSettings,
+    /// Pairs that were written beforehand, learned from beside what is sampled.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub offline: Option<OfflineSettings>,
+    /// When a run must not go on.
+    #[serde(default)]
+    pub guards: GuardSettings,
+    /// The steps.
+    #[serde(default)]
+    pub training: RlSettings,
+}
+
+/// A judge and its weight.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SeatSettings {
+    /// What its scores are multiplied by.
+    pub weight: f32,
+    /// The judge.
+    #[serde(flatten)]
+    pub judge: JudgeSettings,
+}
+
+impl<'de> Deserialize<'de> for SeatSettings {
+    /// A table of the judge with a `weight`, 1 if left out. By hand, because serde cannot flatten and refuse unknown keys.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut table = serde_json::Map::deserialize(deserializer)?;
+        let weight = match table.remove("weight") {
+            None => 1.0,
+            Some(weight) => {
+                let number = weight.as_f64().filter(|weight| weight.is_finite());
+                number.ok_or_else(|| D::Error::custom(format!("weight is {weight}, expected a number")))? as f32
+            }
+        };
+        let judge = serde_json::from_value(Value::Object(table)).map_err(D::Error::custom)?;
+        Ok(Self { weight, judge })
+    }
+}
+
+/// What is sampled in an iteration.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct SamplingSettings {
+    /// Prompts.
+    pub prompts: usize,
+    /// Responses to each.
+    pub group: usize,
+    /// Tokens of a response at most.
+    pub max_tokens: usize,
+    /// Taken from the score of a response that did not come to an end by then.
+    pub missing_end_penalty: f32,
+    /// Tokens of a prompt at most; longer ones are left out.
+    pub max_prompt_tokens: usize,
+}
+
+impl Default for SamplingSettings {
+    fn default() -> Self {
+        Self { prompts: 8, group: 4, max_tokens: 80, missing_end_penalty: 1.0, max_prompt_tokens: 384 }
+    }
+}
+
+/// Pairs with a fixed reward (the pre-generated half of AIRL's hybrid data).
+///
+/// The policy did not say them, so no ratio and no baseline belongs to them: they are a weighted likelihood of their own,
+/// outside of baseline, whitening and the price of divergence.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OfflineSettings {
+    /// JSON Lines of pairs: `question` and `reply`, or `context` and `reply`.
+    pub pairs: PathBuf,
+    /// What every pair is worth.
+    #[serde(default = "half")]
+    pub reward: f32,
+    /// Pairs beside each step of the optimiser.
+    #[serde(default = "eight")]
+    pub batch: usize,
+    /// How much their mean negative log-probability a token counts, times the reward, beside the method's loss.
+    #[serde(default = "half")]
+    pub weight: f32,
+}
+
+fn half() -> f32 {
+    0.5
+}
+
+fn eight() -> usize {
+    8
+}
+
+/// How it is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RlSettings {
+    /// Determines prompts, responses and mini-batches.
+    pub seed: u64,
+    /// Iterations: each samples, judges and learns once.
+    pub steps: u64,
+    /// Tokens in one forward and backward pass: memory against speed.
+    pub pass_tokens: usize,
+    /// Keep each block's input alone and compute the block again in the backward pass.
+    pub gradient_checkpointing: bool,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Iterations of the way up to it.
+    pub warmup_steps: u64,
+    /// The way down.
+    pub decay: Decay,
+    /// Gradients are scaled to this global norm where they exceed it.
+    pub max_grad_norm: f64,
+    /// The optimiser; without weight decay it is Adam.
+    pub adamw: AdamWSettings,
+    /// Iterations between two checkpoints, each of which keeps its adapter.
+    pub checkpoint_steps: u64,
+    /// Iterations between two looks at what the character says.
+    pub eval_steps: u64,
+    /// What it is asked then.
+    pub samples: Vec<String>,
+}
+
+impl Default for RlSettings {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            steps: 200,
+            pass_tokens: 1024,
+            gradient_checkpointing: false,
+            learning_rate: 1e-4,
+            warmup_steps: 5,
+            decay: Decay::Linear,
+            max_grad_norm: 1.0,
+            adamw: AdamWSettings { weight_decay: 0.0, ..AdamWSettings::default() },
+            checkpoint_steps: 20,
+            eval_steps: 20,
+            samples: crate::SftSettings::default().samples,
+        }
+    }
+}
+
+impl RlSettings {
+    /// The learning rate of each iteration.
+    pub fn schedule(&self) -> Schedule {
+        Schedule {
+            peak: self.learning_rate,
+            warmup_steps: self.warmup_steps,
+            total_steps: self.steps,
+            decay: self.decay,
+        }
+    }
+}
+
+impl RlConfig {
+    /// Reads the text of an `rl.toml`; `file` is what errors call it, with the line.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
+        let config: Self = config_file::parse(text, file)?;
+        config.check().map_err(|misfit| misfit.at(text, file))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Misfit> {
+        let (sampling, training) = (&self.sampling, &self.training);
+        let misfit = |field, reason| Err(Misfit { field, reason });
+        if self.lesson.is_none() && self.prompts.is_empty() {
+            let reason = "and `lesson` name no prompts (hint: prompts = [\"player_lines.jsonl\"])";
+            return misfit("prompts", reason.to_owned());
+        }
+        if self.judges.is_empty() {
+            return misfit("judges", "names nobody who judges (hint: [[judges]] with a `kind`)".to_owned());
+        }
+        self.method.check().map_err(|(_, reason)| Misfit { field: "method", reason })?;
+        let positive = [
+            ("sampling.prompts", sampling.prompts as u64),
+            ("sampling.group", sampling.group as u64),
+            ("sampling.max_tokens", sampling.max_tokens as u64),
+            ("sampling.max_prompt_tokens", sampling.max_prompt_tokens as u64),
+            ("training.steps", training.steps),
+            ("training.pass_tokens", training.pass_tokens as u64),
+            ("training.checkpoint_steps", training.checkpoint_steps),
+            ("training.eval_steps", training.eval_steps),
+            ("offline.batch", self.offline.as_ref().map_or(1, |offline| offline.batch as u64)),
+        ];
+        if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return misfit(field, "is 0, expected at least 1".to_owned());
+        }
+        if matches!(self.method, MethodSettings::Rloo(_)) && sampling.group < 2 {
+            let reason = "is 1, but RLOO compares responses to one prompt (hint: 2 or more, or method = \"reinforce\")";
+            return misfit("sampling.group", reason.to_owned());
+        }
+        let not_negative = [
+            ("sampling.missing_end_penalty", f64::from(sampling.missing_end_penalty)),
+            ("offline.weight", self.offline.as_ref().map_or(0.0, |offline| f64::from(offline.weight))),
+        ];
+        if let Some((field, value)) = not_negative.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
+            return misfit(field, format!("is {value}, expected 0 or more"));
+        }
+        let above_nothing = [
+            ("training.learning_rate", training.learning_rate),
+            ("training.max_grad_norm", training.max_grad_norm),
+            ("training.adamw.eps", training.adamw.eps),
+            ("guards.max_kl", self.guards.max_kl),
+            ("guards.length_drift", self.guards.length_drift),
+        ];
+        if let Some((field, value)) = above_nothing.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
+            return misfit(field, format!("is {value}, expected a number above 0"));
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::{
+        super::{PpoSettings, RlooSettings},
+        *,
+    };
+
+    const LEAST: &str = "character = \"character.toml\"\nstart = \".\"\nprompts = [\"lines.jsonl\"]\n";
+
+    fn parse(more: &str) -> Result<RlConfig> {
+        RlConfig::parse(&format!("{LEAST}{more}"), "rl.toml")
+    }
+
+    #[test]
+    fn one_word_chooses_a_method_and_a_table_tells_it_more() {
+        const JUDGE: &str = "\n[[judges]]\nkind = \"rules\"\n";
+        let method = |text: &str| parse(&format!("{text}{JUDGE}")).unwrap().method;
+        assert_eq!(method(""), MethodSettings::Rloo(RlooSettings::default()));
+        assert_eq!(method("method = \"ppo\""), MethodSettings::Ppo(PpoSettings::default()));
+        let rloo = RlooSettings { kl_coef: 0.1, ..RlooSettings::default() };
+        assert_eq!(method("method = { name = \"rloo\", kl_coef = 0.1 }"), MethodSettings::Rloo(rloo));
+        let config = parse(&format!("[method]\nname = \"ppo\"\nepochs = 2\n{JUDGE}weight = -2.5")).unwrap();
+        assert_eq!(config.method, MethodSettings::Ppo(PpoSettings { epochs: 2, ..PpoSettings::default() }));
+        assert_eq!(config.judges[0].weight, -2.5);
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(RlConfig::parse(&written, "it").unwrap(), config, "{written}");
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        let check = |more: &str, says: &[&str]| {
+            let error = parse(more).unwrap_err().to_string();
+            assert!(says.iter().all(|says| error.contains(says)), "{more}: {error}");
+        };
+        const RULES: &str = "[[judges]]\nkind = \"rules\"\n";
+        check("judges = []", &["rl.toml:4", "`judges` names nobody"]);
+        check(&format!("method = \"ppp\"\n{RULES}"), &["rl.toml:4", "method", "ppp"]);
+        check(&format!("method = {{ name = \"rloo\", kl_cof = 1 }}\n{RULES}"), &["rl.toml:4", "kl_cof"]);
+        check(&format!("method = {{ name = \"ppo\", lam = 2.0 }}\n{RULES}"), &["rl.toml:4", "lam", "is 2"]);
+        check(&format!("{RULES}weigth = 1"), &["weigth"]);
+        check("[[judges]]\nkind = \"rule\"", &["rule"]);
+        check(&format!("{RULES}[sampling]\ngroup = 1"), &["`sampling.group` is 1", "RLOO"]);
+        check(&format!("{RULES}[training]\nsteps = 0"), &["rl.toml:7", "`training.steps` is 0"]);
+        check(&format!("{RULES}[training]\nlearning_rat = 1"), &["did you mean `learning_rate`"]);
+        let none = "character = \"c\"\nstart = \".\"\n[[judges]]\nkind = \"rules\"";
+        let error = RlConfig::parse(none, "rl.toml").unwrap_err().to_string();
+        assert!(error.contains("name no prompts"), "{error}");
+    }
+}

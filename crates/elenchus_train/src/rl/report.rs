@@ -1,0 +1,126 @@
+//! One iteration in numbers, as `metrics.jsonl` keeps it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+use unicode_segmentation::UnicodeSegmentation;
+
+use crate::judge::{Cost, Exchange};
+
+/// What an iteration came to.
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct RlReport {
+    /// From 1.
+    pub step: u64,
+    /// Responses sampled.
+    pub responses: usize,
+    /// Those that a judge could not score: left out.
+    pub unscored: usize,
+    /// Mean weighted score of the others, without penalties.
+    pub score: f64,
+    /// Mean score of each judge.
+    pub scores: BTreeMap<String, f64>,
+    /// Nats a response between policy and reference.
+    pub kl: f64,
+    /// Nats a token between engine and trainer.
+    pub engine_kl: f64,
+    /// Mean tokens of a response.
+    pub reply_tokens: f64,
+    /// Mean words of a response.
+    pub reply_words: f64,
+    /// Share of responses that came to an end.
+    pub ended: f64,
+    /// Share that ends in a question.
+    pub questions: f64,
+    /// Distinct pairs of words among all.
+    pub distinct_2: f64,
+    /// What the method says of itself, means over its steps.
+    pub stats: BTreeMap<String, f64>,
+    /// Steps of the optimiser.
+    pub updates: usize,
+    /// Of those, how many were skipped.
+    pub skipped: usize,
+    /// Mean negative log-probability a token of the pairs that were written beforehand.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub offline_loss: Option<f64>,
+    /// Before clipping, mean over the steps.
+    pub grad_norm: f64,
+    /// Of this iteration.
+    pub learning_rate: f64,
+    /// What judges took.
+    pub cost: Cost,
+    /// Spent on the parts of the iteration.
+    pub seconds: Seconds,
+    /// Memory resident after it; `None` where the system does not say.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub resident_bytes: Option<u64>,
+}
+
+/// Where an iteration's time goes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Seconds {
+    /// Sampling responses.
+    pub respond: f64,
+    /// Judging them.
+    pub judge: f64,
+    /// Log-probabilities of policy and reference, and values.
+    pub recompute: f64,
+    /// Gradients and steps.
+    pub learn: f64,
+}
+
+impl Seconds {
+    /// All parts.
+    pub fn total(self) -> f64 {
+        self.respond + self.judge + self.recompute + self.learn
+    }
+}
+
+/// Share of distinct pairs among all pairs of neighbouring words; 1 where there are none.
+pub fn distinct_2<'a>(replies: impl IntoIterator<Item = &'a str>) -> f64 {
+    let (mut all, mut distinct) = (0usize, BTreeSet::new());
+    for reply in replies {
+        let words: Vec<String> = reply.unicode_words().map(str::to_lowercase).collect();
+        all += words.len().saturating_sub(1);
+        distinct.extend(words.windows(2).map(<[String]>::to_vec));
+    }
+    if all == 0 { 1.0 } else { distinct.len() as f64 / all as f64 }
+}
+
+/// What is seen of replies from outside.
+pub(super) fn describe(report: &mut RlReport, exchanges: &[Exchange]) {
+    let mean = |of: &dyn Fn(&Exchange) -> f64| exchanges.iter().map(of).sum::<f64>() / exchanges.len().max(1) as f64;
+    let share = |of: fn(&Exchange) -> bool| mean(&|exchange| f64::from(u8::from(of(exchange))));
+    report.responses = exchanges.len();
+    report.reply_words = mean(&|exchange| exchange.reply.unicode_words().count() as f64);
+    report.ended = share(|exchange| exchange.is_ended);
+    report.questions = share(|exchange| is_question(&exchange.reply));
+    report.distinct_2 = distinct_2(exchanges.iter().map(|exchange| exchange.reply.as_str()));
+}
+
+/// Whether a reply ends in a question, whatever closes behind it.
+pub fn is_question(reply: &str) -> bool {
+    reply.trim_end_matches(|c: char| c.is_whitespace() || "\"'”’)*".contains(c)).ends_with('?')
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pairs_are_counted_over_all_replies() {
+        assert_eq!(distinct_2(["a b c", "A b"]), 2.0 / 3.0);
+        assert_eq!(distinct_2(["one"]), 1.0);
+    }
+
+    #[test]
+    fn questions_end_in_their_mark() {
+        for (reply, expected) in
+            [("Why?", true), ("He said \"why?\"", true), ("Why? So.", false), ("", false), ("So;", false)]
+        {
+            assert_eq!(is_question(reply), expected, "{reply}");
+        }
+    }
+}

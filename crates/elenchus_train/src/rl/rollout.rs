@@ -1,0 +1,147 @@
+//! Responses by the engine a game runs, all of an iteration in one batch.
+//!
+//! What all prompts begin with is read once, and each prompt once for its whole group. A response ends at the model's end
+//! token or at the cap and nowhere else; it is drawn from the softmax itself, without penalties and without truncation,
+//! because a policy's gradient is an expectation under its own distribution.
+
+use elenchus_lm::{Adapter, Executor, KvCache, Logits, Rng, Row, sample_softmax};
+use rayon::prelude::*;
+
+use crate::{Result, order::mixed};
+
+/// One response as the engine gave it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Response {
+    /// Its tokens, the one that ends it included.
+    pub tokens: Vec<u32>,
+    /// Whether the last token ends it; a response that was cut off has none that does.
+    pub is_ended: bool,
+    /// Log-probability of each token in the engine's numerics.
+    pub logprobs: Vec<f32>,
+}
+
+/// A response in the making.
+struct Sequence {
+    response: Response,
+    cache: KvCache,
+    rng: Rng,
+}
+
+impl Sequence {
+    fn is_over(&self, max_tokens: usize) -> bool {
+        self.response.is_ended || self.response.tokens.len() >= max_tokens
+    }
+
+    fn draw(&mut self, logits: &[f32], is_end: impl Fn(u32) -> bool) -> Result<()> {
+        let (token, logprob) = sample_softmax(logits, &mut self.rng)?;
+        self.response.tokens.push(token);
+        self.response.logprobs.push(logprob);
+        self.response.is_ended = is_end(token);
+        Ok(())
+    }
+}
+
+/// `group` responses to each prompt, those of a prompt beside each other, of at most `max_tokens` tokens. Seed and place
+/// determine a response, whatever else is in the batch.
+///
+/// # Errors
+/// An empty prompt, or one that leaves no room for `max_tokens` in the model's context.
+pub fn respond(
+    executor: &dyn Executor,
+    adapter: Option<&Adapter>,
+    prompts: &[&[u32]],
+    group: usize,
+    max_tokens: usize,
+    seed: u64,
+    is_end: impl Fn(u32) -> bool + Sync,
+) -> Result<Vec<Response>> {
+    let Some(first) = prompts.first() else { return Ok(Vec::new()) };
+    // The last token of each prompt is always read for itself: its logits are wanted.
+    let shared = prompts.iter().map(|prompt| prompt.len().saturating_sub(1)).min().unwrap_or_default();
+    let shared = (0..shared).take_while(|&at| prompts.iter().all(|prompt| prompt[at] == first[at])).count();
+    let mut beginning = executor.new_cache();
+    if shared > 0 {
+        let tokens = &first[..shared];
+        executor.forward(&mut [Row { tokens, adapter, cache: &mut beginning, logits: Logits::None }])?;
+    }
+    let mut caches = vec![beginning; prompts.len()];
+    let rows = caches.iter_mut().zip(prompts).map(|(cache, prompt)| Row {
+        tokens: &prompt[shared..],
+        adapter,
+        cache,
+        logits: Logits::Last,
+    });
+    let logits = executor.forward(&mut rows.collect::<Vec<_>>())?;
+
+    let mut sequences: Vec<Sequence> = caches
+        .into_iter()
+        .flat_map(|cache| std::iter::repeat_n(cache, group))
+        .enumerate()
+        .map(|(place, cache)| Sequence {
+            response: Response { tokens: Vec::new(), is_ended: false, logprobs: Vec::new() },
+            cache,
+            rng: Rng::from_seed(mixed(seed, place as u64)),
+        })
+        .collect();
+    sequences.iter_mut().enumerate().try_for_each(|(place, of)| of.draw(&logits[place / group], &is_end))?;
+    loop {
+        let mut active: Vec<&mut Sequence> = sequences.iter_mut().filter(|of| !of.is_over(max_tokens)).collect();
+        if active.is_empty() {
+            break;
+        }
+        let rows = active.iter_mut().map(|of| Row {
+            tokens: &of.response.tokens[of.response.tokens.len() - 1..],
+            adapter,
+            cache: &mut of.cache,
+            logits: Logits::Last,
+        });
+        let logits = executor.forward(&mut rows.collect::<Vec<_>>())?;
+        active.par_iter_mut().zip(&logits).try_for_each(|(of, logits)| of.draw(logits, &is_end))?;
+    }
+    Ok(sequences.into_iter().map(|of| of.response).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use elenchus_lm::{CpuExecutor, CpuSettings, Sampler, SamplerSettings, Weights, generate, testing::TinyModel};
+
+    use super::*;
+
+    fn tiny() -> CpuExecutor {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        TinyModel::default().write_gguf(&path);
+        CpuExecutor::new(&Weights::open(&path, &mut |_| {}).unwrap(), CpuSettings::default()).unwrap()
+    }
+
+    /// Alone and token by token, with the sampler of the game.
+    #[test]
+    fn each_response_is_what_it_would_be_alone() {
+        let executor = tiny();
+        let prompts: [&[u32]; 3] = [&[40, 41, 42, 43], &[40, 41, 50], &[40, 41, 42, 60, 61, 62]];
+        let is_end = |id: u32| id.is_multiple_of(7);
+        let responses = respond(&executor, None, &prompts, 2, 12, 5, is_end).unwrap();
+        assert_eq!(responses.len(), 6);
+        let settings = SamplerSettings {
+            temperature: 1.0,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            repetition_window: 0,
+        };
+        for (place, response) in responses.iter().enumerate() {
+            let mut sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(mixed(5, place as u64)) };
+            let alone = generate(&executor, prompts[place / 2], None, &mut sampler, 12, is_end).unwrap();
+            let (words, end) = response.tokens.split_at(alone.len());
+            assert_eq!((words, end.len()), (&alone[..], usize::from(response.is_ended)), "response {place}");
+            assert_eq!(response.logprobs.len(), response.tokens.len());
+            assert!(end.iter().all(|&id| is_end(id)) && response.logprobs.iter().all(|logprob| *logprob <= 0.0));
+        }
+        assert_ne!(responses[0].tokens, responses[1].tokens, "a group's responses are drawn apart");
+        assert_eq!(respond(&executor, None, &prompts[..1], 2, 12, 5, is_end).unwrap(), responses[..2]);
+        assert!(responses.iter().any(|response| response.is_ended), "{responses:?}");
+        assert!(respond(&executor, None, &[&[], &[40]], 1, 4, 5, is_end).is_err());
+        assert_eq!(respond(&executor, None, &[], 1, 4, 5, is_end).unwrap(), []);
+    }
+}
