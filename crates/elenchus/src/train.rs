@@ -1,4 +1,6 @@
-//! `elenchus train`: a character's lines become an adapter.
+//! `elenchus train`: a character's lines become an adapter, and judges make it better.
+
+mod rl;
 
 use std::{
     collections::BTreeSet,
@@ -44,6 +46,8 @@ pub enum TrainCommand {
         #[arg(long, value_name = "DEVICE", default_value = "cpu")]
         device: ComputeDevice,
     },
+    /// Learn from judges what to say; a run that was killed goes on where it was
+    Rl(rl::RlArgs),
 }
 
 /// How the frozen base is kept while an adapter learns.
@@ -68,7 +72,19 @@ impl From<BaseNumerics> for Numerics {
 }
 
 pub fn run(command: TrainCommand) -> Result<()> {
-    let TrainCommand::Sft { config: file, out, base, base_numerics, device } = command;
+    match command {
+        TrainCommand::Sft { config, out, base, base_numerics, device } => sft(config, out, base, base_numerics, device),
+        TrainCommand::Rl(args) => rl::run(args),
+    }
+}
+
+fn sft(
+    file: PathBuf,
+    out: PathBuf,
+    base: Option<PathBuf>,
+    base_numerics: BaseNumerics,
+    device: ComputeDevice,
+) -> Result<()> {
     let Lesson { config, text, character_file, character, read, broken, filtered, mut split, player_lines, start } =
         Lesson::open(&file)?;
     broken.iter().for_each(|line| note(&format!("left out: {line}")));

@@ -36,7 +36,7 @@ pub use gutenberg::{Gutenberg, GutenbergEvent};
 pub use pairs::{Pair, pairs, speakers_of};
 pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256};
 pub(crate) use prompts::STRANGER;
-pub use prompts::read_prompts;
+pub use prompts::{WRITTEN, read_prompts, read_written};
 pub use speakers::Speakers;
 pub use split::{Split, by_work, last_part};
 pub use stats::{Quantiles, Stats, WorkStats};

@@ -1,11 +1,12 @@
-//! What is said to a character, without what it replied: where a policy's responses begin.
+//! What is said to a character, without what it replied: where a policy's responses begin. And the same with replies that
+//! were written beforehand, for learning from both.
 
 use std::{num::NonZeroUsize, path::Path};
 
 use elenchus_dialogue::{Character, Turn};
 use serde::Deserialize;
 
-use super::turns::unpacked;
+use super::{Pair, turns::unpacked};
 use crate::{BrokenLine, Error, Result};
 
 /// Who says a line that does not say it.
@@ -15,42 +16,62 @@ pub(crate) const STRANGER: &str = "Stranger";
 #[derive(Deserialize)]
 struct PromptLine {
     context: Option<Vec<Turn>>,
+    #[serde(alias = "prompt", alias = "question")]
     line: Option<String>,
-    prompt: Option<String>,
+    #[serde(alias = "asker")]
     speaker: Option<String>,
+    reply: Option<String>,
 }
 
-/// Reads JSON Lines of prompts: `{"context": [{"speaker", "text"}, ..]}` with the newest turn last, or `{"line"}` or
-/// `{"prompt"}` of one turn, said by `speaker` or a stranger. At most `context` turns are kept; the character's own before
-/// anybody else's are left out, as the game leaves them out. Gzip is read too.
+const FORMS: &str = "hint: {\"context\": [{\"speaker\", \"text\"}]}, {\"line\"}, {\"prompt\"} or {\"question\"}";
+
+/// Reads JSON Lines of prompts: `{"context": [{"speaker", "text"}, ..]}` with the newest turn last, or `{"line"}`,
+/// `{"prompt"}` or `{"question"}` of one turn, said by `speaker` (or `asker`) or a stranger. At most `context` turns are
+/// kept; the character's own before anybody else's are left out, as the game leaves them out. Gzip is read too.
 ///
 /// # Errors
 /// The file cannot be read or is empty, a line of another form, or one that ends with the character's own words.
 pub fn read_prompts(file: &Path, character: &Character, context: NonZeroUsize) -> Result<Vec<Vec<Turn>>> {
+    lines(file, |line| turns(line, character, context))
+}
+
+/// Reads the same with a `reply` each. Its work is [`WRITTEN`].
+pub fn read_written(file: &Path, character: &Character, context: NonZeroUsize) -> Result<Vec<Pair>> {
+    lines(file, |mut line| {
+        let reply = line.reply.take().filter(|reply| !reply.trim().is_empty());
+        let reply = reply.ok_or("has no `reply`")?.trim().to_owned();
+        Ok(Pair { work: WRITTEN.to_owned(), context: turns(line, character, context)?, reply, confidence: 1.0 })
+    })
+}
+
+/// The work of pairs that were written beforehand.
+pub const WRITTEN: &str = "written beforehand";
+
+fn lines<T>(file: &Path, of: impl Fn(PromptLine) -> Result<T, String>) -> Result<Vec<T>> {
     let bytes = unpacked(file)?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let broken = |line, reason| Error::BrokenLine(BrokenLine { file: file.to_owned(), line, reason });
-    let mut prompts = Vec::new();
+    let mut read = Vec::new();
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         if !line.trim_ascii().is_empty() {
-            prompts.push(turns(line, character, context).map_err(|reason| broken(index + 1, reason))?);
+            let line = serde_json::from_slice(line).map_err(|error| format!("{error} ({FORMS})"));
+            read.push(line.and_then(&of).map_err(|reason| broken(index + 1, reason))?);
         }
     }
-    if prompts.is_empty() {
+    if read.is_empty() {
         return Err(broken(1, "there is nothing here (hint: was it saved or fetched whole?)".to_owned()));
     }
-    Ok(prompts)
+    Ok(read)
 }
 
-fn turns(line: &[u8], character: &Character, most: NonZeroUsize) -> Result<Vec<Turn>, String> {
-    const FORMS: &str = "hint: {\"context\": [{\"speaker\", \"text\"}]}, {\"line\"} or {\"prompt\"}";
-    let PromptLine { context, line, prompt, speaker } =
-        serde_json::from_slice(line).map_err(|error| format!("{error} ({FORMS})"))?;
-    let turns = match (context, line.or(prompt)) {
+fn turns(line: PromptLine, character: &Character, most: NonZeroUsize) -> Result<Vec<Turn>, String> {
+    let turns = match (line.context, line.line) {
         (Some(context), None) => context,
-        (None, Some(text)) => vec![Turn { speaker: speaker.unwrap_or_else(|| STRANGER.to_owned()), text }],
+        (None, Some(text)) => {
+            vec![Turn { speaker: line.speaker.unwrap_or_else(|| STRANGER.to_owned()), text }]
+        }
         (Some(_), Some(_)) => return Err(format!("has both `context` and a line of its own ({FORMS})")),
-        (None, None) => return Err(format!("has none of `context`, `line` and `prompt` ({FORMS})")),
+        (None, None) => return Err(format!("has nothing that is said to the character ({FORMS})")),
     };
     let newest = turns.last().ok_or("`context` is empty")?;
     if newest.text.trim().is_empty() {
@@ -87,8 +108,14 @@ mod tests {
         );
         assert_eq!(read(&lines, 4).unwrap(), ["A: a | Meno: m | B: b", "Stranger: Hail.", "C: Hi."]);
         assert_eq!(read(turns, 2).unwrap(), ["B: b"]);
+        std::fs::write(&file, r#"{"asker": "A", "question": "Why?", "reply": " So. "}"#).unwrap();
+        let written = read_written(&file, &character, NonZeroUsize::MIN).unwrap().remove(0);
+        assert_eq!((written.context[0].speaker.as_str(), written.reply.as_str()), ("A", "So."));
+        std::fs::write(&file, r#"{"question": "Why?"}"#).unwrap();
+        let error = read_written(&file, &character, NonZeroUsize::MIN).unwrap_err().to_string();
+        assert!(error.contains("has no `reply`"), "{error}");
         for (line, says) in [
-            ("{}", "has none of"),
+            ("{}", "nothing that is said"),
             (r#"{"line": "a", "context": []}"#, "has both"),
             (r#"{"context": []}"#, "is empty"),
             (r#"{"line": " "}"#, "says nothing"),

@@ -203,7 +203,8 @@ impl RlConfig {
         if self.judges.is_empty() {
             return misfit("judges", "names nobody who judges (hint: [[judges]] with a `kind`)".to_owned());
         }
-        self.method.check().map_err(|(_, reason)| Misfit { field: "method", reason })?;
+        let named = |(field, reason)| Misfit { field: "method", reason: format!("has a `{field}` that {reason}") };
+        self.method.check().map_err(named)?;
         let positive = [
             ("sampling.prompts", sampling.prompts as u64),
             ("sampling.group", sampling.group as u64),
