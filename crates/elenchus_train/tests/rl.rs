@@ -29,6 +29,7 @@ prompts = 4
 group = 4
 max_tokens = 10
 missing_end_penalty = 0.0
+held_out_prompts = 2
 [guards]
 max_kl = 1000.0
 distinct_2 = 0.0
@@ -84,7 +85,7 @@ impl Lab {
             template: weights.chat_template().unwrap(),
             character: Character::parse(character, "character.toml").unwrap(),
             start: LoraAdapter::open(folder.path()).unwrap(),
-            prompts: (0..9).map(|at| prompt(format!("Line {at}?"))).collect(),
+            prompts: (0..11).map(|at| prompt(format!("Line {at}?"))).collect(),
             offline: Vec::new(),
             config: format!("method = {method}\n{CONFIG}"),
         }
@@ -171,9 +172,17 @@ fn a_stopped_run_goes_on_bit_for_bit() {
         reports.extend(lab.run(stopped.path(), &judges, |_| false).0);
         assert_eq!(reports, expected, "{method}");
         let read = |folder: &Path, file: &str| fs::read(folder.join(file)).unwrap();
-        for file in ["adapter/adapter_model.safetensors", "rollouts.jsonl", "samples.jsonl"] {
+        for file in ["adapter/adapter_model.safetensors", "rollouts.jsonl", "samples.jsonl", "held_out.jsonl"] {
             assert_eq!(read(whole.path(), file), read(stopped.path(), file), "{method}: {file}");
         }
+
+        let held_out = String::from_utf8(read(whole.path(), "held_out.jsonl")).unwrap();
+        let held_out: Vec<JudgedRollout> = held_out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let steps: Vec<u64> = held_out.iter().map(|rollout| rollout.step).collect();
+        assert_eq!(steps, [0, 0, 6, 6, 12, 12], "two prompts at each evaluation");
+        let trained = String::from_utf8(read(whole.path(), "rollouts.jsonl")).unwrap();
+        let asked = &held_out[0].exchange.context[0].text;
+        assert!(trained.contains("Line ") && !trained.contains(asked.as_str()), "{asked} was learned from");
 
         // Killed behind its last checkpoint: the iterations since are done again, and stand in the logs once.
         let killed = tempfile::tempdir().unwrap();

@@ -1,6 +1,6 @@
 //! `elenchus train rl`: replies are spoken, judged, and what was better than expected becomes likelier.
 
-use std::{fs, path::PathBuf, thread::available_parallelism, time::Duration};
+use std::{collections::BTreeMap, fs, path::PathBuf, thread::available_parallelism, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
@@ -111,8 +111,8 @@ impl Screen {
     fn show(&self, event: RlEvent, name: &str) {
         let bar = &self.bar;
         match event {
-            RlEvent::Begun { step, total_steps, prompts, too_long } => {
-                self.line(&format!("{prompts} prompts"));
+            RlEvent::Begun { step, total_steps, prompts, held_out, too_long } => {
+                self.line(&format!("{prompts} prompts to learn from, {held_out} held out"));
                 if too_long > 0 {
                     self.line(&format!("left out: {too_long} prompts longer than `sampling.max_prompt_tokens`"));
                 }
@@ -130,6 +130,9 @@ impl Screen {
                 if report.step == 1 || report.step.is_multiple_of(LINE) {
                     self.line(&format!("step {}: {}", report.step, details(&report)));
                 }
+            }
+            RlEvent::HeldOut { step, scores } => {
+                self.line(&format!("behind step {step}, held-out prompts: {}", shown(&scores)));
             }
             RlEvent::Evaluated(samples) => {
                 for sample in samples {
@@ -150,14 +153,17 @@ fn message(report: &RlReport) -> String {
 }
 
 fn details(report: &RlReport) -> String {
-    let scores: Vec<String> = report.scores.iter().map(|(name, score)| format!("{name} {score:+.3}")).collect();
     format!(
         "{} ({}), {:.0} words, {:.0}% questions, {:.0}% ended, {:.1} s",
         message(report),
-        scores.join(", "),
+        shown(&report.scores),
         report.reply_words,
         report.questions * 100.0,
         report.ended * 100.0,
         report.seconds.total()
     )
+}
+
+fn shown(scores: &BTreeMap<String, f64>) -> String {
+    scores.iter().map(|(name, score)| format!("{name} {score:+.3}")).collect::<Vec<_>>().join(", ")
 }

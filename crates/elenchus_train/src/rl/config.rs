@@ -88,11 +88,20 @@ pub struct SamplingSettings {
     pub missing_end_penalty: f32,
     /// Tokens of a prompt at most; longer ones are left out.
     pub max_prompt_tokens: usize,
+    /// Prompts that are never learned from: what is said to them is judged at each evaluation.
+    pub held_out_prompts: usize,
 }
 
 impl Default for SamplingSettings {
     fn default() -> Self {
-        Self { prompts: 8, group: 4, max_tokens: 80, missing_end_penalty: 1.0, max_prompt_tokens: 384 }
+        Self {
+            prompts: 8,
+            group: 4,
+            max_tokens: 80,
+            missing_end_penalty: 1.0,
+            max_prompt_tokens: 384,
+            held_out_prompts: 32,
+        }
     }
 }
 

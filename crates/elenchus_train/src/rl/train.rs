@@ -42,6 +42,8 @@ use crate::{
 
 /// Every response with what judges said of it.
 const ROLLOUTS: &str = "rollouts.jsonl";
+/// What is said to prompts that are never learned from, at each evaluation.
+const HELD_OUT: &str = "held_out.jsonl";
 /// The folder of the adapter that a finished run gives.
 const ADAPTER: &str = "adapter";
 const RESULT: &str = "result.json";
@@ -93,21 +95,30 @@ pub enum RlEvent {
         total_steps: u64,
         /// Prompts to draw from.
         prompts: usize,
+        /// Prompts that are held out.
+        held_out: usize,
         /// Prompts that are longer than `max_prompt_tokens`: left out.
         too_long: usize,
     },
     /// An iteration was done.
     Step(Box<RlReport>),
+    /// Prompts that are never learned from were answered and judged.
+    HeldOut {
+        /// Iterations done.
+        step: u64,
+        /// Mean score of each judge.
+        scores: BTreeMap<String, f64>,
+    },
     /// What the character says now, in the game's own way.
     Evaluated(Vec<Sample>),
     /// Something that a person should look at.
     Alarm(String),
 }
 
-/// One line of `rollouts.jsonl`.
+/// One line of `rollouts.jsonl` and `held_out.jsonl`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct JudgedRollout {
-    /// The iteration, from 1.
+    /// The iteration, from 1; of what is held out, iterations done.
     pub step: u64,
     /// What was said, and answered.
     #[serde(flatten)]
@@ -145,14 +156,18 @@ pub fn train(
     mut on_event: impl FnMut(RlEvent),
 ) -> Result<RlOutcome> {
     let settings = &config.training;
-    let prompts = encode(learner, config.sampling.max_prompt_tokens)?;
-    if prompts.is_empty() {
+    let mut prompts = encode(learner, config.sampling.max_prompt_tokens)?;
+    let fit = prompts.len();
+    let held_out = config.sampling.held_out_prompts;
+    if fit <= held_out {
         let (most, of) = (config.sampling.max_prompt_tokens, learner.prompts.len());
         let reason = format!(
-            "none of {of} prompts fits `sampling.max_prompt_tokens` = {most} (hint: raise it, or shorten the persona)"
+            "{fit} of {of} prompts have at most {most} tokens, and `sampling.held_out_prompts` are {held_out} (hint: more prompts, a higher `sampling.max_prompt_tokens`, or a shorter persona)"
         );
         return Err(Error::Config { file: "rl.toml".to_owned(), reason });
     }
+    prompts.shuffle(&mut Pcg64Mcg::seed_from_u64(HOLD_OUT_SEED));
+    let held_out = prompts.split_off(fit - held_out);
     let _alone = run.lock()?;
     let lora = TrainableLora::new(learner.start, learner.executor)?;
     let reference = TrainableLora::new(learner.start, learner.executor)?;
@@ -171,24 +186,31 @@ pub fn train(
     let begin = step;
     run.keep_lines(METRICS, |report: &RlReport| report.step <= begin)?;
     run.keep_lines(ROLLOUTS, |rollout: &JudgedRollout| rollout.step <= begin)?;
+    run.keep_lines(HELD_OUT, |rollout: &JudgedRollout| begin > 0 && rollout.step <= begin)?;
     run.keep_lines(SAMPLES, |sample: &Sample| begin > 0 && sample.step <= begin)?;
     let mut reports: Vec<RlReport> = run.metrics()?;
     on_event(RlEvent::Begun {
         step,
         total_steps: settings.steps,
         prompts: prompts.len(),
-        too_long: learner.prompts.len() - prompts.len(),
+        held_out: held_out.len(),
+        too_long: learner.prompts.len() - fit,
     });
-    let sample = |step: u64| {
+    let evaluate = |step: u64, on_event: &mut dyn FnMut(RlEvent)| {
+        if !held_out.is_empty() {
+            let scores = judge_held_out(learner, config, &held_out, &lora, step, run)?;
+            on_event(RlEvent::HeldOut { step, scores });
+        }
         let adapter = worn(&lora, learner.character.adapter_scale)?;
         let RlLearner { engine, tokenizer, template, character, .. } = *learner;
         let voice = Voice { executor: engine, tokenizer, template, character };
         let samples = samples(voice, Some(&adapter), &settings.samples, settings.seed, step)?;
         samples.iter().try_for_each(|sample| run.append(SAMPLES, sample))?;
-        Ok::<_, Error>(samples)
+        on_event(RlEvent::Evaluated(samples));
+        Ok::<_, Error>(())
     };
     if step == 0 {
-        on_event(RlEvent::Evaluated(sample(0)?));
+        evaluate(0, &mut on_event)?;
     }
     let halted = |step: u64, reason: String| {
         run.write_json(RESULT, &RlResult { steps: step, total_steps: settings.steps, halted: Some(reason.clone()) })?;
@@ -212,7 +234,7 @@ pub fn train(
         reports.push(report.clone());
         on_event(RlEvent::Step(Box::new(report)));
         if step == settings.steps || step.is_multiple_of(settings.eval_steps) {
-            on_event(RlEvent::Evaluated(sample(step)?));
+            evaluate(step, &mut on_event)?;
         }
         let halt = config.guards.halt(&reports);
         let stops = should_stop.load(Ordering::Relaxed);
@@ -235,6 +257,67 @@ pub fn train(
     lora.to_adapter(ADAPTER)?.save(&folder, learner.base_model_name, Precision::F16)?;
     run.write_json(RESULT, &RlResult { steps: step, total_steps: settings.steps, halted: None })?;
     Ok(RlOutcome::Finished(folder))
+}
+
+/// Which prompts are held out is the same for all runs over them, so that runs can be compared on them.
+const HOLD_OUT_SEED: u64 = 0x00e1_e9c4;
+
+/// Sequences that are held in memory at once where nothing is learned from them.
+const BATCH: usize = 32;
+
+/// Answers and judges what is never learned from; each prompt has its own seed over the whole run.
+fn judge_held_out(
+    learner: &RlLearner<'_>,
+    config: &RlConfig,
+    prompts: &[Prompt<'_>],
+    lora: &TrainableLora,
+    step: u64,
+    run: &RunFolder,
+) -> Result<BTreeMap<String, f64>> {
+    let adapter = worn(lora, 1.0)?;
+    let mut exchanges = Vec::new();
+    for (number, prompts) in prompts.chunks(BATCH).enumerate() {
+        let tokens: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
+        let (most, is_end) = (config.sampling.max_tokens, |id| learner.tokenizer.is_end(id));
+        let responses = respond(learner.engine, Some(&adapter), &tokens, 1, most, number as u64, is_end)?;
+        exchanges.extend(prompts.iter().zip(&responses).map(|(prompt, of)| exchange(learner, prompt, of)));
+    }
+    let judged = learner.judges.judge(&exchanges)?;
+    note(learner.judges, run, HELD_OUT, step, &exchanges, &judged)?;
+    Ok(learner.judges.means(&judged))
+}
+
+/// A response as judges see it.
+fn exchange(learner: &RlLearner<'_>, prompt: &Prompt<'_>, response: &Response) -> Exchange {
+    let words = &response.tokens[..response.tokens.len() - usize::from(response.is_ended)];
+    Exchange {
+        context: prompt.turns.to_vec(),
+        reply: learner.tokenizer.decode(words).trim().to_owned(),
+        is_ended: response.is_ended,
+    }
+}
+
+/// Keeps replies with what was said of them.
+fn note(
+    judges: &Panel,
+    run: &RunFolder,
+    file: &str,
+    step: u64,
+    exchanges: &[Exchange],
+    judged: &[Judged],
+) -> Result<()> {
+    exchanges.iter().zip(judged).try_for_each(|(exchange, judged)| {
+        let named = || judges.names().map(str::to_owned).zip(&judged.verdicts);
+        let words = named().filter(|(_, verdict)| !verdict.words.is_empty());
+        let line = JudgedRollout {
+            step,
+            exchange: exchange.clone(),
+            score: judged.score,
+            scores: named().map(|(name, verdict)| (name, verdict.score)).collect(),
+            words: words.map(|(name, verdict)| (name, verdict.words.clone())).collect(),
+        };
+        run.append(file, &line)
+    })
 }
 
 /// What a checkpoint knows besides tensors.
@@ -299,10 +382,10 @@ impl Iteration<'_> {
 
         let clock = Instant::now();
         let exchanges: Vec<Exchange> = (responses.iter().enumerate())
-            .map(|(at, response)| self.exchange(drawn[at / sampling.group], response))
+            .map(|(at, response)| exchange(self.learner, drawn[at / sampling.group], response))
             .collect();
         let judged = self.learner.judges.judge(&exchanges)?;
-        self.note(run, &exchanges, &judged)?;
+        note(self.learner.judges, run, ROLLOUTS, report.step, &exchanges, &judged)?;
         self.describe(&mut report, &exchanges, &responses, &judged);
         report.seconds.judge = clock.elapsed().as_secs_f64();
 
@@ -336,30 +419,6 @@ impl Iteration<'_> {
         let (sampling, seed) = (&self.config.sampling, mixed(self.config.training.seed, self.step));
         let is_end = |id| tokenizer.is_end(id);
         respond(engine, Some(&adapter), &tokens, sampling.group, sampling.max_tokens, seed, is_end)
-    }
-
-    fn exchange(&self, prompt: &Prompt<'_>, response: &Response) -> Exchange {
-        let words = &response.tokens[..response.tokens.len() - usize::from(response.is_ended)];
-        Exchange {
-            context: prompt.turns.to_vec(),
-            reply: self.learner.tokenizer.decode(words).trim().to_owned(),
-            is_ended: response.is_ended,
-        }
-    }
-
-    fn note(&self, run: &RunFolder, exchanges: &[Exchange], judged: &[Judged]) -> Result<()> {
-        exchanges.iter().zip(judged).try_for_each(|(exchange, judged)| {
-            let named = || self.learner.judges.names().map(str::to_owned).zip(&judged.verdicts);
-            let words = named().filter(|(_, verdict)| !verdict.words.is_empty());
-            let line = JudgedRollout {
-                step: self.step + 1,
-                exchange: exchange.clone(),
-                score: judged.score,
-                scores: named().map(|(name, verdict)| (name, verdict.score)).collect(),
-                words: words.map(|(name, verdict)| (name, verdict.words.clone())).collect(),
-            };
-            run.append(ROLLOUTS, &line)
-        })
     }
 
     fn describe(&self, report: &mut RlReport, exchanges: &[Exchange], responses: &[Response], judged: &[Judged]) {
