@@ -5,7 +5,7 @@ mod rl;
 use std::{
     collections::BTreeSet,
     fs,
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -16,8 +16,10 @@ use std::{
 use anyhow::{Context, Result};
 use clap::{Subcommand, ValueEnum};
 use elenchus_dialogue::Character;
-use elenchus_lm::{ComputeDevice, Numerics, Weights};
-use elenchus_train::{Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport, train};
+use elenchus_lm::{ComputeDevice, Numerics, Weights, write_whole};
+use elenchus_train::{
+    judge::{Words, WordsSettings, read_labelled},
+    Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport, train};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
@@ -48,6 +50,15 @@ pub enum TrainCommand {
     },
     /// Learn from judges what to say; a run that was killed goes on where it was
     Rl(rl::RlArgs),
+    /// Learn from labelled verdicts what a judge's words come to: the reader that ships was made this way
+    Verdicts {
+        /// JSON Lines of {verdict, label: -1, 0 or 1, idx: number of what was judged}
+        #[arg(long, value_name = "FILE")]
+        labelled: PathBuf,
+        /// Where the reader is written, as JSON
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
 }
 
 /// How the frozen base is kept while an adapter learns.
@@ -75,6 +86,7 @@ pub fn run(command: TrainCommand) -> Result<()> {
     match command {
         TrainCommand::Sft { config, out, base, base_numerics, device } => sft(config, out, base, base_numerics, device),
         TrainCommand::Rl(args) => rl::run(args),
+        TrainCommand::Verdicts { labelled, out } => verdicts(&labelled, &out),
     }
 }
 
@@ -140,6 +152,15 @@ fn sft(
             ));
         }
     }
+    Ok(())
+}
+
+fn verdicts(labelled: &Path, out: &Path) -> Result<()> {
+    let verdicts = read_labelled(labelled)?;
+    let words = Words::train(&verdicts.iter().collect::<Vec<_>>(), WordsSettings::default());
+    let words = words.with_context(|| format!("{} holds no verdicts", labelled.display()))?;
+    write_whole(out, words.to_json().as_bytes()).with_context(|| out.display().to_string())?;
+    say(&format!("learned from {} verdicts: {}\n", verdicts.len(), out.display()));
     Ok(())
 }
 

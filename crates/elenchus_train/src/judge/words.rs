@@ -3,16 +3,19 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
 use super::{LabelledVerdict, Opinion, VerdictReader};
-use crate::Result;
+use crate::{Error, Result};
 
 /// How a [`Words`] reader learns.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct WordsSettings {
     /// Words and pairs that fewer verdicts hold are left out.
     pub min_verdicts: usize,
+    /// Words and pairs that are kept, those that tell most; the others are forgotten, and it learns again.
+    pub most_features: usize,
     /// Pull of every weight to zero.
     pub l2: f64,
     /// Full passes over the verdicts.
@@ -23,12 +26,13 @@ pub struct WordsSettings {
 
 impl Default for WordsSettings {
     fn default() -> Self {
-        Self { min_verdicts: 5, l2: 3e-3, steps: 300, learning_rate: 0.05 }
+        Self { min_verdicts: 5, most_features: 400, l2: 3e-3, steps: 300, learning_rate: 0.05 }
     }
 }
 
 /// Multinomial logistic regression over the words and pairs of neighbouring words a verdict holds.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct Words {
     /// Weights for [`Opinion::ALL`] of a word or a pair.
     weights: BTreeMap<String, [f32; 3]>,
@@ -39,16 +43,40 @@ impl Words {
     /// Learns from verdicts; opinions weigh alike however rare they are. `None` where no opinion is there.
     pub fn train(verdicts: &[&LabelledVerdict], settings: WordsSettings) -> Option<Self> {
         let texts: Vec<BTreeSet<String>> = verdicts.iter().map(|verdict| features(&verdict.verdict)).collect();
+        let labels: Vec<usize> = verdicts.iter().map(|verdict| verdict.label as usize).collect();
         let mut counts = BTreeMap::<&str, usize>::new();
         texts.iter().flatten().for_each(|feature| *counts.entry(feature).or_default() += 1);
         counts.retain(|_, count| *count >= settings.min_verdicts);
-        let index: BTreeMap<&str, usize> = counts.into_keys().enumerate().map(|(at, feature)| (feature, at)).collect();
+        let words = Self::fit(&texts, &labels, counts.into_keys().collect(), settings)?;
+        if words.weights.len() <= settings.most_features {
+            return Some(words);
+        }
+        // How far apart it pulls the opinions.
+        let tells = |weights: &[f32; 3]| {
+            let mean = weights.iter().sum::<f32>() / 3.0;
+            weights.iter().map(|weight| (weight - mean).powi(2)).sum::<f32>()
+        };
+        let mut kept: Vec<(&str, f32)> =
+            words.weights.iter().map(|(feature, weights)| (feature.as_str(), tells(weights))).collect();
+        kept.sort_by(|one, other| other.1.total_cmp(&one.1));
+        kept.truncate(settings.most_features);
+        Self::fit(&texts, &labels, kept.into_iter().map(|(feature, _)| feature).collect(), settings)
+    }
+
+    /// Learns the weights of some words and pairs.
+    fn fit(
+        texts: &[BTreeSet<String>],
+        labels: &[usize],
+        features: BTreeSet<&str>,
+        settings: WordsSettings,
+    ) -> Option<Self> {
+        let index: BTreeMap<&str, usize> =
+            features.into_iter().enumerate().map(|(at, feature)| (feature, at)).collect();
         let rows: Vec<Vec<usize>> = texts
             .iter()
             .map(|text| text.iter().filter_map(|feature| index.get(feature.as_str()).copied()).collect())
             .collect();
 
-        let labels: Vec<usize> = verdicts.iter().map(|verdict| verdict.label as usize).collect();
         let mut of_label = [0usize; 3];
         labels.iter().for_each(|&label| of_label[label] += 1);
         let present = of_label.iter().filter(|&&count| count > 0).count();
@@ -64,7 +92,7 @@ impl Words {
         for step in 1..=settings.steps {
             let mut gradient: Vec<[f64; 3]> = weights.iter().map(|w| w.map(|w| w * settings.l2)).collect();
             gradient[bias] = [0.0; 3];
-            for (row, &label) in rows.iter().zip(&labels) {
+            for (row, &label) in rows.iter().zip(labels) {
                 let scale = scale(row.len());
                 let probabilities = softmax(logits(row.iter().map(|&at| weights[at]), scale, weights[bias]));
                 for class in 0..3 {
@@ -90,6 +118,33 @@ impl Words {
         let bias = narrow(weights[bias]);
         let weights = index.into_iter().map(|(feature, at)| (feature.to_owned(), narrow(weights[at]))).collect();
         Some(Self { weights, bias })
+    }
+}
+
+impl Words {
+    /// The reader that ships, and the default: learned from 960 written judgements of replies. Those of questions it had not
+    /// seen it read with a macro-F1 of 0.64 (87% right, a quarter of the blame taken for praise); praising everything has
+    /// 0.31, the lexicon 0.42.
+    pub fn shipped() -> Result<Self> {
+        Self::from_json(include_str!("words.json"), "the words that ship")
+    }
+
+    /// Reads what [`Words::to_json`] wrote; `file` is what errors call it.
+    pub fn from_json(text: &str, file: &str) -> Result<Self> {
+        serde_json::from_str(text).map_err(|error| Error::Classifier {
+            file: file.into(),
+            reason: format!("{error} (hint: `elenchus train verdicts` writes such a file)"),
+        })
+    }
+
+    /// As a file: one word or pair a line, weights to three digits.
+    pub fn to_json(&self) -> String {
+        let rounded = |weights: &[f32; 3]| weights.map(|weight| format!("{weight:.3}")).join(", ");
+        let line = |(feature, weights): (&String, &[f32; 3])| {
+            format!("    {}: [{}]", serde_json::Value::from(feature.as_str()), rounded(weights))
+        };
+        let lines: Vec<String> = self.weights.iter().map(line).collect();
+        format!("{{\n  \"bias\": [{}],\n  \"weights\": {{\n{}\n  }}\n}}\n", rounded(&self.bias), lines.join(",\n"))
     }
 }
 
@@ -166,5 +221,24 @@ mod tests {
             assert_eq!(words.read(text).unwrap(), expected, "{text}");
         }
         assert_eq!(Words::train(&[], settings), None);
+
+        let few = Words::train(&all, WordsSettings { most_features: 12, ..settings }).unwrap();
+        assert_eq!(few.weights.len(), 12);
+        assert_eq!(few.read("the reply is dull").unwrap(), Some(Opinion::Against));
+        let again = Words::from_json(&few.to_json(), "it").unwrap();
+        let distance = again.weights.iter().map(|(feature, weights)| (weights[0] - few.weights[feature][0]).abs());
+        assert!(distance.fold(0.0, f32::max) < 6e-4 && again.weights.len() == 12);
+        assert!(Words::from_json("{\"bias\": 1}", "it").unwrap_err().to_string().contains("it: "));
+    }
+
+    #[test]
+    fn the_shipped_reader_knows_praise_and_blame() {
+        let words = Words::shipped().unwrap();
+        for (verdict, expected) in [
+            ("The response is clear, detailed and very helpful.", Opinion::For),
+            ("The response fails to answer the question and is not relevant at all.", Opinion::Against),
+        ] {
+            assert_eq!(words.read(verdict).unwrap(), Some(expected), "{verdict}");
+        }
     }
 }
