@@ -206,12 +206,17 @@ impl ChatJudge {
 
     fn denied(&self, failure: &Failure) -> Error {
         let ChatSettings { model, key_env, .. } = &self.settings;
-        let key = match key_env {
-            Some(variable) => format!("is the key in {variable} right, and may it use model `{model}`?"),
-            None => "a key's variable is named by `key_env`".to_owned(),
+        let hint = match key_env {
+            Some(variable) => {
+                format!(
+                    "is the key in {variable} right, is `url` right up to its /v1, and may the key use model `{model}`?"
+                )
+            }
+            None => format!(
+                "is `url` right up to its /v1, does the server have model `{model}`, and does it want a key? `key_env` names a key's variable"
+            ),
         };
-        let address = "is `url` right up to its /v1, and does the server have";
-        self.fail(format!("{} {} (hint: {key} {address} model `{model}`?)", self.endpoint.address(), failure.reason))
+        self.fail(format!("{} {} (hint: {hint})", self.endpoint.address(), failure.reason))
     }
 
     fn fail(&self, reason: String) -> Error {

@@ -91,7 +91,7 @@ impl Reply {
     }
 
     /// Trickled from its body on.
-    pub fn from_body(mut self) -> Self {
+    pub fn body_only(mut self) -> Self {
         let end = self.bytes.windows(4).position(|bytes| bytes == b"\r\n\r\n");
         self.at_once = end.unwrap() + 4;
         self

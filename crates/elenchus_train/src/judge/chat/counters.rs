@@ -10,7 +10,7 @@ use crate::judge::Cost;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
-    /// There was no connection, or it ended before an answer began.
+    /// There was no connection, or it ended before an answer in HTTP began.
     Connection,
     /// The server kept silent, or spoke too slowly.
     Timeout,

@@ -87,7 +87,7 @@ impl Default for ChatSettings {
 
 impl ChatSettings {
     /// Refuses what cannot be meant, naming the field and what it may hold.
-    pub fn check(&self) -> Result<(), String> {
+    pub(crate) fn check(&self) -> Result<(), String> {
         let texts = [
             ("name", &self.name, "\"in character\""),
             ("url", &self.url, "\"http://127.0.0.1:8000/v1\""),
