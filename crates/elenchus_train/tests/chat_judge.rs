@@ -163,9 +163,9 @@ fn a_reply_whose_retries_are_spent_has_no_score_and_harms_no_other() {
         let folder = tempfile::tempdir().unwrap();
         let judge =
             judge(ChatSettings { cache: Some(folder.path().into()), retries: 1, ..settings_for(kind, &server.url) });
-        let verdicts = judge.judge(&exchanges(&["Good.", "Bad.", "Fine."])).unwrap();
-        assert_eq!(scores(&verdicts), [Some(1.0), None, Some(1.0)], "{name}");
-        let words = &verdicts[1].words;
+        let verdicts = judge.judge(&exchanges(&["Good.", "Fine.", "Bad."])).unwrap();
+        assert_eq!(scores(&verdicts), [Some(1.0), Some(1.0), None], "{name}");
+        let words = &verdicts[2].words;
         assert!(words.contains("no verdict") && words.contains(&kind.to_string()), "{name}: {words}");
         let counters = judge.counters();
         assert_eq!(counters.failures, BTreeMap::from([(kind, 2)]), "{name}");
