@@ -112,6 +112,42 @@ pub enum Error {
     /// A text that a classifier's tokenizer refused.
     #[error("the classifier's tokenizer: {0}")]
     Tokenizer(String),
+    /// A judge that cannot be asked.
+    #[error("judge `{judge}`: {reason}")]
+    Judge {
+        /// Its name.
+        judge: String,
+        /// Which setting or address, what is wrong, and the fix.
+        reason: String,
+    },
+    /// A judge that has no more to spend.
+    #[error("judge `{judge}`: `{budget}` is spent: {used} used of {limit} (hint: {hint})")]
+    JudgeBudget {
+        /// Its name.
+        judge: String,
+        /// The setting.
+        budget: &'static str,
+        /// What was used, earlier runs with the same cache included.
+        used: u64,
+        /// What was allowed.
+        limit: u64,
+        /// How to go on.
+        hint: &'static str,
+    },
+    /// A judge that none of a batch's requests reached.
+    #[error(
+        "judge `{judge}`: {url} cannot be reached: all of {count} replies have {reason} (hint: is the server up? start again once it is; what was answered before is not asked again where `cache` is set)"
+    )]
+    JudgeUnreachable {
+        /// Its name.
+        judge: String,
+        /// Where it was looked for.
+        url: String,
+        /// Replies that were to be judged.
+        count: usize,
+        /// What happened to the last.
+        reason: String,
+    },
     /// Pairs that cannot be split as asked.
     #[error("split: {0}")]
     Split(String),

@@ -5,8 +5,11 @@
 //! [`VerdictReader`] make one of three opinions of them, in one place, so that readers can be exchanged and measured
 //! against labels ([`measure`]). Several judges together are a [`Panel`].
 
+mod chat;
 mod labelled;
+mod model;
 mod panel;
+mod question;
 mod reader;
 mod rules;
 mod sentiment;
@@ -16,8 +19,11 @@ mod words;
 use elenchus_dialogue::Turn;
 use serde::{Deserialize, Serialize};
 
+pub use chat::{ChatCounters, ChatJudge, ChatSettings, FailureKind};
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};
+pub use model::{ModelJudge, ModelJudgeSettings};
 pub use panel::{Judged, Panel, Seat};
+pub use question::{Question, VerdictForm};
 pub use reader::{LeadingWord, Lexicon, Opinion, Structured, VerdictReader};
 pub use rules::{Rule, Rules, Scripted};
 pub use sentiment::Sentiment;

@@ -1,0 +1,123 @@
+//! A model in this process as judge: the question of [`super::ChatJudge`], answered by the game's own way from messages to
+//! words. It needs no server and costs nothing but time; how far a small model's opinion can be trusted is for measures to
+//! say.
+
+use std::sync::Arc;
+
+use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Sampler, SamplerSettings, Tokenizer, generate};
+use serde::{Deserialize, Serialize};
+
+use super::{Exchange, Judge, Opinion, Question, Verdict, VerdictForm, VerdictReader};
+use crate::{Error, Result};
+
+/// What is asked of the model, and how it answers.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ModelJudgeSettings {
+    /// What logs and tables call the judge; two judges of a panel need two names.
+    pub name: String,
+    /// What is asked of each reply, in words.
+    pub criterion: String,
+    /// How the verdict should look.
+    pub form: VerdictForm,
+    /// 0 takes the likeliest token.
+    pub temperature: f32,
+    /// Tokens of a verdict at most.
+    pub max_tokens: usize,
+    /// Determines every verdict, whatever stands beside it in a batch.
+    pub seed: u64,
+}
+
+impl Default for ModelJudgeSettings {
+    fn default() -> Self {
+        Self {
+            name: "model".to_owned(),
+            criterion: String::new(),
+            form: VerdictForm::default(),
+            temperature: 0.0,
+            max_tokens: 64,
+            seed: 0,
+        }
+    }
+}
+
+/// A judge that shares its executor with whoever speaks.
+pub struct ModelJudge {
+    settings: ModelJudgeSettings,
+    executor: Arc<dyn Executor + Sync>,
+    tokenizer: Arc<Tokenizer>,
+    template: Arc<ChatTemplate>,
+    adapter: Option<Adapter>,
+    reader: Box<dyn VerdictReader>,
+}
+
+impl ModelJudge {
+    /// A judge whose words a reader makes numbers of; [`super::Structured`] where the form is structured. With an adapter
+    /// it speaks in another voice than the bare base's.
+    pub fn new(
+        settings: ModelJudgeSettings,
+        executor: Arc<dyn Executor + Sync>,
+        tokenizer: Arc<Tokenizer>,
+        template: Arc<ChatTemplate>,
+        adapter: Option<Adapter>,
+        reader: Box<dyn VerdictReader>,
+    ) -> Result<Self> {
+        let fail = |reason: &str| Err(Error::Judge { judge: settings.name.clone(), reason: reason.to_owned() });
+        if settings.criterion.trim().is_empty() {
+            return fail("`criterion` is empty (hint: criterion = \"Is the reply in character?\")");
+        }
+        if settings.max_tokens == 0 {
+            return fail("`max_tokens` is 0, expected at least 1");
+        }
+        if !(settings.temperature.is_finite() && settings.temperature >= 0.0) {
+            return fail("`temperature` is no number of 0 or more");
+        }
+        if let Some(adapter) = &adapter {
+            executor.prepare(adapter)?;
+        }
+        Ok(Self { settings, executor, tokenizer, template, adapter, reader })
+    }
+
+    /// What the model says of one exchange; the reason where its context has no room for the question.
+    fn words(&self, exchange: &Exchange) -> Result<Result<String, String>> {
+        let question = Question { criterion: self.settings.criterion.clone(), form: self.settings.form };
+        let prompt = self.template.encode(&self.tokenizer, &question.messages(exchange), true)?;
+        let context = self.executor.config().max_positions;
+        if prompt.len() >= context {
+            let tokens = prompt.len();
+            return Ok(Err(format!("no verdict: the question has {tokens} tokens, the model's context {context}")));
+        }
+        let settings = SamplerSettings {
+            temperature: self.settings.temperature,
+            top_k: 0,
+            top_p: 1.0,
+            min_p: 0.0,
+            repetition_penalty: 1.0,
+            ..SamplerSettings::default()
+        };
+        let mut sampler = Sampler { settings, rng: Rng::from_seed(self.settings.seed) };
+        let most = self.settings.max_tokens.min(context - prompt.len());
+        let is_end = |id| self.tokenizer.is_end(id);
+        let ids = generate(self.executor.as_ref(), &prompt, self.adapter.as_ref(), &mut sampler, most, is_end)?;
+        Ok(Ok(self.tokenizer.decode(&ids).trim().to_owned()))
+    }
+}
+
+impl Judge for ModelJudge {
+    fn name(&self) -> &str {
+        &self.settings.name
+    }
+
+    fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Verdict>> {
+        let verdict = |exchange| {
+            Ok(match self.words(exchange)? {
+                Ok(words) => {
+                    let score = self.reader.read(&words)?.map(Opinion::value);
+                    Verdict { words, score, ..Verdict::default() }
+                }
+                Err(reason) => Verdict { words: reason, ..Verdict::default() },
+            })
+        };
+        exchanges.iter().map(verdict).collect()
+    }
+}
