@@ -1,5 +1,7 @@
 //! `elenchus train`: a character's lines become an adapter.
 
+mod reward;
+
 use std::{
     collections::BTreeSet,
     fs,
@@ -44,6 +46,8 @@ pub enum TrainCommand {
         #[arg(long, value_name = "DEVICE", default_value = "cpu")]
         device: ComputeDevice,
     },
+    /// Train a judge of replies on what people wrote; a run that was killed goes on where it was
+    Reward(reward::RewardArgs),
 }
 
 /// How the frozen base is kept while an adapter learns.
@@ -68,7 +72,10 @@ impl From<BaseNumerics> for Numerics {
 }
 
 pub fn run(command: TrainCommand) -> Result<()> {
-    let TrainCommand::Sft { config: file, out, base, base_numerics, device } = command;
+    let (file, out, base, base_numerics, device) = match command {
+        TrainCommand::Sft { config, out, base, base_numerics, device } => (config, out, base, base_numerics, device),
+        TrainCommand::Reward(args) => return reward::run(args),
+    };
     let Lesson { config, text, character_file, character, read, broken, filtered, mut split, player_lines, start } =
         Lesson::open(&file)?;
     broken.iter().for_each(|line| note(&format!("left out: {line}")));

@@ -6,6 +6,7 @@
 //! against labels ([`measure`]). Several judges together are a [`Panel`].
 
 mod labelled;
+mod learned;
 mod panel;
 mod reader;
 mod rules;
@@ -16,6 +17,7 @@ mod words;
 use elenchus_dialogue::Turn;
 use serde::{Deserialize, Serialize};
 
+pub use learned::LearnedJudge;
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};
 pub use panel::{Judged, Panel, Seat};
 pub use reader::{LeadingWord, Lexicon, Opinion, Structured, VerdictReader};
