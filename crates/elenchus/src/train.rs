@@ -1,5 +1,6 @@
 //! `elenchus train`: a character's lines become an adapter, and judges make it better.
 
+mod reward;
 mod rl;
 
 use std::{
@@ -18,8 +19,10 @@ use clap::{Subcommand, ValueEnum};
 use elenchus_dialogue::Character;
 use elenchus_lm::{ComputeDevice, Numerics, Weights, write_whole};
 use elenchus_train::{
+    Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport,
     judge::{Words, WordsSettings, read_labelled},
-    Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport, train};
+    train,
+};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
@@ -48,6 +51,8 @@ pub enum TrainCommand {
         #[arg(long, value_name = "DEVICE", default_value = "cpu")]
         device: ComputeDevice,
     },
+    /// Train a judge of replies on what people wrote; a run that was killed goes on where it was
+    Reward(reward::RewardArgs),
     /// Learn from judges what to say; a run that was killed goes on where it was
     Rl(rl::RlArgs),
     /// Learn from labelled verdicts what a judge's words come to: the reader that ships was made this way
@@ -86,6 +91,7 @@ pub fn run(command: TrainCommand) -> Result<()> {
     match command {
         TrainCommand::Sft { config, out, base, base_numerics, device } => sft(config, out, base, base_numerics, device),
         TrainCommand::Rl(args) => rl::run(args),
+        TrainCommand::Reward(args) => reward::run(args),
         TrainCommand::Verdicts { labelled, out } => verdicts(&labelled, &out),
     }
 }

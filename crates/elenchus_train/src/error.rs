@@ -87,6 +87,30 @@ pub enum Error {
         /// NaN or infinite.
         loss: f64,
     },
+    /// A reply that a reward model cannot read as it reads all others.
+    #[error(
+        "an example of {tokens} tokens does not end with its end token (hint: make it with `RewardModel::example`)"
+    )]
+    NotEnded {
+        /// Its tokens.
+        tokens: usize,
+    },
+    /// Scores that cannot be brought to mean 0 and variance 1.
+    #[error("the reward model's scores have mean {mean} and variance {variance} (hint: lower `learning_rate`)")]
+    Scores {
+        /// Their mean.
+        mean: f64,
+        /// Their variance.
+        variance: f64,
+    },
+    /// A folder that holds no reward model for this base.
+    #[error("reward model {}: {reason}", folder.display())]
+    RewardModel {
+        /// The folder.
+        folder: PathBuf,
+        /// What is wrong, and the fix.
+        reason: String,
+    },
     /// A character that cannot be used.
     #[error(transparent)]
     Character(#[from] elenchus_dialogue::Error),

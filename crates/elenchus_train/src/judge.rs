@@ -7,6 +7,7 @@
 
 mod chat;
 mod labelled;
+mod learned;
 mod model;
 mod panel;
 mod question;
@@ -21,6 +22,7 @@ use serde::{Deserialize, Serialize};
 
 pub use chat::{ChatCounters, ChatJudge, ChatSettings, FailureKind};
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};
+pub use learned::LearnedJudge;
 pub use model::{ModelJudge, ModelJudgeSettings};
 pub use panel::{Judged, Panel, Seat};
 pub use question::{Question, VerdictForm};

@@ -16,6 +16,7 @@ mod memory;
 mod order;
 mod perplexity;
 mod report;
+mod reward_model;
 pub mod rl;
 mod run_folder;
 mod samples;
@@ -30,6 +31,10 @@ pub use example::{Example, example, examples};
 pub use lesson::{Lesson, read_character, read_pairs};
 pub use memory::resident_bytes;
 pub use perplexity::{Perplexity, perplexity, spread};
+pub use reward_model::{
+    Accuracy, ExamplePair, Preference, Preferences, RewardCard, RewardConfig, RewardEvent, RewardKind, RewardLearner,
+    RewardLesson, RewardLora, RewardModel, RewardOutcome, RewardSettings, RewardStep, bradley_terry, train_reward,
+};
 pub use run_folder::RunFolder;
 pub use samples::Sample;
 pub use schedule::{Decay, Schedule};

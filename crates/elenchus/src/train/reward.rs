@@ -1,0 +1,196 @@
+//! `elenchus train reward`: what people wrote becomes a judge of what a character says.
+
+use std::{
+    path::{Path, PathBuf},
+    sync::atomic::AtomicBool,
+    time::Duration,
+};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use elenchus_lm::ComputeDevice;
+use elenchus_train::{
+    ExamplePair, Preference, RewardCard, RewardEvent, RewardLearner, RewardLesson, RewardOutcome, RewardStep,
+    RunFolder, train_reward,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::{BaseNumerics, interrupts};
+use crate::{
+    output::{note, print, say},
+    voice::Voice,
+};
+
+/// Beyond this a model may well have learned length.
+const LENGTH_TELLS: f64 = 0.55;
+
+#[derive(Debug, Args)]
+pub struct RewardArgs {
+    /// What is preferred to what
+    #[arg(value_name = "REWARD.TOML")]
+    config: PathBuf,
+    /// The run's folder: metrics, checkpoint, and the model in `reward/`
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// GGUF file or Hugging Face folder; the default model if left out
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    /// How the base's weights are kept: less memory from left to right, and coarser numbers
+    #[arg(long, value_name = "NUMERICS", default_value = "f32")]
+    base_numerics: BaseNumerics,
+    /// cpu, cuda, or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: ComputeDevice,
+    /// Train a control as well, in `shuffled_labels/`: the same with sides drawn by lot, which has nothing to learn
+    #[arg(long)]
+    shuffled_labels: bool,
+    /// Print what was measured as JSON
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: RewardArgs) -> Result<()> {
+    let RewardArgs { config: file, out, base, base_numerics, device, shuffled_labels, json } = args;
+    let tell = |text: &str| if json { note(text) } else { say(&format!("{text}\n")) };
+    let lesson = RewardLesson::open(&file)?;
+    lesson.broken.iter().for_each(|line| note(&format!("left out: {line}")));
+    let preferences = &lesson.preferences;
+    tell(&format!(
+        "{} of {}: {} preferences to train on, {} of {} to measure on, {} replies without another of like length",
+        lesson.config.kind.name(),
+        lesson.character.name,
+        preferences.train.len(),
+        preferences.held_out.len(),
+        lesson.config.held_out_works.join(", "),
+        preferences.unmatched,
+    ));
+    // Named, because a work that was to be excluded and is misspelt would be learned unseen.
+    tell(&format!("learned from: {}", lesson.works.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
+    let length_only = preferences.length_only_accuracy();
+    tell(&format!("length alone foretells {:.1}% of what is held out", length_only * 100.0));
+    if (length_only - 0.5).abs() > LENGTH_TELLS - 0.5 {
+        note("length tells replies apart, so a model may learn it (hint: more texts to match lengths in)");
+    }
+
+    let voice = Voice::open(base, base_numerics.into(), device)?;
+    let should_stop = interrupts()?;
+    let Some(card) = learn(&lesson, &voice, &out, false, &should_stop, &tell)? else { return Ok(()) };
+    let mut cards = vec![card];
+    if shuffled_labels {
+        let control = learn(&lesson, &voice, &out.join("shuffled_labels"), true, &should_stop, &tell)?;
+        let Some(control) = control else { return Ok(()) };
+        cards.push(control);
+    }
+    if json {
+        print(&format!("{}\n", serde_json::to_string_pretty(&cards)?))?;
+    }
+    Ok(())
+}
+
+/// One run; `None` if it was stopped.
+fn learn(
+    lesson: &RewardLesson,
+    voice: &Voice,
+    out: &Path,
+    shuffled_labels: bool,
+    should_stop: &AtomicBool,
+    tell: &impl Fn(&str),
+) -> Result<Option<RewardCard>> {
+    let (config, preferences) = (&lesson.config, &lesson.preferences);
+    let mut train = examples(lesson, voice, &preferences.train)?;
+    let mut held_out = examples(lesson, voice, &preferences.held_out)?;
+    if shuffled_labels {
+        ExamplePair::shuffle_labels(&mut train, config.training.seed);
+        ExamplePair::shuffle_labels(&mut held_out, config.training.seed + 1);
+    }
+    let base_name =
+        voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+    let learner = RewardLearner {
+        executor: &voice.executor,
+        base_name: &base_name,
+        base_sha256: &voice.weights.sha256(),
+        character: &lesson.character.name,
+        train: &train,
+        held_out: &held_out,
+        length_only_accuracy: preferences.length_only_accuracy(),
+        shuffled_labels,
+    };
+    let (run, screen) = (RunFolder::open(out, &lesson.text)?, Screen::new()?);
+    let outcome = train_reward(&learner, config, &run, should_stop, |event| screen.show(event));
+    screen.bar.finish_and_clear();
+    Ok(match outcome? {
+        RewardOutcome::Stopped(step) => {
+            tell(&format!("stopped behind step {step}; the same command goes on from there"));
+            None
+        }
+        RewardOutcome::Finished(folder, card) => {
+            let what = if shuffled_labels { "control with shuffled labels" } else { "held-out accuracy" };
+            tell(&format!(
+                "{what}: {} pairs; the number of words alone {:.1}%, of tokens {:.1}%",
+                card.held_out,
+                card.length_only_accuracy * 100.0,
+                card.token_count_only_accuracy * 100.0
+            ));
+            tell(&format!("the model is in {}", folder.display()));
+            Some(card)
+        }
+    })
+}
+
+fn examples(lesson: &RewardLesson, voice: &Voice, preferences: &[Preference]) -> Result<Vec<ExamplePair>> {
+    let max_tokens = lesson.config.training.max_tokens;
+    let examples = ExamplePair::all(preferences, &lesson.character, &voice.tokenizer, &voice.template, max_tokens)?;
+    if examples.len() < preferences.len() {
+        let left_out = preferences.len() - examples.len();
+        note(&format!("left out: {left_out} pairs whose prompt alone has {max_tokens} tokens or more"));
+    }
+    if examples.is_empty() {
+        bail!("no pair fits {max_tokens} tokens (hint: raise `training.max_tokens`)");
+    }
+    Ok(examples)
+}
+
+/// A bar where somebody looks; a line for each measure everywhere.
+struct Screen {
+    bar: ProgressBar,
+}
+
+impl Screen {
+    fn new() -> Result<Self> {
+        let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
+        Ok(Self { bar: ProgressBar::new(0).with_style(style.context("the bar's template")?) })
+    }
+
+    fn show(&self, event: RewardEvent) {
+        let bar = &self.bar;
+        match event {
+            RewardEvent::Begun { step, total_steps } => {
+                if step > 0 {
+                    self.line(&format!("goes on behind step {step} of {total_steps}"));
+                }
+                bar.set_length(total_steps);
+                bar.set_position(step);
+                bar.reset_eta();
+                bar.enable_steady_tick(Duration::from_millis(500));
+            }
+            RewardEvent::Step(report) => {
+                bar.set_message(message(&report));
+                bar.set_position(report.step);
+                if let Some(accuracy) = report.held_out_accuracy {
+                    let (step, of, accuracy) = (report.step, bar.length().unwrap_or_default(), accuracy * 100.0);
+                    self.line(&format!("step {step} of {of}: {}, held-out accuracy {accuracy:.1}%", message(&report)));
+                }
+            }
+            RewardEvent::Measuring(pairs) => bar.set_message(format!("the last measure: {pairs} pairs held out")),
+        }
+    }
+
+    fn line(&self, text: &str) {
+        self.bar.suspend(|| note(text));
+    }
+}
+
+fn message(report: &RewardStep) -> String {
+    let accuracy = report.accuracy * 100.0;
+    format!("loss {:.3}, accuracy {accuracy:.0}%, {:.0} tokens/s", report.loss, report.tokens as f64 / report.seconds)
+}

@@ -1,0 +1,273 @@
+//! `reward.toml`: which preferences a reward model learns, and how. Unknown keys are errors, as in `training.toml`.
+
+use std::{num::NonZeroUsize, path::PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    AdamWSettings, Decay, Result, Schedule,
+    config_file::{self, Misfit},
+    data::Filters,
+};
+
+/// One reward model.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct RewardConfig {
+    /// What is preferred to what.
+    pub kind: RewardKind,
+    /// The `character.toml` whose prompt replies are read under; paths are relative to the configuration's folder.
+    pub character: PathBuf,
+    /// Texts in which the character speaks, as `elenchus train sft` reads them.
+    pub data: Vec<PathBuf>,
+    /// Texts in which others speak, for `style`; may be the same.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub others: Vec<PathBuf>,
+    /// Go on behind a line of the texts that cannot be read, instead of stopping there.
+    #[serde(default)]
+    pub skip_broken: bool,
+    /// Under which names the texts have the character's lines, if not under its own.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub speakers: Vec<String>,
+    /// Turns before a reply, at most.
+    #[serde(default = "config_file::four")]
+    pub context: NonZeroUsize,
+    /// Works that are measured on and never trained on: neither the character's replies nor the others' in them.
+    pub held_out_works: Vec<String>,
+    /// Works that are neither trained on nor measured on.
+    #[serde(default)]
+    pub excluded_works: Vec<String>,
+    /// Which replies are fit to learn from.
+    #[serde(default)]
+    pub filters: Filters,
+    /// Preferences trained on, at most, from all over the works; all of them if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub max_pairs: Option<usize>,
+    /// The adapter.
+    #[serde(default)]
+    pub lora: RewardLora,
+    /// The steps.
+    #[serde(default)]
+    pub training: RewardSettings,
+}
+
+/// What is preferred to what.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RewardKind {
+    /// The character's replies to others', both under a context that neither replies to.
+    Style,
+    /// A reply under its own context to another of the character's.
+    Relevance,
+}
+
+impl RewardKind {
+    /// As a configuration names it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Style => "style",
+            Self::Relevance => "relevance",
+        }
+    }
+}
+
+/// Shape of the adapter.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardLora {
+    /// The rank.
+    pub rank: usize,
+    /// The update is multiplied by `alpha / rank`.
+    pub alpha: f32,
+    /// Share of the inputs that is left out at random while training.
+    pub dropout: f32,
+    /// The linears that learn, by Hugging Face's names; `"all-linear"` names them all.
+    #[serde(deserialize_with = "config_file::one_or_more")]
+    pub targets: Vec<String>,
+}
+
+impl Default for RewardLora {
+    /// EthicalLLM's.
+    fn default() -> Self {
+        Self { rank: 8, alpha: 32.0, dropout: 0.1, targets: vec!["q_proj".into(), "v_proj".into()] }
+    }
+}
+
+/// How it is trained.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct RewardSettings {
+    /// Determines the fresh model, who is matched with whom, the order of pairs and the dropout.
+    pub seed: u64,
+    /// Times every pair is seen.
+    pub epochs: u64,
+    /// Pairs in a step.
+    pub batch: usize,
+    /// Tokens of a prompt and its reply, at most; longer replies are cut, and their end token put behind the cut.
+    pub max_tokens: usize,
+    /// Tokens in one forward and backward pass: memory against speed. Both replies of a pair are in one.
+    pub pass_tokens: usize,
+    /// Keep each block's input alone and compute the block again in the backward pass: less memory for more time.
+    pub gradient_checkpointing: bool,
+    /// The highest learning rate.
+    pub learning_rate: f64,
+    /// Steps of the way up to it.
+    pub warmup_steps: u64,
+    /// The way down.
+    pub decay: Decay,
+    /// Gradients are scaled to this global norm where they exceed it.
+    pub max_grad_norm: f64,
+    /// The optimiser.
+    pub adamw: AdamWSettings,
+    /// By how much the preferred score should be the higher one.
+    pub margin: f64,
+    /// How strongly scores are drawn towards 0.
+    pub center: f64,
+    /// Steps between two checkpoints: what a killed run may lose.
+    pub checkpoint_steps: u64,
+    /// Steps between two measures of held-out accuracy.
+    pub eval_steps: u64,
+    /// Held-out pairs of such a measure, the same ones every time; the measure after the run takes all.
+    pub eval_pairs: usize,
+}
+
+impl Default for RewardSettings {
+    fn default() -> Self {
+        Self {
+            seed: 0,
+            epochs: 1,
+            batch: 8,
+            max_tokens: 256,
+            pass_tokens: 1024,
+            gradient_checkpointing: false,
+            learning_rate: 1e-4,
+            warmup_steps: 10,
+            decay: Decay::Linear,
+            max_grad_norm: 1.0,
+            adamw: AdamWSettings::default(),
+            margin: 0.0,
+            center: 0.0,
+            checkpoint_steps: 25,
+            eval_steps: 25,
+            eval_pairs: 64,
+        }
+    }
+}
+
+impl RewardSettings {
+    /// The learning rates of a run over so many pairs.
+    pub fn schedule(&self, pairs: usize) -> Schedule {
+        let total_steps = self.epochs * pairs.div_ceil(self.batch) as u64;
+        Schedule { peak: self.learning_rate, warmup_steps: self.warmup_steps, total_steps, decay: self.decay }
+    }
+}
+
+impl RewardConfig {
+    /// Reads the text of a `reward.toml`; `file` is what errors call it, with the line.
+    pub fn parse(text: &str, file: &str) -> Result<Self> {
+        let config: Self = config_file::parse(text, file)?;
+        config.check().map_err(|misfit| misfit.at(text, file))?;
+        Ok(config)
+    }
+
+    fn check(&self) -> Result<(), Misfit> {
+        let (lora, training) = (&self.lora, &self.training);
+        let misfit = |field, reason: &str| Err(Misfit { field, reason: reason.to_owned() });
+        if self.data.is_empty() {
+            return misfit("data", "names no file (hint: data = [\"texts/meno.txt\"])");
+        }
+        match (self.kind, self.others.is_empty()) {
+            (RewardKind::Style, true) => {
+                return misfit(
+                    "others",
+                    "names no file, but style is told from other speakers' (hint: those of `data`)",
+                );
+            }
+            (RewardKind::Relevance, false) => {
+                return misfit(
+                    "others",
+                    "has no use for relevance, which compares the character's own (hint: remove it)",
+                );
+            }
+            _ => {}
+        }
+        if self.held_out_works.is_empty() {
+            return misfit("held_out_works", "names no work to measure on (hint: name one)");
+        }
+        let positive = [
+            ("max_pairs", self.max_pairs.unwrap_or(1) as u64),
+            ("lora.rank", lora.rank as u64),
+            ("training.epochs", training.epochs),
+            ("training.batch", training.batch as u64),
+            ("training.max_tokens", training.max_tokens as u64),
+            ("training.pass_tokens", training.pass_tokens as u64),
+            ("training.checkpoint_steps", training.checkpoint_steps),
+            ("training.eval_steps", training.eval_steps),
+            ("training.eval_pairs", training.eval_pairs as u64),
+        ];
+        if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
+            return misfit(field, "is 0, expected at least 1");
+        }
+        let AdamWSettings { beta1, beta2, eps, weight_decay } = training.adamw;
+        let above_nothing = [
+            ("lora.alpha", f64::from(lora.alpha)),
+            ("training.learning_rate", training.learning_rate),
+            ("training.max_grad_norm", training.max_grad_norm),
+            ("training.adamw.eps", eps),
+        ];
+        if let Some((field, value)) = above_nothing.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
+            return misfit(field, &format!("is {value}, expected a number above 0"));
+        }
+        let not_below_nothing = [("training.margin", training.margin), ("training.center", training.center)];
+        if let Some((field, value)) = not_below_nothing.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0))
+        {
+            return misfit(field, &format!("is {value}, expected 0 or more"));
+        }
+        let shares = [
+            ("lora.dropout", f64::from(lora.dropout)),
+            ("training.adamw.beta1", beta1),
+            ("training.adamw.beta2", beta2),
+            ("training.adamw.weight_decay", weight_decay),
+        ];
+        if let Some((field, value)) = shares.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
+            return misfit(field, &format!("is {value}, expected 0 or more and less than 1"));
+        }
+        config_file::linears(&lora.targets).map(drop).map_err(|reason| Misfit { field: "lora.targets", reason })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const LEAST: &str = "kind = \"relevance\"\ncharacter = \"c.toml\"\ndata = [\"a\"]\nheld_out_works = [\"Meno\"]\n";
+
+    #[test]
+    fn defaults_are_there_and_a_written_configuration_reads_the_same() {
+        let config = RewardConfig::parse(&format!("{LEAST}[lora]\ndropout = 0.0"), "it").unwrap();
+        assert_eq!((config.lora.rank, config.lora.alpha, config.training.learning_rate), (8, 32.0, 1e-4));
+        let written = toml::to_string(&config).unwrap();
+        assert_eq!(RewardConfig::parse(&written, "it").unwrap(), config);
+    }
+
+    #[test]
+    fn what_cannot_be_meant_is_refused_by_name() {
+        let check = |text: &str, says: &str| {
+            let error = RewardConfig::parse(text, "reward.toml").unwrap_err().to_string();
+            assert!(error.contains(says), "{error}");
+        };
+        let more = |more: &str| format!("{LEAST}{more}");
+        check(&more("[training]\nmargn = 1"), "reward.toml:6: unknown field `margn` (hint: did you mean `margin`?)");
+        check(&LEAST.replace("relevance", "styl"), "reward.toml:1: `kind`: unknown variant `styl` (hint: did you mean");
+        check(&LEAST.replace("relevance", "style"), "`others` names no file");
+        check(&more("others = [\"b\"]"), "reward.toml:5: `others` has no use for relevance");
+        check(&LEAST.replace("\"Meno\"", ""), "reward.toml:4: `held_out_works` names no work");
+        check(&LEAST.replace("\"a\"", ""), "reward.toml:3: `data` names no file");
+        check(&more("max_pairs = 0"), "reward.toml:5: `max_pairs` is 0");
+        check(&more("[training]\nbatch = 0"), "`training.batch` is 0");
+        check(&more("[training]\ncenter = -1.0"), "`training.center` is -1, expected 0 or more");
+        check(&more("[training]\nlearning_rate = 0.0"), "`training.learning_rate` is 0, expected a number above 0");
+        check(&more("[lora]\ndropout = 1.0"), "`lora.dropout` is 1, expected");
+        check(&more("[lora]\ntargets = [\"head\"]"), "`lora.targets` names `head`");
+    }
+}
