@@ -12,9 +12,9 @@ use crate::{model, output::note};
 /// A base model and what it takes to prompt it.
 pub struct Voice {
     pub weights: Arc<Weights>,
-    pub executor: CandleExecutor,
-    pub tokenizer: Tokenizer,
-    pub template: ChatTemplate,
+    pub executor: Arc<CandleExecutor>,
+    pub tokenizer: Arc<Tokenizer>,
+    pub template: Arc<ChatTemplate>,
 }
 
 impl Voice {
@@ -22,7 +22,8 @@ impl Voice {
         let weights = model::open(&model::base_or_default(base)?)?;
         let executor = CandleExecutor::new(&weights, &device.open()?, numerics)?;
         note(&format!("base weights: {} in memory", model::size(executor.weight_bytes())));
-        Ok(Self { tokenizer: weights.tokenizer()?, template: weights.chat_template()?, executor, weights })
+        let (tokenizer, template) = (Arc::new(weights.tokenizer()?), Arc::new(weights.chat_template()?));
+        Ok(Self { tokenizer, template, executor: Arc::new(executor), weights })
     }
 
     pub fn examples(&self, pairs: &[Pair], character: &Character, max_tokens: usize) -> Result<Vec<Example>> {

@@ -26,10 +26,10 @@ pub use learned::LearnedJudge;
 pub use model::{ModelJudge, ModelJudgeSettings};
 pub use panel::{Judged, Panel, Seat};
 pub use question::{Question, VerdictForm};
-pub use reader::{LeadingWord, Lexicon, Opinion, Structured, VerdictReader};
+pub use reader::{LeadingWord, Lexicon, Opinion, Or, Structured, VerdictReader};
 pub use rules::{Rule, Rules, Scripted};
 pub use sentiment::Sentiment;
-pub use settings::JudgeSettings;
+pub use settings::{JudgeContext, JudgeSettings, ReaderSettings, SeatSettings};
 pub use words::{Words, WordsSettings};
 
 use crate::Result;

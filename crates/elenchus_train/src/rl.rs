@@ -26,7 +26,7 @@ mod train;
 mod whiten;
 
 pub use baseline::leave_one_out;
-pub use config::{OfflineSettings, RlConfig, RlSettings, SamplingSettings, SeatSettings};
+pub use config::{OfflineSettings, RlConfig, RlSettings, SamplingSettings};
 pub use experience::{Experience, Rollout};
 pub use gae::gae;
 pub use guards::GuardSettings;

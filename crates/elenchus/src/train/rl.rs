@@ -1,13 +1,20 @@
 //! `elenchus train rl`: replies are spoken, judged, and what was better than expected becomes likelier.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, thread::available_parallelism, time::Duration};
+use std::{
+    collections::BTreeMap,
+    env, fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::available_parallelism,
+    time::Duration,
+};
 
 use anyhow::{Context, Result};
 use clap::Args;
 use elenchus_lm::{ComputeDevice, CpuExecutor, CpuSettings, Executor};
 use elenchus_train::{
     RunFolder,
-    judge::{Panel, Seat},
+    judge::{JudgeContext, SeatSettings},
     rl::{RlEvent, RlLearner, RlLesson, RlOutcome, RlReport, train},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -42,27 +49,37 @@ pub fn run(args: RlArgs) -> Result<()> {
     let RlLesson { config, text, character_file, character, start, prompts, offline } = RlLesson::open(&file)?;
     let voice = Voice::open(base, base_numerics.into(), device)?;
     // The game's own engine where there is one; a GPU samples with what it trains with.
-    let cpu = match device {
+    let engine: Arc<dyn Executor + Sync> = match device {
         ComputeDevice::Cpu => {
             let threads = available_parallelism().map_or(1, usize::from);
-            Some(CpuExecutor::new(&voice.weights, CpuSettings { threads, ..CpuSettings::default() })?)
+            Arc::new(CpuExecutor::new(&voice.weights, CpuSettings { threads, ..CpuSettings::default() })?)
         }
-        ComputeDevice::Cuda(_) => None,
+        ComputeDevice::Cuda(_) => voice.executor.clone(),
     };
-    let engine: &dyn Executor = cpu.as_ref().map_or(&voice.executor, |cpu| cpu);
     let offline = match config.offline {
         Some(_) => voice.examples(&offline, &character, usize::MAX)?,
         None => Vec::new(),
     };
-    let seats = config.judges.iter().map(|seat| Seat { judge: seat.judge.open(), weight: seat.weight });
-    let judges = Panel::new(seats.collect());
+    let judges = SeatSettings::open_all(
+        &config.judges,
+        &JudgeContext {
+            folder: file.parent().unwrap_or(Path::new(".")),
+            executor: voice.executor.clone(),
+            engine: engine.clone(),
+            tokenizer: voice.tokenizer.clone(),
+            template: voice.template.clone(),
+            character: Arc::new(character.clone()),
+            base_sha256: &voice.weights.sha256(),
+            variable: &|name| env::var(name).ok(),
+        },
+    )?;
     say(&format!("judges: {}\n", judges.names().collect::<Vec<_>>().join(", ")));
 
     let run = RunFolder::open(&out, &text)?;
     let name = voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let learner = RlLearner {
         executor: &voice.executor,
-        engine,
+        engine: &*engine,
         tokenizer: &voice.tokenizer,
         template: &voice.template,
         character: &character,

@@ -74,6 +74,23 @@ impl VerdictReader for LeadingWord {
     }
 }
 
+/// One reader, and another for what the first cannot read.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Or<A, B>(pub A, pub B);
+
+impl<A: VerdictReader, B: VerdictReader> VerdictReader for Or<A, B> {
+    fn name(&self) -> &str {
+        self.1.name()
+    }
+
+    fn read(&self, verdict: &str) -> Result<Option<Opinion>> {
+        match self.0.read(verdict)? {
+            Some(opinion) => Ok(Some(opinion)),
+            None => self.1.read(verdict),
+        }
+    }
+}
+
 /// VADER (Hutto and Gilbert, 2014): the sentiment of words out of a lexicon, with rules for negation and emphasis. A
 /// compound score within 0.05 of zero is neither, as its authors have it.
 pub struct Lexicon(SentimentIntensityAnalyzer<'static>);
@@ -163,6 +180,15 @@ mod tests {
                 ("", None),
                 ("?!", None),
             ],
+        );
+    }
+
+    #[test]
+    fn the_second_reads_what_the_first_cannot() {
+        let reader = Or(LeadingWord, Structured);
+        check(
+            &reader,
+            &[("No. {\"score\": 5}", Some(Opinion::Against)), ("{\"score\": 5}", Some(Opinion::For)), ("Hm.", None)],
         );
     }
 

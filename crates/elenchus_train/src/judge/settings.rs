@@ -1,10 +1,64 @@
-//! A judge as a configuration names it.
+//! A judge as a configuration names it, with its weight and with who reads its words.
 
-use serde::{Deserialize, Serialize};
+use std::{
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use elenchus_dialogue::Character;
+use elenchus_lm::{CandleExecutor, ChatTemplate, Executor, Tokenizer};
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
-use super::{Exchange, Judge, Rule, Rules, Scripted, rules::words};
-use crate::rl::is_question;
+use super::{
+    ChatJudge, ChatSettings, Exchange, Judge, LeadingWord, LearnedJudge, Lexicon, ModelJudge, ModelJudgeSettings, Or,
+    Panel, Rule, Rules, Scripted, Seat, Sentiment, Structured, VerdictForm, VerdictReader, Words, rules::words,
+};
+use crate::{Error, Result, RewardModel, rl::is_question};
+
+/// A judge, its weight, and who reads its words.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct SeatSettings {
+    /// What its scores are multiplied by.
+    pub weight: f32,
+    /// Who makes a number of its words, for judges that answer in words.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reader: Option<ReaderSettings>,
+    /// The judge.
+    #[serde(flatten)]
+    pub judge: JudgeSettings,
+}
+
+impl<'de> Deserialize<'de> for SeatSettings {
+    /// A table of the judge with a `weight`, 1 if left out, and a `reader`. By hand, because serde cannot flatten and
+    /// refuse unknown keys.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut table = serde_json::Map::deserialize(deserializer)?;
+        let weight = match table.remove("weight") {
+            None => 1.0,
+            Some(weight) => {
+                let number = weight.as_f64().filter(|weight| weight.is_finite());
+                number.ok_or_else(|| D::Error::custom(format!("weight is {weight}, expected a number")))? as f32
+            }
+        };
+        let reader = table.remove("reader").map(serde_json::from_value).transpose().map_err(D::Error::custom)?;
+        let judge: JudgeSettings = serde_json::from_value(Value::Object(table)).map_err(D::Error::custom)?;
+        let form = match &judge {
+            JudgeSettings::Chat(ChatSettings { form, .. }) | JudgeSettings::Model(ModelJudgeSettings { form, .. }) => {
+                Some(*form)
+            }
+            _ => None,
+        };
+        match (form, &reader) {
+            (None, Some(_)) => Err(D::Error::custom("this kind of judge has no words for a `reader` to read")),
+            (Some(VerdictForm::Structured), Some(_)) => {
+                Err(D::Error::custom("verdicts of form \"structured\" need no `reader` (hint: leave it out)"))
+            }
+            _ => Ok(Self { weight, reader, judge }),
+        }
+    }
+}
 
 /// Which judge, and what it needs to know.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,6 +70,15 @@ pub enum JudgeSettings {
         #[serde(default)]
         rules: Vec<Rule>,
     },
+    /// A reward model on the base that is there anyway: style, relevance, or preferences.
+    Learned {
+        /// The folder that `elenchus train reward` gave.
+        reward: PathBuf,
+    },
+    /// A chat model behind an endpoint.
+    Chat(ChatSettings),
+    /// The base itself, asked in this process.
+    Model(ModelJudgeSettings),
     /// A control: 1 for a reply of so many words, less the further it is away, -1 at the least.
     Length {
         /// How many.
@@ -31,24 +94,118 @@ pub enum JudgeSettings {
     },
 }
 
-impl JudgeSettings {
-    /// The judge.
-    pub fn open(&self) -> Box<dyn Judge> {
-        match self.clone() {
-            Self::Rules { rules } => Box::new(Rules::new(rules)),
-            Self::Length { words: wanted } => Box::new(Scripted::new("length", move |exchange: &Exchange| {
-                let (count, wanted) = (words(&exchange.reply).len() as f32, wanted.max(1) as f32);
-                Some((1.0 - (count - wanted).abs() / wanted).max(-1.0))
-            })),
-            Self::Questions => Box::new(Scripted::new("questions", |exchange: &Exchange| {
-                Some(if is_question(&exchange.reply) { 1.0 } else { -1.0 })
-            })),
-            Self::Random { seed } => Box::new(Scripted::new("random", move |exchange: &Exchange| {
-                let hash = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(&exchange.reply).finalize();
-                Some(f32::from(u16::from_le_bytes([hash[0], hash[1]])) / f32::from(u16::MAX) * 2.0 - 1.0)
-            })),
-        }
+/// Who makes a number of a judge's words.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum ReaderSettings {
+    /// A leading word where there is one, the words and pairs that ship elsewhere.
+    #[default]
+    Words,
+    /// A leading word alone.
+    LeadingWord,
+    /// VADER.
+    Lexicon,
+    /// A five-star classifier: a Hugging Face folder of a BERT.
+    Sentiment(PathBuf),
+}
+
+impl ReaderSettings {
+    /// The reader; paths are relative to `folder`.
+    pub fn open(&self, folder: &Path) -> Result<Box<dyn VerdictReader>> {
+        Ok(match self {
+            Self::Words => Box::new(Or(LeadingWord, Words::shipped()?)),
+            Self::LeadingWord => Box::new(LeadingWord),
+            Self::Lexicon => Box::new(Lexicon::default()),
+            Self::Sentiment(classifier) => Box::new(Sentiment::open(&folder.join(classifier))?),
+        })
     }
+}
+
+/// What judges may share with whoever speaks.
+#[derive(Clone)]
+pub struct JudgeContext<'a> {
+    /// What paths are relative to.
+    pub folder: &'a Path,
+    /// The base in training numerics.
+    pub executor: Arc<CandleExecutor>,
+    /// The base as a game runs it.
+    pub engine: Arc<dyn Executor + Sync>,
+    /// The base's.
+    pub tokenizer: Arc<Tokenizer>,
+    /// The base's.
+    pub template: Arc<ChatTemplate>,
+    /// Whose replies are judged.
+    pub character: Arc<Character>,
+    /// Of the base's file.
+    pub base_sha256: &'a str,
+    /// What an environment variable holds: only a program knows.
+    pub variable: &'a dyn Fn(&str) -> Option<String>,
+}
+
+impl SeatSettings {
+    /// All judges of a configuration.
+    ///
+    /// # Errors
+    /// What a judge needs is not there; or two judges have one name, so that nobody could tell their scores apart.
+    pub fn open_all(seats: &[Self], context: &JudgeContext<'_>) -> Result<Panel> {
+        let mut panel: Vec<Seat> = Vec::new();
+        for settings in seats {
+            let judge = settings.open(context)?;
+            if panel.iter().any(|seat| seat.judge.name() == judge.name()) {
+                let reason = "is the name of two judges (hint: give chat and model judges a `name` each)".to_owned();
+                return Err(Error::Judge { judge: judge.name().to_owned(), reason });
+            }
+            panel.push(Seat { judge, weight: settings.weight });
+        }
+        Ok(Panel::new(panel))
+    }
+
+    fn open(&self, context: &JudgeContext<'_>) -> Result<Box<dyn Judge>> {
+        let JudgeContext { folder, executor, engine, tokenizer, template, character, base_sha256, variable } =
+            context.clone();
+        let reader = |form: VerdictForm| match form {
+            VerdictForm::Structured => Ok(Box::new(Structured) as Box<dyn VerdictReader>),
+            VerdictForm::Words => self.reader.clone().unwrap_or_default().open(folder),
+        };
+        Ok(match self.judge.clone() {
+            JudgeSettings::Learned { reward } => {
+                let (model, card) = RewardModel::open(&folder.join(reward), &executor, base_sha256)?;
+                let name = card.kind.name();
+                Box::new(LearnedJudge::new(name, model, card.max_tokens, executor, tokenizer, template, character))
+            }
+            JudgeSettings::Chat(mut settings) => {
+                settings.cache = settings.cache.map(|cache| folder.join(cache));
+                let key = settings.key_env.as_deref().and_then(variable);
+                let reader = reader(settings.form)?;
+                Box::new(ChatJudge::new(settings, key.as_deref(), reader)?)
+            }
+            JudgeSettings::Model(settings) => {
+                let reader = reader(settings.form)?;
+                Box::new(ModelJudge::new(settings, engine, tokenizer, template, None, reader)?)
+            }
+            JudgeSettings::Rules { rules } => Box::new(Rules::new(rules)),
+            JudgeSettings::Length { words } => control("length", move |exchange| near(exchange, words)),
+            JudgeSettings::Questions => {
+                control("questions", |exchange| if is_question(&exchange.reply) { 1.0 } else { -1.0 })
+            }
+            JudgeSettings::Random { seed } => control("random", move |exchange| by_chance(exchange, seed)),
+        })
+    }
+}
+
+fn control(name: &str, score: impl Fn(&Exchange) -> f32 + Send + Sync + 'static) -> Box<dyn Judge> {
+    Box::new(Scripted::new(name, move |exchange: &Exchange| Some(score(exchange))))
+}
+
+/// 1 at so many words, -1 at three times as many.
+fn near(exchange: &Exchange, wanted: usize) -> f32 {
+    let (count, wanted) = (words(&exchange.reply).len() as f32, wanted.max(1) as f32);
+    (1.0 - (count - wanted).abs() / wanted).max(-1.0)
+}
+
+fn by_chance(exchange: &Exchange, seed: u64) -> f32 {
+    let hash = Sha256::new().chain_update(seed.to_le_bytes()).chain_update(&exchange.reply).finalize();
+    f32::from(u16::from_le_bytes([hash[0], hash[1]])) / f32::from(u16::MAX) * 2.0 - 1.0
 }
 
 #[cfg(test)]
@@ -57,20 +214,33 @@ mod tests {
 
     #[test]
     fn controls_score_what_they_name() {
-        let score = |settings: JudgeSettings, reply: &str| {
-            let exchange = Exchange { context: Vec::new(), reply: reply.into(), is_ended: true };
-            settings.open().judge(&[exchange]).unwrap()[0].score.unwrap()
-        };
-        let short = JudgeSettings::Length { words: 4 };
-        assert_eq!(score(short.clone(), "one two three four"), 1.0);
-        assert_eq!(score(short.clone(), "one two"), 0.5);
-        assert_eq!(score(short, &"word ".repeat(50)), -1.0);
-        assert_eq!(score(JudgeSettings::Questions, "Is it so?"), 1.0);
-        assert_eq!(score(JudgeSettings::Questions, "So it is."), -1.0);
-        let random = JudgeSettings::Random { seed: 1 };
-        assert_eq!(score(random.clone(), "a"), score(random.clone(), "a"));
-        let scores: Vec<f32> = (0..200).map(|at| score(random.clone(), &at.to_string())).collect();
+        let exchange = |reply: &str| Exchange { context: Vec::new(), reply: reply.into(), is_ended: true };
+        assert_eq!(near(&exchange("one two three four"), 4), 1.0);
+        assert_eq!(near(&exchange("one two"), 4), 0.5);
+        assert_eq!(near(&exchange(&"word ".repeat(50)), 4), -1.0);
+        assert_eq!(by_chance(&exchange("a"), 1), by_chance(&exchange("a"), 1));
+        let scores: Vec<f32> = (0..200).map(|at| by_chance(&exchange(&at.to_string()), 1)).collect();
         let mean = scores.iter().sum::<f32>() / 200.0;
         assert!(mean.abs() < 0.15 && scores.iter().all(|score| (-1.0..=1.0).contains(score)), "{mean}");
+    }
+
+    #[test]
+    fn a_seat_is_a_judge_a_weight_and_a_reader() {
+        let read = |text: &str| toml::from_str::<SeatSettings>(text);
+        let chat = "kind = \"chat\"\nurl = \"http://localhost/v1\"\nmodel = \"m\"\ncriterion = \"Good?\"\n";
+        let seat = read(&format!("{chat}weight = 0.5\nreader = \"lexicon\"")).unwrap();
+        assert_eq!((seat.weight, seat.reader), (0.5, Some(ReaderSettings::Lexicon)));
+        let seat = read(&format!("{chat}reader = {{ sentiment = \"bert\" }}")).unwrap();
+        assert_eq!(seat.reader, Some(ReaderSettings::Sentiment("bert".into())));
+        for (text, says) in [
+            ("kind = \"rules\"\nreader = \"words\"".to_owned(), "no words"),
+            (format!("{chat}form = \"structured\"\nreader = \"words\""), "need no `reader`"),
+            (format!("{chat}temprature = 1"), "temprature"),
+            ("kind = \"rules\"\nweight = \"much\"".to_owned(), "expected a number"),
+            ("kind = \"nobody\"".to_owned(), "nobody"),
+        ] {
+            let error = read(&text).unwrap_err().to_string();
+            assert!(error.contains(says), "{text}: {error}");
+        }
     }
 }

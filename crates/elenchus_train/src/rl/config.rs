@@ -2,14 +2,13 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
-use serde_json::Value;
+use serde::{Deserialize, Serialize};
 
 use super::{MethodSettings, guards::GuardSettings, method::name_or_table};
 use crate::{
     AdamWSettings, Decay, Result, Schedule,
     config_file::{self, Misfit},
-    judge::JudgeSettings,
+    judge::SeatSettings,
 };
 
 /// One run of reinforcement learning; paths are relative to the configuration's folder.
@@ -46,32 +45,6 @@ pub struct RlConfig {
     /// The steps.
     #[serde(default)]
     pub training: RlSettings,
-}
-
-/// A judge and its weight.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SeatSettings {
-    /// What its scores are multiplied by.
-    pub weight: f32,
-    /// The judge.
-    #[serde(flatten)]
-    pub judge: JudgeSettings,
-}
-
-impl<'de> Deserialize<'de> for SeatSettings {
-    /// A table of the judge with a `weight`, 1 if left out. By hand, because serde cannot flatten and refuse unknown keys.
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let mut table = serde_json::Map::deserialize(deserializer)?;
-        let weight = match table.remove("weight") {
-            None => 1.0,
-            Some(weight) => {
-                let number = weight.as_f64().filter(|weight| weight.is_finite());
-                number.ok_or_else(|| D::Error::custom(format!("weight is {weight}, expected a number")))? as f32
-            }
-        };
-        let judge = serde_json::from_value(Value::Object(table)).map_err(D::Error::custom)?;
-        Ok(Self { weight, judge })
-    }
 }
 
 /// What is sampled in an iteration.
