@@ -47,7 +47,7 @@ pub struct RewardModel {
 }
 
 impl RewardModel {
-    /// A model that has learned nothing: a fresh adapter, the head from N(0, 1 / sqrt(hidden_size + 1)).
+    /// A model that has learned nothing: a fresh adapter, the head from `N(0, 1 / sqrt(hidden_size + 1))`.
     pub fn fresh(executor: &CandleExecutor, linears: &[Linear], rank: usize, alpha: f32, seed: u64) -> Result<Self> {
         let lora = TrainableLora::fresh(executor, linears, rank, alpha, seed)?;
         let hidden_size = executor.config().hidden_size;
