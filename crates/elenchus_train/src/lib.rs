@@ -5,6 +5,7 @@
 //! no Bevy, and reads files only where it is told to.
 
 mod adamw;
+pub mod bootstrap;
 mod config_file;
 pub mod data;
 mod error;

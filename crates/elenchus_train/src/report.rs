@@ -7,6 +7,7 @@ mod facts;
 mod html;
 mod markdown;
 mod plot;
+pub(crate) mod rl;
 mod scale;
 
 use crate::{Result, RunFolder};

@@ -38,6 +38,7 @@ pub use reinforce::ReinforceSettings;
 pub use report::{RlReport, Seconds, distinct_2, is_question};
 pub use rloo::RlooSettings;
 pub use rollout::{Response, respond};
+pub(crate) use train::{HELD_OUT, RESULT, RlResult};
 pub use train::{JudgedRollout, RlEvent, RlLearner, RlOutcome, train};
 pub use whiten::{Variance, whiten};
 

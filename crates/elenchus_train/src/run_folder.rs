@@ -119,7 +119,8 @@ impl RunFolder {
         self.lines(SAMPLES)
     }
 
-    fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>> {
+    /// The lines of a file that can be read; what a kill cut short is left out.
+    pub(crate) fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>> {
         Ok(self.text(name)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 

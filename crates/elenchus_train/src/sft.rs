@@ -211,7 +211,7 @@ pub fn train(
     let begin = step;
     run.keep_lines(METRICS, |report: &StepReport| report.step <= begin)?;
     run.keep_lines(SAMPLES, |sample: &Sample| begin > 0 && sample.step <= begin)?;
-    let curves = EventFile::rewrite(run, &run.metrics()?)?;
+    let curves = EventFile::rewrite(run, &run.metrics::<StepReport>()?)?;
     keep_best(run, best.as_ref(), base_model_name)?;
     let adapter_bytes = lora.vars().iter().map(|(_, var)| var.elem_count() * size_of::<f32>()).sum();
     on_event(SftEvent::Begun { step, total_steps, adapter_bytes, optimiser_bytes: 2 * adapter_bytes });

@@ -11,6 +11,18 @@ use crate::{Error, Result, RunFolder, StepReport};
 /// `TensorBoard` takes every file with `tfevents` in its name; one name per run, so that a resumed run replaces it.
 const FILE: &str = "events.out.tfevents.0.elenchus";
 
+/// What a step tells a plot.
+pub(crate) trait Curves {
+    /// From 1.
+    fn step(&self) -> u64;
+
+    /// Spent on it.
+    fn seconds(&self) -> f64;
+
+    /// Tags and values.
+    fn scalars(&self) -> Vec<(String, f64)>;
+}
+
 /// The event file of a run.
 #[derive(Debug)]
 pub(crate) struct EventFile {
@@ -19,13 +31,13 @@ pub(crate) struct EventFile {
 
 impl EventFile {
     /// Writes the file anew with the steps known so far.
-    pub(crate) fn rewrite(run: &RunFolder, reports: &[StepReport]) -> Result<Self> {
+    pub(crate) fn rewrite(run: &RunFolder, reports: &[impl Curves]) -> Result<Self> {
         run.write(FILE, &file(wall_time(), reports))?;
         Ok(Self { path: run.file(FILE) })
     }
 
     /// Adds a step. A kill in between leaves half a record, at which a reader waits; the next start writes the file anew.
-    pub(crate) fn append(&self, report: &StepReport) -> Result<()> {
+    pub(crate) fn append(&self, report: &impl Curves) -> Result<()> {
         let append = || {
             let mut file = OpenOptions::new().append(true).open(&self.path)?;
             file.write_all(&record(&step_event(wall_time(), report)))
@@ -40,29 +52,38 @@ impl EventFile {
 
 /// A whole file. The last step ended now and each began where the one before it ended, as far as the metrics tell:
 /// `TensorBoard`'s relative axis then shows time spent, without the pauses of a run that was killed.
-fn file(now: f64, reports: &[StepReport]) -> Vec<u8> {
-    let mut wall_time = now - reports.iter().map(|report| report.seconds).sum::<f64>();
+fn file(now: f64, reports: &[impl Curves]) -> Vec<u8> {
+    let mut wall_time = now - reports.iter().map(Curves::seconds).sum::<f64>();
     let mut bytes = record(&version_event(wall_time));
     for report in reports {
-        wall_time += report.seconds;
+        wall_time += report.seconds();
         bytes.extend(record(&step_event(wall_time, report)));
     }
     bytes
 }
 
-/// What is plotted of a step.
-fn scalars(report: &StepReport) -> Vec<(&'static str, f64)> {
-    let mut scalars = vec![
-        ("train/loss", report.loss),
-        ("train/grad_norm", report.grad_norm),
-        ("train/learning_rate", report.learning_rate),
-    ];
-    if report.seconds > 0.0 {
-        scalars.push(("train/tokens_per_second", report.tokens as f64 / report.seconds));
+impl Curves for StepReport {
+    fn step(&self) -> u64 {
+        self.step
     }
-    scalars.extend(report.held_out_perplexity.map(|value| ("held_out/perplexity", value)));
-    scalars.extend(report.resident_bytes.map(|value| ("memory/resident_bytes", value as f64)));
-    scalars
+
+    fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    fn scalars(&self) -> Vec<(String, f64)> {
+        let mut scalars = vec![
+            ("train/loss", self.loss),
+            ("train/grad_norm", self.grad_norm),
+            ("train/learning_rate", self.learning_rate),
+        ];
+        if self.seconds > 0.0 {
+            scalars.push(("train/tokens_per_second", self.tokens as f64 / self.seconds));
+        }
+        scalars.extend(self.held_out_perplexity.map(|value| ("held_out/perplexity", value)));
+        scalars.extend(self.resident_bytes.map(|value| ("memory/resident_bytes", value as f64)));
+        scalars.into_iter().map(|(tag, value)| (tag.to_owned(), value)).collect()
+    }
 }
 
 /// The first event of a file: `wall_time = 1`, `file_version = 3`.
@@ -74,9 +95,9 @@ fn version_event(wall_time: f64) -> Vec<u8> {
 }
 
 /// `wall_time = 1`, `step = 2`, `summary = 5 { value = 1 { tag = 1, simple_value = 2 } .. }`.
-fn step_event(wall_time: f64, report: &StepReport) -> Vec<u8> {
+fn step_event(wall_time: f64, report: &impl Curves) -> Vec<u8> {
     let mut summary = Vec::new();
-    for (tag, value) in scalars(report) {
+    for (tag, value) in report.scalars() {
         let mut entry = Vec::new();
         message(&mut entry, 1, tag.as_bytes());
         float(&mut entry, 2, value as f32);
@@ -85,7 +106,7 @@ fn step_event(wall_time: f64, report: &StepReport) -> Vec<u8> {
     let mut event = Vec::new();
     double(&mut event, 1, wall_time);
     key(&mut event, 2, 0);
-    varint(&mut event, report.step);
+    varint(&mut event, report.step());
     message(&mut event, 5, &summary);
     event
 }

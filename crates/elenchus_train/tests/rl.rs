@@ -184,6 +184,12 @@ fn a_stopped_run_goes_on_bit_for_bit() {
         let asked = &held_out[0].exchange.context[0].text;
         assert!(trained.contains("Line ") && !trained.contains(asked.as_str()), "{asked} was learned from");
 
+        let page = String::from_utf8(read(whole.path(), "REPORT.html")).unwrap();
+        for part in ["of 2 prompts", "plain", "Line ", "<svg"] {
+            assert!(page.contains(part), "{method}: `{part}` is not in the report");
+        }
+        assert_eq!(page.matches("<tr").count(), page.matches("</tr>").count());
+
         // Killed behind its last checkpoint: the iterations since are done again, and stand in the logs once.
         let killed = tempfile::tempdir().unwrap();
         let _ = lab.run(killed.path(), &judges, |event| matches!(event, RlEvent::Step(report) if report.step == 5));

@@ -105,7 +105,10 @@ pub fn run(args: RlArgs) -> Result<()> {
                 fs::read_to_string(&character_file).with_context(|| character_file.display().to_string())?;
             run.write("adapter/character.toml", with_base(&described, &character, &name, &voice.weights).as_bytes())?;
             run.write("adapter/rl.toml", text.as_bytes())?;
-            say(&format!("the adapter is in {}\n", adapter.display()));
+            let report = run.file("REPORT.md");
+            run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?;
+            let (adapter, report) = (adapter.display(), run.file("REPORT.html"));
+            say(&format!("the adapter is in {adapter}, the report in {}\n", report.display()));
         }
     }
     Ok(())

@@ -11,13 +11,7 @@ use crate::Sample;
 
 /// The page.
 pub(crate) fn page(facts: &Facts) -> String {
-    let character = escaped(&facts.character);
-    let mut page = format!(
-        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
-         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <title>{character}: training report</title>\n<style>\n{}</style>\n</head>\n<body>\n",
-        include_str!("style.css")
-    );
+    let mut page = head(&format!("{}: training report", facts.character), &facts.character);
     header(&mut page, facts);
     tiles(&mut page, facts);
     plots(&mut page, facts);
@@ -30,8 +24,19 @@ pub(crate) fn page(facts: &Facts) -> String {
     page
 }
 
+/// The beginning of a page, its `<header>` still open.
+pub(super) fn head(title: &str, heading: &str) -> String {
+    format!(
+        "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
+         <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
+         <title>{}</title>\n<style>\n{}</style>\n</head>\n<body>\n<header>\n<h1>{}</h1>\n",
+        escaped(title),
+        include_str!("style.css"),
+        escaped(heading)
+    )
+}
+
 fn header(page: &mut String, facts: &Facts) {
-    let _ = writeln!(page, "<header>\n<h1>{}</h1>", escaped(&facts.character));
     let base = facts.base.as_ref().map(|base| format!(" on {}", escaped(base))).unwrap_or_default();
     let mut settings = facts.settings();
     let works = facts.config.held_out_works.join(", ");
@@ -181,7 +186,7 @@ fn replies(page: &mut String, facts: &Facts) {
 }
 
 /// Text as HTML shows it, in elements and in quoted attributes.
-fn escaped(text: &str) -> String {
+pub(super) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

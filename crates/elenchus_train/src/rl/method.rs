@@ -119,13 +119,17 @@ macro_rules! methods {
         }
 
         impl MethodSettings {
-            /// The names of all methods.
-            pub const NAMES: &[&str] = &[$(stringify!($name)),*];
-
             /// The method at the beginning of a run.
             pub fn method(&self) -> Box<dyn Method> {
                 match self {
                     $(Self::$name(settings) => Box::new(settings.method())),*
+                }
+            }
+
+            /// The method's name, as papers write it.
+            pub fn name(&self) -> String {
+                match self {
+                    $(Self::$name(_) => stringify!($name).to_uppercase()),*
                 }
             }
 

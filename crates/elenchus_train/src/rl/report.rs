@@ -5,7 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::judge::{Cost, Exchange};
+use crate::{
+    judge::{Cost, Exchange},
+    tensorboard::Curves,
+};
 
 /// What an iteration came to.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
@@ -75,6 +78,45 @@ impl Seconds {
     /// All parts.
     pub fn total(self) -> f64 {
         self.respond + self.judge + self.recompute + self.learn
+    }
+}
+
+impl Curves for RlReport {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds.total()
+    }
+
+    /// TRL's tags where it has them.
+    fn scalars(&self) -> Vec<(String, f64)> {
+        let plain = [
+            ("objective/scores", self.score),
+            ("objective/kl", self.kl),
+            ("engine/kl", self.engine_kl),
+            ("reply/tokens", self.reply_tokens),
+            ("reply/words", self.reply_words),
+            ("reply/ended", self.ended),
+            ("reply/questions", self.questions),
+            ("reply/distinct_2", self.distinct_2),
+            ("reply/unscored", self.unscored as f64),
+            ("train/grad_norm", self.grad_norm),
+            ("train/learning_rate", self.learning_rate),
+            ("seconds/respond", self.seconds.respond),
+            ("seconds/judge", self.seconds.judge),
+            ("seconds/recompute", self.seconds.recompute),
+            ("seconds/learn", self.seconds.learn),
+        ];
+        let judges = self.scores.iter().map(|(name, score)| (format!("judge/{name}"), *score));
+        let method = self.stats.iter().map(|(name, value)| (format!("policy/{name}"), *value));
+        let rest = [
+            self.offline_loss.map(|loss| ("offline/loss".to_owned(), loss)),
+            self.resident_bytes.map(|bytes| ("memory/resident_bytes".to_owned(), bytes as f64)),
+        ];
+        let plain = plain.into_iter().map(|(tag, value)| (tag.to_owned(), value));
+        plain.chain(judges).chain(method).chain(rest.into_iter().flatten()).collect()
     }
 }
 

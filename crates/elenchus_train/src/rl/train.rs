@@ -36,17 +36,19 @@ use crate::{
     judge::{Exchange, Judged, Panel},
     memory::resident_bytes,
     order::{self, mixed},
+    report,
     run_folder::{Checkpoint, METRICS, SAMPLES},
     samples::{Voice, samples},
+    tensorboard::EventFile,
 };
 
 /// Every response with what judges said of it.
 const ROLLOUTS: &str = "rollouts.jsonl";
 /// What is said to prompts that are never learned from, at each evaluation.
-const HELD_OUT: &str = "held_out.jsonl";
+pub(crate) const HELD_OUT: &str = "held_out.jsonl";
 /// The folder of the adapter that a finished run gives.
 const ADAPTER: &str = "adapter";
-const RESULT: &str = "result.json";
+pub(crate) const RESULT: &str = "result.json";
 
 /// Who learns, from whom, on what.
 #[derive(Clone, Copy)]
@@ -134,10 +136,10 @@ pub struct JudgedRollout {
 
 /// How a finished or halted run ended; `result.json`.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-struct RlResult {
-    steps: u64,
-    total_steps: u64,
-    halted: Option<String>,
+pub(crate) struct RlResult {
+    pub steps: u64,
+    pub total_steps: u64,
+    pub halted: Option<String>,
 }
 
 /// A prompt as turns and as the tokens the game would read.
@@ -189,6 +191,7 @@ pub fn train(
     run.keep_lines(HELD_OUT, |rollout: &JudgedRollout| begin > 0 && rollout.step <= begin)?;
     run.keep_lines(SAMPLES, |sample: &Sample| begin > 0 && sample.step <= begin)?;
     let mut reports: Vec<RlReport> = run.metrics()?;
+    let curves = EventFile::rewrite(run, &reports)?;
     on_event(RlEvent::Begun {
         step,
         total_steps: settings.steps,
@@ -214,6 +217,7 @@ pub fn train(
     }
     let halted = |step: u64, reason: String| {
         run.write_json(RESULT, &RlResult { steps: step, total_steps: settings.steps, halted: Some(reason.clone()) })?;
+        report::rl::write(run)?;
         Ok(RlOutcome::Halted(step, reason))
     };
     if let Some(reason) = config.guards.halt(&reports) {
@@ -225,6 +229,7 @@ pub fn train(
         let report = iteration.run(&prompts, &mut *method, &mut optimiser, run)?;
         step += 1;
         run.append(METRICS, &report)?;
+        curves.append(&report)?;
         if report.engine_kl > config.guards.engine_kl {
             on_event(RlEvent::Alarm(format!(
                 "step {step}: engine and trainer are {:.3} nats a token apart, more than {} (hint: --base-numerics f32)",
@@ -235,6 +240,7 @@ pub fn train(
         on_event(RlEvent::Step(Box::new(report)));
         if step == settings.steps || step.is_multiple_of(settings.eval_steps) {
             evaluate(step, &mut on_event)?;
+            report::rl::write(run)?;
         }
         let halt = config.guards.halt(&reports);
         let stops = should_stop.load(Ordering::Relaxed);
@@ -256,6 +262,7 @@ pub fn train(
     let folder = run.file(ADAPTER);
     lora.to_adapter(ADAPTER)?.save(&folder, learner.base_model_name, Precision::F16)?;
     run.write_json(RESULT, &RlResult { steps: step, total_steps: settings.steps, halted: None })?;
+    report::rl::write(run)?;
     Ok(RlOutcome::Finished(folder))
 }
 
