@@ -87,7 +87,7 @@ pub struct RewardLora {
 }
 
 impl Default for RewardLora {
-    /// EthicalLLM's.
+    /// `EthicalLLM`'s.
     fn default() -> Self {
         Self { rank: 8, alpha: 32.0, dropout: 0.1, targets: vec!["q_proj".into(), "v_proj".into()] }
     }
