@@ -34,6 +34,9 @@ use crate::{
 /// Hugging Face's name for the head of a sequence classifier.
 const HEAD: &str = "score.weight";
 
+/// Which of a seed's uses the head is.
+const HEAD_SEED: u64 = 1;
+
 /// Tokens of one forward pass where nothing is learned, at least one example.
 const PASS_TOKENS: usize = 1024;
 
@@ -47,12 +50,13 @@ pub struct RewardModel {
 }
 
 impl RewardModel {
-    /// A model that has learned nothing: a fresh adapter, the head from `N(0, 1 / sqrt(hidden_size + 1))`.
+    /// A model that has learned nothing: a fresh adapter, the head normal with a standard deviation of
+    /// `1 / sqrt(hidden_size + 1)`.
     pub fn fresh(executor: &CandleExecutor, linears: &[Linear], rank: usize, alpha: f32, seed: u64) -> Result<Self> {
         let lora = TrainableLora::fresh(executor, linears, rank, alpha, seed)?;
         let hidden_size = executor.config().hidden_size;
         let std = 1.0 / ((hidden_size + 1) as f32).sqrt();
-        let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, 0x4ead));
+        let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, HEAD_SEED));
         let head: Vec<f32> = (0..hidden_size).map(|_| std * normal(&mut rng)).collect();
         Self::new(executor, lora, &head, 1.0, 0.0)
     }

@@ -88,9 +88,9 @@ impl RewardLesson {
                 "there are no fit replies of the work `{work}` (hint: there are {known})"
             )));
         }
-        let own = hold_out(own, &config.held_out_works)?;
+        let own = hold_out(own, &config.held_out_works, &character.name)?;
         let others = match config.kind {
-            RewardKind::Style => hold_out(others, &config.held_out_works)?,
+            RewardKind::Style => hold_out(others, &config.held_out_works, "anybody else")?,
             RewardKind::Relevance => Split { train: Vec::new(), held_out: Vec::new() },
         };
         let (context, seed) = (config.context.get(), config.training.seed);
@@ -154,9 +154,16 @@ fn excluding(mut pairs: Vec<Pair>, config: &RewardConfig) -> Vec<Pair> {
     pairs
 }
 
-/// Splits by those of the works that have pairs here: the others' may be other works than the character's.
-fn hold_out(pairs: Vec<Pair>, works: &[String]) -> Result<Split> {
+/// Splits by those of the works that have pairs here: the others' may be other works than the character's. `whose` they are
+/// is for the error.
+fn hold_out(pairs: Vec<Pair>, works: &[String], whose: &str) -> Result<Split> {
     let here: Vec<&String> = works.iter().filter(|work| pairs.iter().any(|pair| pair.work == **work)).collect();
+    if here.is_empty() {
+        let works = works.join(", ");
+        return Err(Error::Split(format!(
+            "no fit reply of {whose} is in {works} to measure on (hint: hold out another work as well, or loosen `filters`)"
+        )));
+    }
     data::by_work(pairs, &here)
 }
 
