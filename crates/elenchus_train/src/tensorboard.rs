@@ -31,7 +31,7 @@ pub(crate) struct EventFile {
 
 impl EventFile {
     /// Writes the file anew with the steps known so far.
-    pub(crate) fn rewrite(run: &RunFolder, reports: &[impl Curves]) -> Result<Self> {
+    pub(crate) fn rewrite<C: Curves>(run: &RunFolder, reports: &[C]) -> Result<Self> {
         run.write(FILE, &file(wall_time(), reports))?;
         Ok(Self { path: run.file(FILE) })
     }
@@ -269,14 +269,14 @@ mod tests {
     fn a_step_that_took_no_time_has_no_speed() {
         let mut report = report(FIRST);
         report.seconds = 0.0;
-        assert!(scalars(&report).iter().all(|(tag, value)| *tag != "train/tokens_per_second" && value.is_finite()));
+        assert!(report.scalars().iter().all(|(tag, value)| tag != "train/tokens_per_second" && value.is_finite()));
     }
 
     #[test]
     fn a_file_that_is_gone_is_named() {
         let folder = tempfile::tempdir().unwrap();
         let run = RunFolder::open(folder.path(), "").unwrap();
-        let file = EventFile::rewrite(&run, &[]).unwrap();
+        let file = EventFile::rewrite::<StepReport>(&run, &[]).unwrap();
         std::fs::remove_file(&file.path).unwrap();
         let error = file.append(&report(FIRST)).unwrap_err().to_string();
         assert!(error.contains(FILE) && error.contains("hint:"), "{error}");

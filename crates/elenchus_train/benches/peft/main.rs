@@ -11,8 +11,9 @@
 //! memory. `export` writes the batches of a run for `tools/python/peft_train.py`.
 //! Paths are relative to the repository.
 
-mod child;
 mod ours;
+#[path = "../peer/mod.rs"]
+mod peer;
 mod task;
 
 use std::{
@@ -21,13 +22,10 @@ use std::{
     process::Command,
 };
 
-use child::{Side, output};
+use peer::{ROOT, Result, Side, gate, median, output, seconds};
 use serde_json::{Value, json};
 use task::{Base, DENSE, RECOMPUTED, Task};
 
-type Result<T> = std::result::Result<T, Box<dyn std::error::Error>>;
-
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const TRAINING: &str = "adapters/socrates/training.toml";
 const PLATO: &str = "plato";
 /// Dense: times the peer's speed, and GB at most.
@@ -238,31 +236,7 @@ struct Peer {
 
 impl Peer {
     fn find(python: String) -> Self {
-        let fetched = Path::new(&python).with_file_name("../tcmalloc/usr/lib");
-        let system = ["/usr/lib", "/usr/lib64"].map(PathBuf::from);
-        let names = ["libtcmalloc_minimal.so.4", "libtcmalloc.so.4", "libjemalloc.so.2"];
-        let found = [fetched].into_iter().chain(system).find_map(|folder| {
-            let multiarch = folder.join(format!("{}-linux-gnu", env::consts::ARCH));
-            [multiarch, folder].iter().find_map(|folder| {
-                names.iter().map(|name| folder.join(name)).find_map(|file| fs::canonicalize(file).ok())
-            })
-        });
-        let allocator = match found {
-            Some(file) => (file.display().to_string(), vec![("LD_PRELOAD", file.display().to_string())]),
-            None => {
-                // Memory is kept rather than handed back and faulted in again.
-                let kept = 1u64 << 36;
-                let settings = vec![
-                    ("MALLOC_ARENA_MAX", "1".to_owned()),
-                    ("MALLOC_TRIM_THRESHOLD_", kept.to_string()),
-                    ("MALLOC_MMAP_THRESHOLD_", kept.to_string()),
-                ];
-                (
-                    "the C library's, told to keep what it has (neither tcmalloc nor jemalloc is there)".to_owned(),
-                    settings,
-                )
-            }
-        };
+        let allocator = peer::allocator(&python);
         Self { python, allocator }
     }
 
@@ -275,26 +249,6 @@ impl Peer {
     }
 }
 
-fn gate(what: &str, is_met: bool) {
-    println!("  gate {}: {what}", if is_met { "met" } else { "NOT met" });
-}
-
-fn seconds(answer: &Value) -> Result<f64> {
-    answer["seconds"].as_f64().ok_or_else(|| format!("no seconds in {answer}").into())
-}
-
 fn loss(answer: &Value) -> Result<String> {
     Ok(format!("{:.5}", answer["loss"].as_f64().ok_or_else(|| format!("no loss in {answer}"))?))
-}
-
-/// The middle one; the mean of the middle two where there is none.
-pub fn median(values: &[f64]) -> f64 {
-    let mut values = values.to_vec();
-    values.sort_by(f64::total_cmp);
-    let half = values.len() / 2;
-    match values.len() {
-        0 => f64::NAN,
-        odd if odd % 2 == 1 => values[half],
-        _ => (values[half - 1] + values[half]) / 2.0,
-    }
 }

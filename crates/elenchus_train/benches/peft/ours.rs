@@ -1,7 +1,7 @@
 //! Our side: the steps of the trainer, one for each line on stdin, and where their time goes.
 
 use std::{
-    io::{self, BufRead, Write},
+    io::{self, BufRead},
     time::Instant,
 };
 
@@ -11,7 +11,7 @@ use elenchus_train::{AdamW, batch, gradients};
 use serde_json::{Value, json};
 
 use crate::{
-    Result, median,
+    peer::{Result, median, say},
     task::{Base, Task},
 };
 
@@ -114,10 +114,4 @@ fn products(base: &Base, tokens: usize, repetitions: usize) -> Result<Value> {
         }))
     });
     Ok(Value::Array(lines.collect::<Result<_>>()?))
-}
-
-fn say(answer: &Value) -> Result<()> {
-    let mut stdout = io::stdout().lock();
-    writeln!(stdout, "{answer}")?;
-    Ok(stdout.flush()?)
 }

@@ -12,7 +12,7 @@ use elenchus_lm::{CandleExecutor, LoraAdapter, Numerics, Precision, TrainableLor
 use elenchus_train::{Example, Lesson, SftConfig, batch, data::Pair, examples, perplexity};
 use serde_json::{Value, json};
 
-use crate::Result;
+use crate::peer::Result;
 
 /// The name of [`Task::dense`].
 pub const DENSE: &str = "dense";

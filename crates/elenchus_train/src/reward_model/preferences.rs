@@ -2,8 +2,9 @@
 //! learned tells them from the others.
 //!
 //! Both replies of a preference have as nearly the same number of words as the texts allow, so that length says nothing.
-//! Style is told apart under a context that neither replies to, so that fitting it says nothing either; relevance is told
-//! apart between words of one speaker.
+//! Style is told apart under a context that neither replies to, so that fitting it says nothing either; between two
+//! questions or two replies that are none, so that a question mark does not; and from replies without the character's
+//! name, which others say and the character never does. Relevance is told apart between words of one speaker.
 
 use std::{
     collections::BTreeSet,
@@ -20,6 +21,7 @@ use crate::{
     BrokenLine, Error, Result,
     data::{self, OnBroken, Pair, Speakers, Split, words},
     lesson::{read_character, read_pairs, read_text},
+    rl::is_question,
     spread,
 };
 
@@ -95,7 +97,7 @@ impl RewardLesson {
         };
         let (context, seed) = (config.context.get(), config.training.seed);
         let of = |own: &[Pair], others: &[Pair], most: usize| match config.kind {
-            RewardKind::Style => style(own, others, most, seed),
+            RewardKind::Style => style(own, others, &character.name, most, seed),
             RewardKind::Relevance => relevance(own, context, most, seed),
         };
         let (train, unmatched) = of(&own.train, &others.train, config.max_pairs.unwrap_or(usize::MAX));
@@ -167,12 +169,18 @@ fn hold_out(pairs: Vec<Pair>, works: &[String], whose: &str) -> Result<Split> {
     data::by_work(pairs, &here)
 }
 
-/// The character's replies and others' of like length, both under a context from elsewhere; and how many had no match.
-fn style(own: &[Pair], others: &[Pair], most: usize, seed: u64) -> (Vec<Preference>, usize) {
+/// The character's replies and others' of like length, questions beside questions, both under a context from elsewhere;
+/// and how many had no match.
+fn style(own: &[Pair], others: &[Pair], name: &str, most: usize, seed: u64) -> (Vec<Preference>, usize) {
     let own = spread(own, most);
-    let matches = match_lengths(&lengths(&own), &lengths(others), seed, |_, _| true);
+    let name = name.to_lowercase();
+    let nameless: Vec<&Pair> = others.iter().filter(|pair| !pair.reply.to_lowercase().contains(&name)).collect();
+    let asks: Vec<bool> = nameless.iter().map(|pair| is_question(&pair.reply)).collect();
+    let own_asks: Vec<bool> = own.iter().map(|pair| is_question(&pair.reply)).collect();
+    let theirs: Vec<usize> = nameless.iter().map(|pair| words(&pair.reply)).collect();
+    let matches = match_lengths(&lengths(&own), &theirs, seed, |number, other| own_asks[number] == asks[other]);
     let matched: Vec<(&Pair, &Pair)> =
-        own.iter().zip(&matches).filter_map(|(own, at)| Some((own, &others[(*at)?]))).collect();
+        own.iter().zip(&matches).filter_map(|(own, at)| Some((own, nameless[(*at)?]))).collect();
     let preference = |(at, (own, other)): (usize, &(&Pair, &Pair))| {
         let (elsewhere, _) = matched[(at + matched.len() / 2) % matched.len()];
         Preference { context: elsewhere.context.clone(), chosen: own.reply.clone(), rejected: other.reply.clone() }
@@ -273,7 +281,7 @@ mod tests {
     fn both_replies_of_a_style_stand_under_a_context_of_neither() {
         let own = ["a", "b", "c", "d"].map(|name| pair("w", name, &format!("{name} own words")));
         let others = ["e", "f", "g", "h", "i"].map(|name| pair("v", name, &format!("{name} other words")));
-        let (preferences, unmatched) = style(&own, &others, 4, 1);
+        let (preferences, unmatched) = style(&own, &others, "Meno", 4, 1);
         assert_eq!((preferences.len(), unmatched), (4, 0));
         for preference in &preferences {
             let context = &preference.context[0].text;
@@ -282,8 +290,20 @@ mod tests {
         }
         let rejected: BTreeSet<_> = preferences.iter().map(|preference| &preference.rejected).collect();
         assert_eq!(rejected.len(), 4);
-        let (fewer, unmatched) = style(&own, &others[..3], 4, 1);
+        let (fewer, unmatched) = style(&own, &others[..3], "Meno", 4, 1);
         assert_eq!((fewer.len(), unmatched), (3, 1));
+    }
+
+    #[test]
+    fn neither_a_question_mark_nor_a_name_tells_styles_apart() {
+        let own = ["Is it so?", "It is so.", "Why is it?"].map(|reply| pair("w", "c", reply));
+        let others = ["It was so.", "Was it, Meno?", "Was it so?", "It was, Meno."].map(|reply| pair("v", "c", reply));
+        let (preferences, unmatched) = style(&own, &others, "Meno", 9, 1);
+        assert_eq!(unmatched, 1);
+        for Preference { chosen, rejected, .. } in preferences {
+            assert_eq!(is_question(&chosen), is_question(&rejected));
+            assert!(!rejected.contains("Meno"));
+        }
     }
 
     #[test]
