@@ -29,7 +29,7 @@ pub use question::{Question, VerdictForm};
 pub use reader::{LeadingWord, Lexicon, Opinion, Or, Structured, VerdictReader};
 pub use rules::{Rule, Rules, Scripted};
 pub use sentiment::Sentiment;
-pub use settings::{JudgeContext, JudgeSettings, ReaderSettings, SeatSettings};
+pub use settings::{JudgeContext, JudgeSettings, ReaderSettings, SeatSettings, by_words};
 pub use words::{Words, WordsSettings};
 
 use crate::Result;

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use anyhow::{Result, ensure};
 use clap::Args;
 use elenchus_train::judge::{
-    LeadingWord, Lexicon, Opinion, Sentiment, Structured, VerdictReader, VerdictScores, Words, WordsSettings, measure,
-    measure_in_folds, read_labelled,
+    LeadingWord, Lexicon, Opinion, Sentiment, Structured, VerdictReader, VerdictScores, Words, WordsSettings, by_words,
+    measure, measure_in_folds, read_labelled,
 };
 use serde_json::json;
 
@@ -55,6 +55,8 @@ pub fn run(args: VerdictsArgs) -> Result<()> {
     }
     let words = |others: &[&_]| Words::train(others, WordsSettings::default());
     rows.push((format!("words, {FOLDS} folds"), measure_in_folds(&verdicts, FOLDS, words)?));
+    let whole = |others: &[&_]| words(others).map(by_words);
+    rows.push((format!("default, {FOLDS} folds"), measure_in_folds(&verdicts, FOLDS, whole)?));
     print(&if args.json { as_json(&rows) } else { as_table(&rows) })
 }
 

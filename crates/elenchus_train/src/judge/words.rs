@@ -16,6 +16,8 @@ pub struct WordsSettings {
     pub min_verdicts: usize,
     /// Words and pairs that are kept, those that tell most; the others are forgotten, and it learns again.
     pub most_features: usize,
+    /// A verdict that holds fewer of them is not read: a bias and a few common words would speak for it.
+    pub min_known: usize,
     /// Pull of every weight to zero.
     pub l2: f64,
     /// Full passes over the verdicts.
@@ -26,7 +28,7 @@ pub struct WordsSettings {
 
 impl Default for WordsSettings {
     fn default() -> Self {
-        Self { min_verdicts: 5, most_features: 400, l2: 3e-3, steps: 300, learning_rate: 0.05 }
+        Self { min_verdicts: 5, most_features: 400, min_known: 12, l2: 3e-3, steps: 300, learning_rate: 0.05 }
     }
 }
 
@@ -37,6 +39,8 @@ pub struct Words {
     /// Weights for [`Opinion::ALL`] of a word or a pair.
     weights: BTreeMap<String, [f32; 3]>,
     bias: [f32; 3],
+    /// See [`WordsSettings::min_known`].
+    min_known: usize,
 }
 
 impl Words {
@@ -117,14 +121,12 @@ impl Words {
         let narrow = |weights: [f64; 3]| weights.map(|weight| weight as f32);
         let bias = narrow(weights[bias]);
         let weights = index.into_iter().map(|(feature, at)| (feature.to_owned(), narrow(weights[at]))).collect();
-        Some(Self { weights, bias })
+        Some(Self { weights, bias, min_known: settings.min_known })
     }
 }
 
 impl Words {
-    /// The reader that ships, and the default: learned from 960 written judgements of replies. Those of questions it had not
-    /// seen it read with a macro-F1 of 0.64 (87% right, a quarter of the blame taken for praise); praising everything has
-    /// 0.31, the lexicon 0.42.
+    /// The words and pairs that ship, learned from 960 written judgements of replies. Short verdicts it leaves to others.
     pub fn shipped() -> Result<Self> {
         Self::from_json(include_str!("words.json"), "the words that ship")
     }
@@ -144,7 +146,11 @@ impl Words {
             format!("    {}: [{}]", serde_json::Value::from(feature.as_str()), rounded(weights))
         };
         let lines: Vec<String> = self.weights.iter().map(line).collect();
-        format!("{{\n  \"bias\": [{}],\n  \"weights\": {{\n{}\n  }}\n}}\n", rounded(&self.bias), lines.join(",\n"))
+        let (bias, lines) = (rounded(&self.bias), lines.join(",\n"));
+        format!(
+            "{{\n  \"min_known\": {},\n  \"bias\": [{bias}],\n  \"weights\": {{\n{lines}\n  }}\n}}\n",
+            self.min_known
+        )
     }
 }
 
@@ -156,7 +162,7 @@ impl VerdictReader for Words {
     fn read(&self, verdict: &str) -> Result<Option<Opinion>> {
         let known: Vec<[f64; 3]> =
             features(verdict).iter().filter_map(|feature| Some(self.weights.get(feature)?.map(f64::from))).collect();
-        if known.is_empty() {
+        if known.len() < self.min_known.max(1) {
             return Ok(None);
         }
         let count = known.len();
@@ -210,7 +216,7 @@ mod tests {
             }
         }
         let all: Vec<&LabelledVerdict> = verdicts.iter().collect();
-        let settings = WordsSettings { min_verdicts: 3, l2: 1e-3, ..WordsSettings::default() };
+        let settings = WordsSettings { min_verdicts: 3, min_known: 1, l2: 1e-3, ..WordsSettings::default() };
         let words = Words::train(&all, settings).unwrap();
         for (text, expected) in [
             ("the reply is not dull", Some(Opinion::For)),
@@ -229,16 +235,5 @@ mod tests {
         let distance = again.weights.iter().map(|(feature, weights)| (weights[0] - few.weights[feature][0]).abs());
         assert!(distance.fold(0.0, f32::max) < 6e-4 && again.weights.len() == 12);
         assert!(Words::from_json("{\"bias\": 1}", "it").unwrap_err().to_string().contains("it: "));
-    }
-
-    #[test]
-    fn the_shipped_reader_knows_praise_and_blame() {
-        let words = Words::shipped().unwrap();
-        for (verdict, expected) in [
-            ("The response is clear, detailed and very helpful.", Opinion::For),
-            ("The response fails to answer the question and is not relevant at all.", Opinion::Against),
-        ] {
-            assert_eq!(words.read(verdict).unwrap(), Some(expected), "{verdict}");
-        }
     }
 }
