@@ -34,7 +34,12 @@ def reset_peak():
 def export(gguf, folder):
     from peft_train import load_base
 
-    load_base(gguf).save_pretrained(folder)
+    model = load_base(gguf)
+    # It was dequantised when it was loaded.
+    model.hf_quantizer = None
+    if hasattr(model.config, "quantization_config"):
+        del model.config.quantization_config
+    model.save_pretrained(folder)
     say({"ready": True})
 
 
