@@ -1,0 +1,190 @@
+//! `elenchus eval compare`: voices on the same prompts, under judges that nothing was optimised against.
+
+use std::{fs, num::NonZeroUsize, path::PathBuf, sync::Arc, thread::available_parallelism};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use elenchus_lm::{ComputeDevice, CpuExecutor, CpuSettings, LoraAdapter, Numerics};
+use elenchus_train::{
+    Lesson,
+    compare::{Contender, Seated, Stage, compare, page, plant, rejected, reserved_pairs, table},
+    data::read_prompts,
+    judge::{Information, Judge, NgramStyle, Panel, Rules, Seat},
+    rl::RlConfig,
+    shown_turns, spread,
+};
+use indicatif::{ProgressBar, ProgressStyle};
+
+use crate::{
+    characters::Characters,
+    output::{note, print},
+    voice::Voice,
+};
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// PEFT folders to compare, called by their folders' names; differences are to the first
+    #[arg(long, value_name = "DIR|NAME=DIR", value_delimiter = ',', required = true)]
+    adapters: Vec<String>,
+    /// What is said to every voice: JSON Lines of {context}, {line}, {prompt} or {question}
+    #[arg(long, value_name = "FILE")]
+    prompts: PathBuf,
+    /// Prompts at most, spread evenly over them: a quick look
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroUsize>,
+    /// Whose prompt, sampler, stop rules and real replies: a folder of `adapters/` with a training.toml
+    #[arg(long, value_name = "NAME", default_value = "socrates")]
+    character: String,
+    /// Another training.toml instead
+    #[arg(long, value_name = "FILE", conflicts_with = "character")]
+    lesson: Option<PathBuf>,
+    /// Works for a judge of style to learn from, which no optimised judge may know
+    #[arg(long, value_name = "WORK,WORK", value_delimiter = ',')]
+    style_works: Vec<String>,
+    /// An rl.toml whose judges are asked as well: those that a voice was trained to please
+    #[arg(long, value_name = "RL.TOML")]
+    optimised: Option<PathBuf>,
+    /// A control: the first adapter, saying the reply of N that the optimised judges like best
+    #[arg(long, value_name = "N", requires = "optimised")]
+    best_of: Option<NonZeroUsize>,
+    /// Held-out replies that bad ones are planted beside, to try the judges on; 0 for none
+    #[arg(long, value_name = "N", default_value = "100")]
+    planted: usize,
+    /// Determines replies, planted replies and intervals
+    #[arg(long, value_name = "N", default_value = "1")]
+    seed: u64,
+    /// GGUF file or Hugging Face folder; the default model if left out
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    /// Where it is measured: cpu, cuda, or cuda:N; voices speak on the CPU, as in a game
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: ComputeDevice,
+    /// Write a page with plots and all replies
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Print JSON: all of it, replies included, as `eval blind` reads it
+    #[arg(long)]
+    json: bool,
+}
+
+pub fn run(args: CompareArgs) -> Result<()> {
+    let lesson_file = match &args.lesson {
+        Some(file) => file.clone(),
+        None => {
+            let characters = Characters::find()?;
+            characters.folder.join(characters.id(&args.character)?).join("training.toml")
+        }
+    };
+    let lesson = Lesson::open(&lesson_file)?;
+    let character = &lesson.character;
+    let prompts = read_prompts(&args.prompts, character, lesson.config.context)?;
+    let prompts = spread(&prompts, args.limit.map_or(usize::MAX, NonZeroUsize::get));
+    let style = match args.style_works.as_slice() {
+        [] => None,
+        works => {
+            let pairs = reserved_pairs(&lesson, &lesson_file, works)?;
+            Some(NgramStyle::train(&pairs, &character.name, NgramStyle::SETTINGS)?)
+        }
+    };
+    // Asked for and not there, rather than found after an hour.
+    let optimised = optimised_judges(args.optimised.as_deref())?;
+    let mut contenders =
+        vec![Contender::persona(), Contender::examples(shown_turns(&lesson.split.train, &character.name)?)];
+    let worn = args.adapters.iter().map(|named| contender(named, character.adapter_scale));
+    contenders.extend(worn.collect::<Result<Vec<_>>>()?);
+    if let Some(count) = args.best_of {
+        contenders.push(contenders[2].best_of(count.get()));
+    }
+
+    let voice = Voice::open(args.base, Numerics::Exact, args.device)?;
+    for contender in &contenders {
+        if let Some(lora) = &contender.lora {
+            lora.check_fits(voice.weights.config()).with_context(|| format!("the voice `{}`", contender.name))?;
+        }
+    }
+    let threads = available_parallelism().map_or(1, usize::from);
+    let engine = CpuExecutor::new(&voice.weights, CpuSettings { threads, ..CpuSettings::default() })?;
+    let (rules, contexts) = (Rules::new(Vec::new()), lesson.split.train.iter().map(|pair| pair.context.clone()));
+    let contexts: Vec<_> = contexts.collect();
+    let information = Information::new(&voice.executor, &voice.tokenizer, &voice.template, character, &contexts)?;
+    let mut judges: Vec<Seated<'_>> = Vec::new();
+    let free = |judge| Seated { judge, optimised: false };
+    judges.extend(style.as_ref().map(|(style, _)| free(style as &dyn Judge)));
+    judges.extend([free(&information as &dyn Judge), free(&rules)]);
+    judges.extend(optimised.iter().map(|judge| Seated { judge: &**judge, optimised: true }));
+
+    let bar =
+        ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg:<40} {wide_bar} {pos}/{len}  {eta} left")?);
+    let line = |text: &str| bar.suspend(|| note(text));
+    let planted =
+        plant(&spread(&lesson.split.held_out, args.planted), &lesson.split.held_out, &character.name, args.seed);
+    let free_judges = judges.iter().filter(|seated| !seated.optimised).map(|seated| seated.judge);
+    let planted = rejected(free_judges, &planted, |judge| line(&format!("planted bad replies: {judge}")))?;
+
+    let own: Vec<_> = lesson.split.train.iter().chain(&lesson.split.held_out).cloned().collect();
+    let choice = match &args.optimised {
+        Some(file) if args.best_of.is_some() => Some(panel(&rl_config(file)?)),
+        _ => None,
+    };
+    let stage = Stage {
+        engine: &engine,
+        executor: &voice.executor,
+        tokenizer: &voice.tokenizer,
+        template: &voice.template,
+        character,
+        judges: &judges,
+        choice: choice.as_ref(),
+        own: &own,
+        held_out: &lesson.split.held_out,
+        max_tokens: lesson.config.training.max_tokens,
+    };
+    let mut comparison = compare(&stage, &contenders, &prompts, args.seed, |what, done, of| {
+        bar.set_message(what.to_owned());
+        bar.set_length(of as u64);
+        bar.set_position(done as u64);
+        if done == 0 {
+            // Where no terminal shows the bar, a line says how far it is.
+            line(what);
+        }
+    })?;
+    bar.finish_and_clear();
+    comparison.style = style.map(|(_, test)| test);
+    comparison.planted = planted;
+    if let Some(file) = &args.html {
+        fs::write(file, page(&comparison)).with_context(|| file.display().to_string())?;
+    }
+    print(&if args.json { serde_json::to_string(&comparison)? + "\n" } else { table(&comparison) })
+}
+
+/// The voice of a folder, or of `NAME=FOLDER`, at the strength the character wears it.
+fn contender(named: &str, scale: f32) -> Result<Contender> {
+    let (name, folder) = match named.split_once('=') {
+        Some((name, folder)) => (name.to_owned(), PathBuf::from(folder)),
+        None => {
+            let folder = PathBuf::from(named);
+            let name = folder.file_name().map(|name| name.to_string_lossy().into_owned());
+            (name.with_context(|| format!("`{named}` names no folder (hint: NAME=DIR)"))?, folder)
+        }
+    };
+    ensure!(!name.trim().is_empty(), "`{named}` has no name before `=` (hint: NAME=DIR)");
+    let mut lora = LoraAdapter::open(&folder)?;
+    if scale != 1.0 {
+        lora = LoraAdapter::merge(&name, &[(&lora, scale)])?;
+    }
+    Ok(Contender::worn(name, Arc::new(lora)))
+}
+
+fn rl_config(file: &std::path::Path) -> Result<RlConfig> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    Ok(RlConfig::parse(&text, &file.display().to_string())?)
+}
+
+fn optimised_judges(file: Option<&std::path::Path>) -> Result<Vec<Box<dyn Judge>>> {
+    let Some(file) = file else { return Ok(Vec::new()) };
+    Ok(rl_config(file)?.judges.iter().map(|seat| seat.judge.open()).collect())
+}
+
+/// What the run of an `rl.toml` is rewarded by.
+fn panel(config: &RlConfig) -> Panel {
+    Panel::new(config.judges.iter().map(|seat| Seat { judge: seat.judge.open(), weight: seat.weight }).collect())
+}
