@@ -1,15 +1,21 @@
 //! `elenchus eval compare`: voices on the same prompts, under judges that nothing was optimised against.
 
-use std::{fs, num::NonZeroUsize, path::PathBuf, sync::Arc, thread::available_parallelism};
+use std::{
+    env, fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::available_parallelism,
+};
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use elenchus_lm::{ComputeDevice, CpuExecutor, CpuSettings, LoraAdapter, Numerics};
+use elenchus_lm::{ComputeDevice, CpuExecutor, CpuSettings, Executor, LoraAdapter, Numerics};
 use elenchus_train::{
     Lesson,
     compare::{Contender, Seated, Stage, compare, page, plant, rejected, reserved_pairs, table},
     data::read_prompts,
-    judge::{Information, Judge, NgramStyle, Panel, Rules, Seat},
+    judge::{Information, Judge, JudgeContext, NgramStyle, Panel, Rules, SeatSettings},
     rl::RlConfig,
     shown_turns, spread,
 };
@@ -86,8 +92,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
             Some(NgramStyle::train(&pairs, &character.name, NgramStyle::SETTINGS)?)
         }
     };
-    // Asked for and not there, rather than found after an hour.
-    let optimised = optimised_judges(args.optimised.as_deref())?;
+    let optimised = args.optimised.as_deref().map(rl_config).transpose()?;
     let mut contenders =
         vec![Contender::persona(), Contender::examples(shown_turns(&lesson.split.train, &character.name)?)];
     let worn = args.adapters.iter().map(|named| contender(named, character.adapter_scale));
@@ -103,7 +108,24 @@ pub fn run(args: CompareArgs) -> Result<()> {
         }
     }
     let threads = available_parallelism().map_or(1, usize::from);
-    let engine = CpuExecutor::new(&voice.weights, CpuSettings { threads, ..CpuSettings::default() })?;
+    let settings = CpuSettings { threads, ..CpuSettings::default() };
+    let engine: Arc<dyn Executor + Sync> = Arc::new(CpuExecutor::new(&voice.weights, settings)?);
+    let optimised = match args.optimised.as_deref().zip(optimised) {
+        Some((file, config)) => Some(SeatSettings::open_all(
+            &config.judges,
+            &JudgeContext {
+                folder: file.parent().unwrap_or(Path::new(".")),
+                executor: voice.executor.clone(),
+                engine: engine.clone(),
+                tokenizer: voice.tokenizer.clone(),
+                template: voice.template.clone(),
+                character: Arc::new(character.clone()),
+                base_sha256: &voice.weights.sha256(),
+                variable: &|name| env::var(name).ok(),
+            },
+        )?),
+        None => None,
+    };
     let (rules, contexts) = (Rules::new(Vec::new()), lesson.split.train.iter().map(|pair| pair.context.clone()));
     let contexts: Vec<_> = contexts.collect();
     let information = Information::new(&voice.executor, &voice.tokenizer, &voice.template, character, &contexts)?;
@@ -111,7 +133,9 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let free = |judge| Seated { judge, optimised: false };
     judges.extend(style.as_ref().map(|(style, _)| free(style as &dyn Judge)));
     judges.extend([free(&information as &dyn Judge), free(&rules)]);
-    judges.extend(optimised.iter().map(|judge| Seated { judge: &**judge, optimised: true }));
+    // Who was optimised against is not free, whoever it is.
+    judges.retain(|free| optimised.iter().flat_map(Panel::names).all(|name| name != free.judge.name()));
+    judges.extend(optimised.iter().flat_map(Panel::judges).map(|judge| Seated { judge, optimised: true }));
 
     let bar =
         ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg:<40} {wide_bar} {pos}/{len}  {eta} left")?);
@@ -122,18 +146,14 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let planted = rejected(free_judges, &planted, |judge| line(&format!("planted bad replies: {judge}")))?;
 
     let own: Vec<_> = lesson.split.train.iter().chain(&lesson.split.held_out).cloned().collect();
-    let choice = match &args.optimised {
-        Some(file) if args.best_of.is_some() => Some(panel(&rl_config(file)?)),
-        _ => None,
-    };
     let stage = Stage {
-        engine: &engine,
+        engine: &*engine,
         executor: &voice.executor,
         tokenizer: &voice.tokenizer,
         template: &voice.template,
         character,
         judges: &judges,
-        choice: choice.as_ref(),
+        choice: optimised.as_ref(),
         own: &own,
         held_out: &lesson.split.held_out,
         max_tokens: lesson.config.training.max_tokens,
@@ -174,17 +194,7 @@ fn contender(named: &str, scale: f32) -> Result<Contender> {
     Ok(Contender::worn(name, Arc::new(lora)))
 }
 
-fn rl_config(file: &std::path::Path) -> Result<RlConfig> {
+fn rl_config(file: &Path) -> Result<RlConfig> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     Ok(RlConfig::parse(&text, &file.display().to_string())?)
-}
-
-fn optimised_judges(file: Option<&std::path::Path>) -> Result<Vec<Box<dyn Judge>>> {
-    let Some(file) = file else { return Ok(Vec::new()) };
-    Ok(rl_config(file)?.judges.iter().map(|seat| seat.judge.open()).collect())
-}
-
-/// What the run of an `rl.toml` is rewarded by.
-fn panel(config: &RlConfig) -> Panel {
-    Panel::new(config.judges.iter().map(|seat| Seat { judge: seat.judge.open(), weight: seat.weight }).collect())
 }
