@@ -1,5 +1,7 @@
 //! `elenchus eval`: what an adapter has learned is measured as the game would prompt it.
 
+mod blind;
+mod compare;
 mod verdicts;
 mod voices;
 
@@ -12,7 +14,7 @@ use elenchus_train::{data::OnBroken, perplexity, read_character, read_pairs};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use self::{verdicts::VerdictsArgs, voices::VoicesArgs};
+use self::{blind::BlindArgs, compare::CompareArgs, verdicts::VerdictsArgs, voices::VoicesArgs};
 use crate::{characters::Characters, output::print, voice::Voice};
 
 #[derive(Debug, Subcommand)]
@@ -23,6 +25,10 @@ pub enum EvalCommand {
     Voices(VoicesArgs),
     /// How well a judge's words are understood: every reader of verdicts, held to verdicts with labels
     Verdicts(VerdictsArgs),
+    /// Adapters beside the base on the same prompts, under judges that nothing was optimised against
+    Compare(Box<CompareArgs>),
+    /// Pairs of replies for a person to choose from, without knowing whose they are
+    Blind(BlindArgs),
 }
 
 #[derive(Debug, Args)]
@@ -61,6 +67,8 @@ pub fn run(command: EvalCommand) -> Result<()> {
         EvalCommand::Perplexity(args) => run_perplexity(args),
         EvalCommand::Voices(args) => voices::run(args),
         EvalCommand::Verdicts(args) => verdicts::run(args),
+        EvalCommand::Compare(args) => compare::run(*args),
+        EvalCommand::Blind(args) => blind::run(args),
     }
 }
 

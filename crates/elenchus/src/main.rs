@@ -110,6 +110,15 @@ mod tests {
         check("elenchus train sft training.toml", false);
         check("elenchus eval perplexity --pairs a.jsonl --adapter none --character meno --json", true);
         check("elenchus eval perplexity --pairs a.jsonl --device tpu", false);
+        check("elenchus eval compare --adapters a,rl=b --prompts p.jsonl --style-works Meno,Gorgias --html c.html", true);
+        check("elenchus eval compare --adapters a --prompts p.jsonl --optimised rl.toml --best-of 4 --json", true);
+        check("elenchus eval compare --adapters a --prompts p.jsonl --best-of 4", false);
+        check("elenchus eval compare --prompts p.jsonl", false);
+        check("elenchus eval blind --compare-json a.json --out b --voices a,b --pairs 9 --seed 2", true);
+        check("elenchus eval blind --score b --json", true);
+        check("elenchus eval blind --compare-json a.json", false);
+        check("elenchus eval blind --score b --out c", false);
+        check("elenchus eval blind", false);
         check("elenchus model tokenize --texts-file a.json --special --out b.json", true);
         check("elenchus model logits --ids-file a --numerics exact --executor candle --out b", true);
         check("elenchus model logits --ids-file a --numerics rough --executor candle --out b", false);

@@ -133,3 +133,116 @@ fn readers_of_verdicts_stand_side_by_side() {
     let error = failed(stage.run("eval verdicts --labelled verdicts.jsonl", &[]));
     assert!(error.contains("verdicts.jsonl:1:") && error.contains("`verdict`"), "{error}");
 }
+
+/// Socrates with a lesson, two adapters and prompts.
+fn compared() -> Stage {
+    let stage = Stage::new();
+    let line = |speaker: &str, text: String| json!({"speaker": speaker, "text": text});
+    let work = |name: &str, first: usize| {
+        let turns: Vec<Value> = (first..first + 24)
+            .flat_map(|at| {
+                let question = format!("By Zeus, I never thought of number {at} in such a way.");
+                let answer = format!("And do you think, my friend, that number {at} is good?");
+                [line("HIPPIAS", question), line("SOCRATES", answer)]
+            })
+            .collect();
+        json!({"work": name, "turns": turns}).to_string() + "\n"
+    };
+    let texts = ["Well", "Spring", "Harbour"].iter().enumerate().map(|(at, name)| work(name, at * 24));
+    fs::write(stage.path("texts.jsonl"), texts.collect::<String>()).unwrap();
+    let socrates = stage.path("adapters/socrates");
+    let training = "character = \"character.toml\"\ndata = [\"../../texts.jsonl\"]\nheld_out_works = [\"Harbour\"]\n";
+    fs::write(socrates.join("training.toml"), training).unwrap();
+    for (seed, name) in [(1, "sft"), (2, "rl")] {
+        TinyModel::default().write_adapter(&stage.path(name).join("adapter"), seed);
+    }
+    let prompts: String = (0..5).map(|at| json!({"line": format!("Line {at}?")}).to_string() + "\n").collect();
+    fs::write(stage.path("prompts.jsonl"), prompts).unwrap();
+    let rl = "character = \"character.toml\"\nstart = \".\"\nprompts = [\"p\"]\n[[judges]]\nkind = \"length\"\nwords = 5\n\
+              weight = 2.0\n[[judges]]\nkind = \"random\"\n";
+    fs::write(stage.path("rl.toml"), rl).unwrap();
+    stage
+}
+
+const COMPARE: &str = "eval compare --base tiny.gguf --prompts prompts.jsonl --adapters sft=sft/adapter,rl=rl/adapter";
+
+#[test]
+fn voices_are_compared_and_their_replies_told_apart_blindly() {
+    let stage = compared();
+    let more =
+        "--style-works Well,Spring --planted 6 --limit 4 --optimised rl.toml --best-of 2 --html page.html --json";
+    let json = succeeded(stage.run(&format!("{COMPARE} {more}"), &[]));
+    let comparison: Value = serde_json::from_str(&json).unwrap();
+    let names = |of: &Value| of.as_array().unwrap().iter().map(|of| of["name"].clone()).collect::<Vec<_>>();
+    assert_eq!(names(&comparison["voices"]), ["persona", "examples", "sft", "rl", "sft, best of 2"]);
+    assert_eq!(names(&comparison["judges"]), ["ngrams", "information", "rules", "length", "random"]);
+    assert_eq!(comparison["baseline"], "sft");
+    assert_eq!(comparison["style"]["works"], json!(["Well", "Spring"]));
+    let planted = comparison["planted"].as_array().unwrap();
+    assert_eq!(planted.len(), 3 * 5, "optimised judges are not tried");
+    let loops = planted.iter().find(|row| row["judge"] == "rules" && row["bad"] == "loop").unwrap();
+    assert_eq!(loops["wins"], json!({"won": 6, "tied": 0, "lost": 0}));
+    let page = fs::read_to_string(stage.path("page.html")).unwrap();
+    assert!(page.contains("Socrates: voices compared") && page.contains("sft, best of 2"));
+    let text = succeeded(stage.run(&format!("{COMPARE} --limit 2 --planted 0"), &[]));
+    assert!(text.contains("2 prompts, seed 1") && !text.contains("ngrams"), "{text}");
+
+    fs::write(stage.path("compare.json"), &json).unwrap();
+    let said = succeeded(stage.run("eval blind --compare-json compare.json --out pairs --voices sft,rl,persona", &[]));
+    assert!(said.contains("12 pairs in pairs/blind.jsonl"), "{said}");
+    let pairs = fs::read_to_string(stage.path("pairs/blind.jsonl")).unwrap();
+    assert!(["sft", "rl", "persona"].iter().all(|voice| !pairs.contains(&format!("\"{voice}\""))));
+    let key: Value = serde_json::from_str(&fs::read_to_string(stage.path("pairs/key.json")).unwrap()).unwrap();
+    // Somebody who likes `rl` and cannot tell the others apart.
+    let answers = key["pairs"].as_object().unwrap().iter().map(|(id, pair)| {
+        let better = if pair["one"] == "rl" {
+            "one"
+        } else if pair["two"] == "rl" {
+            "two"
+        } else {
+            "same"
+        };
+        json!({"id": id, "better": better}).to_string() + "\n"
+    });
+    let answers: Vec<String> = answers.collect();
+    fs::write(stage.path("pairs/answers.jsonl"), answers.concat()).unwrap();
+    let scores: Value = serde_json::from_str(&succeeded(stage.run("eval blind --score pairs --json", &[]))).unwrap();
+    let of = |voice: &str, against: &str| {
+        let rows = scores.as_array().unwrap();
+        rows.iter().find(|row| row["voice"] == voice && row["against"] == against).unwrap()["wins"].clone()
+    };
+    assert_eq!(of("persona", "rl"), json!({"won": 0, "tied": 0, "lost": 4}));
+    assert_eq!(of("persona", "sft"), json!({"won": 0, "tied": 4, "lost": 0}));
+    assert_eq!(of("rl", "sft"), json!({"won": 4, "tied": 0, "lost": 0}));
+    let table = succeeded(stage.run("eval blind --score pairs", &[]));
+    assert!(table.contains("rl against sft") && table.contains("100% [51, 100]"), "{table}");
+
+    fs::write(stage.path("pairs/answers.jsonl"), answers[1..].concat()).unwrap();
+    let error = failed(stage.run("eval blind --score pairs", &[]));
+    assert!(error.contains("1 of 12 pairs have no answer: 0001"), "{error}");
+    fs::write(stage.path("pairs/answers.jsonl"), answers[0].repeat(2)).unwrap();
+    let error = failed(stage.run("eval blind --score pairs", &[]));
+    assert!(error.contains("answers.jsonl:2") && error.contains("answered twice"), "{error}");
+}
+
+#[test]
+fn what_cannot_be_compared_ends_with_code_1_and_says_why() {
+    let stage = compared();
+    let check = |arguments: &str, says: &[&str]| {
+        let error = failed(stage.run(arguments, &[]));
+        for part in says {
+            assert!(error.contains(part), "`{error}` does not say `{part}`");
+        }
+    };
+    let of = |adapters: &str| format!("eval compare --base tiny.gguf --prompts prompts.jsonl --adapters {adapters}");
+    check(&of("sft/adapter,rl/adapter"), &["`adapter`", "compared twice", "hint"]);
+    check(&of("nowhere"), &["nowhere"]);
+    check(&of("=sft/adapter"), &["no name", "NAME=DIR"]);
+    check(&format!("{COMPARE} --style-works Meno"), &["`Meno`", "hint: there are Harbour, Spring, Well"]);
+    check(&format!("{COMPARE} --style-works Harbour"), &["`Harbour`", "not held out"]);
+    check(&format!("{COMPARE} --optimised nowhere.toml"), &["nowhere.toml"]);
+    check(&format!("{COMPARE} --character hippias"), &["hippias", "training.toml"]);
+    fs::write(stage.path("bad.json"), "{}").unwrap();
+    check("eval blind --compare-json bad.json --out pairs", &["bad.json is no comparison", "eval compare"]);
+    check("eval blind --score pairs", &["pairs", "key.json"]);
+}

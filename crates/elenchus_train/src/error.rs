@@ -172,6 +172,14 @@ pub enum Error {
         /// What happened to the last.
         reason: String,
     },
+    /// Voices that cannot be compared as asked.
+    #[error("{what}: {reason}")]
+    Comparison {
+        /// The file, the setting or the judge.
+        what: String,
+        /// What is wrong, and the fix.
+        reason: String,
+    },
     /// Pairs that cannot be split as asked.
     #[error("split: {0}")]
     Split(String),

@@ -6,9 +6,12 @@
 //! against labels ([`measure`]). Several judges together are a [`Panel`].
 
 mod chat;
+mod information;
 mod labelled;
 mod learned;
+mod logistic;
 mod model;
+mod ngrams;
 mod panel;
 mod question;
 mod reader;
@@ -21,9 +24,12 @@ use elenchus_dialogue::Turn;
 use serde::{Deserialize, Serialize};
 
 pub use chat::{ChatCounters, ChatJudge, ChatSettings, FailureKind};
+pub use information::Information;
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};
 pub use learned::LearnedJudge;
+pub use logistic::LogisticSettings;
 pub use model::{ModelJudge, ModelJudgeSettings};
+pub use ngrams::{NgramStyle, StyleTest};
 pub use panel::{Judged, Panel, Seat};
 pub use question::{Question, VerdictForm};
 pub use reader::{LeadingWord, Lexicon, Opinion, Or, Structured, VerdictReader};

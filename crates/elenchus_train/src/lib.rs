@@ -6,6 +6,7 @@
 
 mod adamw;
 pub mod bootstrap;
+pub mod compare;
 mod config_file;
 pub mod data;
 mod error;
@@ -24,6 +25,7 @@ mod samples;
 mod schedule;
 mod sft;
 mod sft_config;
+mod shown_turns;
 mod tensorboard;
 
 pub use adamw::{AdamW, AdamWSettings};
@@ -41,3 +43,4 @@ pub use samples::Sample;
 pub use schedule::{Decay, Schedule};
 pub use sft::{Learner, SftEvent, SftOutcome, SftResult, StepReport, batch, gradients, train};
 pub use sft_config::{LoraSettings, SftConfig, SftSettings};
+pub use shown_turns::shown_turns;

@@ -8,7 +8,9 @@ mod html;
 mod markdown;
 mod plot;
 pub(crate) mod rl;
-mod scale;
+pub(crate) mod scale;
+
+pub(crate) use html::{escaped, head};
 
 use crate::{Result, RunFolder};
 

@@ -35,6 +35,7 @@ pub use lesson::RlLesson;
 pub use method::{Loss, Method, MethodSettings, MiniBatch, Objective, Plan, PolicyOutput, Stats};
 pub use ppo::PpoSettings;
 pub use reinforce::ReinforceSettings;
+pub(crate) use report::distinct;
 pub use report::{RlReport, Seconds, distinct_2, is_question};
 pub use rloo::RlooSettings;
 pub use rollout::{Response, respond};

@@ -9,9 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use elenchus_dialogue::Turn;
 use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
-use elenchus_train::{Example, Lesson, Perplexity, data::Pair, example, perplexity, spread};
+use elenchus_train::{Example, Lesson, Perplexity, data::Pair, example, perplexity, shown_turns, spread};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -145,7 +144,7 @@ fn trained(characters: &Characters) -> (Vec<String>, Vec<LeftOut>) {
 /// The same replies behind a prompt in which the character has answered twice: the two training pairs in the middle when
 /// ordered by the words of their last turn and reply. Exactly the tokens are measured that are measured without.
 fn with_shown_turns(lesson: &Lesson, pairs: &[Pair], voice: &Voice) -> Result<Vec<Example>> {
-    let shown = median_turns(&lesson.split.train, &lesson.character.name)?;
+    let shown = shown_turns(&lesson.split.train, &lesson.character.name)?;
     let max_tokens = lesson.config.training.max_tokens;
     let mut examples = Vec::new();
     for pair in pairs {
@@ -158,20 +157,6 @@ fn with_shown_turns(lesson: &Lesson, pairs: &[Pair], voice: &Voice) -> Result<Ve
         }
     }
     Ok(examples)
-}
-
-/// Two exchanges: what was said last, and the reply.
-fn median_turns(train: &[Pair], name: &str) -> Result<Vec<Turn>> {
-    ensure!(train.len() >= 2, "{} training pairs are too few for two example turns (hint: hold out less)", train.len());
-    let words = |text: &str| text.split_whitespace().count();
-    let mut pairs: Vec<&Pair> = train.iter().collect();
-    pairs.sort_by_key(|pair| words(&pair.reply) + pair.context.last().map_or(0, |turn| words(&turn.text)));
-    let middle = pairs.len() / 2;
-    let exchange = |pair: &&Pair| {
-        let reply = Turn { speaker: name.to_owned(), text: pair.reply.clone() };
-        pair.context.last().cloned().into_iter().chain([reply])
-    };
-    Ok(pairs[middle - 1..=middle].iter().flat_map(exchange).collect())
 }
 
 fn row(id: &str, pairs: usize, tokens: usize, perplexity: Vec<f64>, columns: &[String]) -> Row {
@@ -208,24 +193,6 @@ fn shown_table(table: &Table) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    fn pair(question: &str, reply: &str) -> Pair {
-        let context = vec![Turn { speaker: "A".into(), text: question.into() }];
-        Pair { work: "w".into(), context, reply: reply.into(), confidence: 1.0 }
-    }
-
-    #[test]
-    fn example_turns_are_the_two_of_median_length() {
-        let check = |lengths: &[usize], expected: &[&str]| {
-            let pairs: Vec<Pair> = lengths.iter().map(|&words| pair("why", &vec!["b"; words].join(" "))).collect();
-            let turns = median_turns(&pairs, "B").unwrap();
-            let shown: Vec<String> = turns.iter().map(|turn| format!("{}: {}", turn.speaker, turn.text)).collect();
-            assert_eq!(shown, expected);
-        };
-        check(&[1, 2], &["A: why", "B: b", "A: why", "B: b b"]);
-        check(&[9, 3, 1, 2, 9], &["A: why", "B: b b", "A: why", "B: b b b"]);
-        assert!(median_turns(&[pair("why", "b")], "B").unwrap_err().to_string().contains("1 training pairs"));
-    }
 
     #[test]
     fn the_best_of_a_row_is_marked_and_counted() {

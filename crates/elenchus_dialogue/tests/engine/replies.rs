@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, Error, Request, StopReason, StopRules, load_model, speak};
+use elenchus_dialogue::{Character, Error, Request, StopReason, StopRules, load_model, speak_whole};
 use elenchus_lm::{Rng, SamplerSettings, testing::IM_END};
 
 use crate::lab::{Lab, character, line, turn};
@@ -42,7 +42,7 @@ fn the_plainest_reply_is_the_engines() {
         for adapter in [None, Some(lab.adapter(3))] {
             let rng = Rng::from_seed(seed as u64);
             let turns = vec![turn("player", "What is virtue?")];
-            let plain = speak(
+            let plain = speak_whole(
                 &*model.executor,
                 &model.tokenizer,
                 &model.template,
@@ -52,7 +52,9 @@ fn the_plainest_reply_is_the_engines() {
                 rng.clone(),
             );
             let report = talk.say(Request { character: character.clone(), adapter, turns, rng, ..line("") });
-            assert_eq!(plain.unwrap(), report.text, "stopped by {:?}", report.stop);
+            let plain = plain.unwrap();
+            assert_eq!((plain.text, plain.stop), (report.text, report.stop));
+            assert!(report.reply_ids.starts_with(&plain.tokens), "{:?}", report.stop);
         }
     }
 }

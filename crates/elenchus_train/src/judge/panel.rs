@@ -38,6 +38,11 @@ impl Panel {
         self.seats.iter().map(|seat| seat.judge.name())
     }
 
+    /// The judges, in order.
+    pub fn judges(&self) -> impl Iterator<Item = &dyn Judge> {
+        self.seats.iter().map(|seat| &*seat.judge)
+    }
+
     /// Every judge on every reply.
     pub fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Judged>> {
         let mut judged = vec![Judged { score: Some(0.0), verdicts: Vec::new() }; exchanges.len()];

@@ -6,7 +6,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::{LabelledVerdict, Opinion, VerdictReader};
+use super::{
+    LabelledVerdict, Opinion, VerdictReader,
+    logistic::{Logistic, LogisticSettings, logits, scale},
+};
 use crate::{Error, Result};
 
 /// How a [`Words`] reader learns.
@@ -74,54 +77,10 @@ impl Words {
         features: BTreeSet<&str>,
         settings: WordsSettings,
     ) -> Option<Self> {
-        let index: BTreeMap<&str, usize> =
-            features.into_iter().enumerate().map(|(at, feature)| (feature, at)).collect();
-        let rows: Vec<Vec<usize>> = texts
-            .iter()
-            .map(|text| text.iter().filter_map(|feature| index.get(feature.as_str()).copied()).collect())
-            .collect();
-
-        let mut of_label = [0usize; 3];
-        labels.iter().for_each(|&label| of_label[label] += 1);
-        let present = of_label.iter().filter(|&&count| count > 0).count();
-        if present == 0 {
-            return None;
-        }
-        let share = |label: usize| 1.0 / (present * of_label[label]) as f64;
-
-        // One more than there are features: the bias, which is not pulled to zero.
-        let bias = index.len();
-        let mut weights = vec![[0f64; 3]; bias + 1];
-        let (mut first, mut second) = (weights.clone(), weights.clone());
-        for step in 1..=settings.steps {
-            let mut gradient: Vec<[f64; 3]> = weights.iter().map(|w| w.map(|w| w * settings.l2)).collect();
-            gradient[bias] = [0.0; 3];
-            for (row, &label) in rows.iter().zip(labels) {
-                let scale = scale(row.len());
-                let probabilities = softmax(logits(row.iter().map(|&at| weights[at]), scale, weights[bias]));
-                for class in 0..3 {
-                    let error = (probabilities[class] - f64::from(u8::from(class == label))) * share(label);
-                    row.iter().for_each(|&at| gradient[at][class] += error * scale);
-                    gradient[bias][class] += error;
-                }
-            }
-            // Adam (Kingma and Ba, 2015): steps of a like size for rare and common words.
-            let (keep_first, keep_second) = (0.9f64, 0.999f64);
-            for at in 0..weights.len() {
-                for class in 0..3 {
-                    let g = gradient[at][class];
-                    first[at][class] = keep_first * first[at][class] + (1.0 - keep_first) * g;
-                    second[at][class] = keep_second * second[at][class] + (1.0 - keep_second) * g * g;
-                    let mean = first[at][class] / (1.0 - keep_first.powi(step as i32));
-                    let square = second[at][class] / (1.0 - keep_second.powi(step as i32));
-                    weights[at][class] -= settings.learning_rate * mean / (square.sqrt() + 1e-8);
-                }
-            }
-        }
-        let narrow = |weights: [f64; 3]| weights.map(|weight| weight as f32);
-        let bias = narrow(weights[bias]);
-        let weights = index.into_iter().map(|(feature, at)| (feature.to_owned(), narrow(weights[at]))).collect();
-        Some(Self { weights, bias, min_known: settings.min_known })
+        let WordsSettings { min_verdicts: min_texts, min_known, l2, steps, learning_rate, .. } = settings;
+        let settings = LogisticSettings { min_texts, l2, steps, learning_rate };
+        let Logistic { weights, bias } = Logistic::fit(texts, labels, features, settings)?;
+        Some(Self { weights, bias, min_known })
     }
 }
 
@@ -176,24 +135,6 @@ fn features(verdict: &str) -> BTreeSet<String> {
     let words: Vec<String> = verdict.unicode_words().map(str::to_lowercase).collect();
     let pairs = words.windows(2).map(|pair| pair.join(" "));
     pairs.chain(words.iter().cloned()).collect()
-}
-
-/// Long verdicts weigh as much as short ones.
-fn scale(features: usize) -> f64 {
-    1.0 / (features.max(1) as f64).sqrt()
-}
-
-fn logits(weights: impl Iterator<Item = [f64; 3]>, scale: f64, bias: [f64; 3]) -> [f64; 3] {
-    let mut sums = [0f64; 3];
-    weights.for_each(|weights| (0..3).for_each(|class| sums[class] += weights[class]));
-    std::array::from_fn(|class| sums[class] * scale + bias[class])
-}
-
-fn softmax(logits: [f64; 3]) -> [f64; 3] {
-    let most = logits.into_iter().fold(f64::NEG_INFINITY, f64::max);
-    let exps = logits.map(|logit| (logit - most).exp());
-    let sum: f64 = exps.iter().sum();
-    exps.map(|exp| exp / sum)
 }
 
 #[cfg(test)]

@@ -25,7 +25,7 @@ pub(crate) fn page(facts: &Facts) -> String {
 }
 
 /// The beginning of a page, its `<header>` still open.
-pub(super) fn head(title: &str, heading: &str) -> String {
+pub(crate) fn head(title: &str, heading: &str) -> String {
     format!(
         "<!doctype html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n\
          <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
@@ -186,7 +186,7 @@ fn replies(page: &mut String, facts: &Facts) {
 }
 
 /// Text as HTML shows it, in elements and in quoted attributes.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.chars() {
         match letter {

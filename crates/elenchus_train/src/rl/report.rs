@@ -122,11 +122,16 @@ impl Curves for RlReport {
 
 /// Share of distinct pairs among all pairs of neighbouring words; 1 where there are none.
 pub fn distinct_2<'a>(replies: impl IntoIterator<Item = &'a str>) -> f64 {
+    distinct(2, replies)
+}
+
+/// The same of single words, pairs, or more of them in a row.
+pub(crate) fn distinct<'a>(words_in_a_row: usize, replies: impl IntoIterator<Item = &'a str>) -> f64 {
     let (mut all, mut distinct) = (0usize, BTreeSet::new());
     for reply in replies {
         let words: Vec<String> = reply.unicode_words().map(str::to_lowercase).collect();
-        all += words.len().saturating_sub(1);
-        distinct.extend(words.windows(2).map(<[String]>::to_vec));
+        all += (words.len() + 1).saturating_sub(words_in_a_row);
+        distinct.extend(words.windows(words_in_a_row).map(<[String]>::to_vec));
     }
     if all == 0 { 1.0 } else { distinct.len() as f64 / all as f64 }
 }
@@ -155,6 +160,8 @@ mod tests {
     fn pairs_are_counted_over_all_replies() {
         assert_eq!(distinct_2(["a b c", "A b"]), 2.0 / 3.0);
         assert_eq!(distinct_2(["one"]), 1.0);
+        assert_eq!(distinct(1, ["a b c", "A b"]), 3.0 / 5.0);
+        assert_eq!(distinct(3, ["a b c", "A b", ""]), 1.0);
     }
 
     #[test]

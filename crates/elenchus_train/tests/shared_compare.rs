@@ -1,0 +1,67 @@
+//! The judges of a comparison on real replies. Run only when asked for, because the texts are not part of the project.
+
+use std::{env, fs, path::PathBuf};
+
+use candle_core::Device;
+use elenchus_lm::{CandleExecutor, Numerics, Weights, base_model};
+use elenchus_train::{
+    Lesson,
+    compare::{Bad, plant, rejected, reserved_pairs},
+    judge::{Information, Judge, NgramStyle, Rules},
+    spread,
+};
+
+/// Held-out replies that are tried; of all from all over.
+const REPLIES: usize = 24;
+
+#[test]
+fn shared_judges_reject_what_they_are_there_for() {
+    let Some(shared) = env::var_os("ELENCHUS_SHARED").map(PathBuf::from) else {
+        eprintln!("not asked for: set ELENCHUS_SHARED to the folder with `data/plato` to run this test");
+        return;
+    };
+    let texts = shared.join("data/plato/socrates_pairs.jsonl").canonicalize().expect("the texts are there");
+    // The lesson of the shipped character, wherever its texts lie.
+    let socrates = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../adapters/socrates"));
+    let folder = tempfile::tempdir().unwrap();
+    for file in ["character.toml", "player_lines.jsonl"] {
+        fs::copy(socrates.join(file), folder.path().join(file)).unwrap();
+    }
+    let training = fs::read_to_string(socrates.join("training.toml")).unwrap();
+    let written = "../../../shared/data/plato/socrates_pairs.jsonl";
+    assert!(training.contains(written), "{training}");
+    let file = folder.path().join("training.toml");
+    fs::write(&file, training.replace(written, texts.to_str().unwrap())).unwrap();
+    let lesson = Lesson::open(&file).unwrap();
+
+    let works = ["Meno", "Gorgias"].map(str::to_owned);
+    let pairs = reserved_pairs(&lesson, &file, &works).unwrap();
+    let (style, test) = NgramStyle::train(&pairs, "Socrates", NgramStyle::SETTINGS).unwrap();
+    println!("ngrams: {} lines of each kind, accuracy {:?}", test.pairs, test.accuracy);
+    assert!(test.accuracy.low > 0.6, "{:?}", test.accuracy);
+
+    let model = base_model::find_default().expect("the default model is there (hint: elenchus model fetch)");
+    let weights = Weights::open(&model, &mut |_| {}).unwrap();
+    let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap();
+    let (tokenizer, template) = (weights.tokenizer().unwrap(), weights.chat_template().unwrap());
+    let contexts: Vec<_> = lesson.split.train.iter().map(|pair| pair.context.clone()).collect();
+    let information = Information::new(&executor, &tokenizer, &template, &lesson.character, &contexts).unwrap();
+    let rules = Rules::new(Vec::new());
+
+    let held_out = &lesson.split.held_out;
+    let planted = plant(&spread(held_out, REPLIES), held_out, "Socrates", 1);
+    let judges = [&style as &dyn Judge, &information, &rules];
+    let rows = rejected(judges, &planted, |_| ()).unwrap();
+    for row in &rows {
+        println!("{:<12} {:<14} {:?} {:?}", row.judge, row.bad.name(), row.wins, row.wins.rate());
+    }
+    let rejects = |judge: &str, bad: Bad| {
+        let row = rows.iter().find(|row| row.judge == judge && row.bad == bad).unwrap();
+        assert!(row.wins.rate().unwrap().low > 0.5, "{row:?}");
+    };
+    rejects("ngrams", Bad::OtherSpeaker);
+    rejects("information", Bad::OtherContext);
+    for bad in [Bad::Loop, Bad::Echo, Bad::Cut] {
+        rejects("rules", bad);
+    }
+}
