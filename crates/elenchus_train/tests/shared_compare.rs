@@ -12,7 +12,7 @@ use elenchus_train::{
 };
 
 /// Held-out replies that are tried; of all from all over.
-const REPLIES: usize = 24;
+const REPLIES: usize = 100;
 
 #[test]
 fn shared_judges_reject_what_they_are_there_for() {

@@ -8,7 +8,7 @@ use super::{
     table::{difference, interval, rejected, shares},
 };
 use crate::{
-    bootstrap::Interval,
+    bootstrap::{Interval, Wins},
     report::{escaped, head, scale::number},
 };
 
@@ -61,7 +61,7 @@ fn judges(page: &mut String, comparison: &Comparison) {
                 interval(&report.mean),
                 report.difference.as_ref().map_or(String::new(), difference),
                 wins.unwrap_or_default(),
-                report.wins.and_then(|wins| wins.rate()).as_ref().map_or(String::new(), shares),
+                report.wins.and_then(Wins::rate).as_ref().map_or(String::new(), shares),
                 format!("{} of {}", report.scored, voice.replies.len()),
             ])
         });
@@ -160,7 +160,8 @@ fn planted(page: &mut String, comparison: &Comparison) {
         "<p class=\"quiet\">Share of planted bad replies that are scored below the real one; =: scored alike.</p>\n",
     );
     let columns: Vec<&str> = ["Judge"].into_iter().chain(Bad::ALL.map(Bad::name)).collect();
-    let rows = comparison.judges.iter().map(|judge| {
+    let tried = |judge: &&super::JudgeAbout| comparison.planted.iter().any(|row| row.judge == judge.name);
+    let rows = comparison.judges.iter().filter(tried).map(|judge| {
         [judge.name.clone()].into_iter().chain(Bad::ALL.map(|bad| rejected(comparison, &judge.name, bad))).collect()
     });
     numbers(page, &columns, rows);

@@ -2,21 +2,24 @@
 
 use std::fmt::Write;
 
-use super::{Bad, Comparison, Planted, VoiceReport};
-use crate::{bootstrap::Interval, report::scale::number};
+use super::{Bad, Comparison, JudgeAbout, Planted, VoiceReport};
+use crate::{
+    bootstrap::{Interval, Wins},
+    report::scale::number,
+};
 
 /// All of it, in blocks: the judges' own test, each judge, and what needs no judge.
 pub fn table(comparison: &Comparison) -> String {
     let Comparison { prompts, seed, baseline, .. } = comparison;
     let mut text = format!("{} prompts, seed {seed}; differences and wins are to {baseline}\n", prompts.len());
     let names = comparison.voices.iter().map(|voice| voice.name.chars().count());
-    let width = names.chain([16]).max().unwrap_or_default() + 2;
+    let titles = comparison.judges.iter().map(|judge| title(judge).chars().count());
+    let width = names.chain(titles).chain([16]).max().unwrap_or_default() + 2;
     for judge in &comparison.judges {
-        let optimised = if judge.optimised { ", which was optimised" } else { "" };
         let _ = writeln!(
             text,
             "\n{:<width$}{:<26}{:<28}{:<17}win rate",
-            format!("{}{optimised}", judge.name),
+            title(judge),
             "mean",
             "difference",
             "won/same/lost"
@@ -27,7 +30,7 @@ pub fn table(comparison: &Comparison) -> String {
                 continue;
             };
             let wins = report.wins.map(|wins| format!("{}/{}/{}", wins.won, wins.tied, wins.lost));
-            let rate = report.wins.and_then(|wins| wins.rate());
+            let rate = report.wins.and_then(Wins::rate);
             let unscored = match voice.replies.len() - report.scored {
                 0 => String::new(),
                 unscored => format!("  {unscored} not scored"),
@@ -106,11 +109,16 @@ fn planted(text: &mut String, comparison: &Comparison, width: usize) {
     }
     let _ = write!(text, "\n{:<width$}", "rejected");
     let _ = writeln!(text, "{}", Bad::ALL.map(|bad| format!("{:<20}", bad.name())).concat().trim_end());
-    for judge in &comparison.judges {
+    let tried = |judge: &&JudgeAbout| comparison.planted.iter().any(|row| row.judge == judge.name);
+    for judge in comparison.judges.iter().filter(tried) {
         let cells = Bad::ALL.map(|bad| format!("{:<20}", rejected(comparison, &judge.name, bad)));
         let _ = writeln!(text, "{}", format!("{:<width$}{}", judge.name, cells.concat()).trim_end());
     }
     text.push_str("share of bad replies scored below the real one; =: scored alike\n");
+}
+
+fn title(judge: &JudgeAbout) -> String {
+    format!("{}{}", judge.name, if judge.optimised { ", optimised" } else { "" })
 }
 
 /// `92% =5% of 120`
