@@ -110,7 +110,10 @@ mod tests {
         check("elenchus train sft training.toml", false);
         check("elenchus eval perplexity --pairs a.jsonl --adapter none --character meno --json", true);
         check("elenchus eval perplexity --pairs a.jsonl --device tpu", false);
-        check("elenchus eval compare --adapters a,rl=b --prompts p.jsonl --style-works Meno,Gorgias --html c.html", true);
+        check(
+            "elenchus eval compare --adapters a,rl=b --prompts p.jsonl --style-works Meno,Gorgias --html c.html",
+            true,
+        );
         check("elenchus eval compare --adapters a --prompts p.jsonl --optimised rl.toml --best-of 4 --json", true);
         check("elenchus eval compare --adapters a --prompts p.jsonl --best-of 4", false);
         check("elenchus eval compare --prompts p.jsonl", false);

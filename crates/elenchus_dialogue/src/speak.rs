@@ -52,11 +52,8 @@ pub fn speak_whole(
     let most = character.stop.max_tokens.max(1).min(context - prompt.len());
     let is_end = |id| {
         let (assembler, stop) = &mut *state.borrow_mut();
-        *stop = if tokenizer.is_end(id) {
-            Some(StopReason::EndToken)
-        } else {
-            assembler.push(tokenizer.token_bytes(id))
-        };
+        *stop =
+            if tokenizer.is_end(id) { Some(StopReason::EndToken) } else { assembler.push(tokenizer.token_bytes(id)) };
         stop.is_some()
     };
     let tokens = generate(executor, &prompt, adapter, &mut sampler, most, is_end)?;
