@@ -31,7 +31,7 @@ fn texts_become_a_learned_judge() {
     let turns = |count: usize, what: &str| -> Vec<Value> {
         let pair = |at: usize| {
             [
-                json!({"speaker": "MENO", "text": format!("Tell me number {at} of the {what} virtues, Socrates.")}),
+                json!({"speaker": "MENO", "text": format!("Tell me number {at} of the {what} virtues, my friend.")}),
                 json!({"speaker": "SOCRATES", "text": format!("Know thyself {at} times, my good Meno, then ask.")}),
             ]
         };
