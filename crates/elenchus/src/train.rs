@@ -15,7 +15,7 @@ use std::{
 };
 
 use anyhow::{Context, Result};
-use clap::{Subcommand, ValueEnum};
+use clap::{Args, Subcommand, ValueEnum};
 use elenchus_dialogue::Character;
 use elenchus_lm::{ComputeDevice, Numerics, Weights, write_whole};
 use elenchus_train::{
@@ -41,15 +41,8 @@ pub enum TrainCommand {
         /// The run's folder: metrics, samples, checkpoint, report, adapter
         #[arg(long, value_name = "DIR")]
         out: PathBuf,
-        /// GGUF file or Hugging Face folder; the default model if left out
-        #[arg(long, value_name = "FILE")]
-        base: Option<PathBuf>,
-        /// How the base's weights are kept: less memory from left to right, and coarser numbers
-        #[arg(long, value_name = "NUMERICS", default_value = "f32")]
-        base_numerics: BaseNumerics,
-        /// cpu, cuda, or cuda:N
-        #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-        device: ComputeDevice,
+        #[command(flatten)]
+        base: BaseArgs,
     },
     /// Train a judge of replies on what people wrote; a run that was killed goes on where it was
     Reward(reward::RewardArgs),
@@ -64,6 +57,26 @@ pub enum TrainCommand {
         #[arg(long, value_name = "FILE")]
         out: PathBuf,
     },
+}
+
+/// The base that is trained on.
+#[derive(Debug, Args)]
+pub struct BaseArgs {
+    /// GGUF file or Hugging Face folder; the default model if left out
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    /// How the trainer keeps the base's weights: less memory from left to right, and coarser numbers
+    #[arg(long, value_name = "NUMERICS", default_value = "f32")]
+    base_numerics: BaseNumerics,
+    /// cpu, cuda, or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: ComputeDevice,
+}
+
+impl BaseArgs {
+    fn open(self) -> Result<Voice> {
+        Voice::open(self.base, self.base_numerics.into(), self.device)
+    }
 }
 
 /// How the frozen base is kept while an adapter learns.
@@ -89,20 +102,14 @@ impl From<BaseNumerics> for Numerics {
 
 pub fn run(command: TrainCommand) -> Result<()> {
     match command {
-        TrainCommand::Sft { config, out, base, base_numerics, device } => sft(config, out, base, base_numerics, device),
+        TrainCommand::Sft { config, out, base } => sft(config, out, base),
         TrainCommand::Rl(args) => rl::run(args),
         TrainCommand::Reward(args) => reward::run(args),
         TrainCommand::Verdicts { labelled, out } => verdicts(&labelled, &out),
     }
 }
 
-fn sft(
-    file: PathBuf,
-    out: PathBuf,
-    base: Option<PathBuf>,
-    base_numerics: BaseNumerics,
-    device: ComputeDevice,
-) -> Result<()> {
+fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
     let Lesson { config, text, character_file, character, read, broken, filtered, mut split, player_lines, start } =
         Lesson::open(&file)?;
     broken.iter().for_each(|line| note(&format!("left out: {line}")));
@@ -120,7 +127,7 @@ fn sft(
         split.train.extend(player_lines);
     }
 
-    let voice = Voice::open(base, base_numerics.into(), device)?;
+    let voice = base.open()?;
     let max_tokens = config.training.max_tokens;
     let examples = voice.examples(&split.train, &character, max_tokens)?;
     let held_out = voice.examples(&split.held_out, &character, max_tokens)?;

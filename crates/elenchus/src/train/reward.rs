@@ -8,14 +8,13 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use elenchus_lm::ComputeDevice;
 use elenchus_train::{
     ExamplePair, Preference, RewardCard, RewardEvent, RewardLearner, RewardLesson, RewardOutcome, RewardStep,
     RunFolder, train_reward,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{BaseNumerics, interrupts};
+use super::{BaseArgs, interrupts};
 use crate::{
     output::{note, print, say},
     voice::Voice,
@@ -32,15 +31,8 @@ pub struct RewardArgs {
     /// The run's folder: metrics, checkpoint, and the model in `reward/`
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// GGUF file or Hugging Face folder; the default model if left out
-    #[arg(long, value_name = "FILE")]
-    base: Option<PathBuf>,
-    /// How the base's weights are kept: less memory from left to right, and coarser numbers
-    #[arg(long, value_name = "NUMERICS", default_value = "f32")]
-    base_numerics: BaseNumerics,
-    /// cpu, cuda, or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: ComputeDevice,
+    #[command(flatten)]
+    base: BaseArgs,
     /// Train a control as well, in `shuffled_labels/`: the same with sides drawn by lot, which has nothing to learn
     #[arg(long)]
     shuffled_labels: bool,
@@ -50,7 +42,7 @@ pub struct RewardArgs {
 }
 
 pub fn run(args: RewardArgs) -> Result<()> {
-    let RewardArgs { config: file, out, base, base_numerics, device, shuffled_labels, json } = args;
+    let RewardArgs { config: file, out, base, shuffled_labels, json } = args;
     let tell = |text: &str| if json { note(text) } else { say(&format!("{text}\n")) };
     let lesson = RewardLesson::open(&file)?;
     lesson.broken.iter().for_each(|line| note(&format!("left out: {line}")));
@@ -72,7 +64,7 @@ pub fn run(args: RewardArgs) -> Result<()> {
         note("length tells replies apart, so a model may learn it (hint: more texts to match lengths in)");
     }
 
-    let voice = Voice::open(base, base_numerics.into(), device)?;
+    let voice = base.open()?;
     let should_stop = interrupts()?;
     let Some(card) = learn(&lesson, &voice, &out, false, &should_stop, &tell)? else { return Ok(()) };
     let mut cards = vec![card];

@@ -19,11 +19,8 @@ use elenchus_train::{
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{BaseNumerics, interrupts, with_base};
-use crate::{
-    output::{note, say},
-    voice::Voice,
-};
+use super::{BaseArgs, interrupts, with_base};
+use crate::output::{note, say};
 
 #[derive(Debug, Args)]
 pub struct RlArgs {
@@ -33,21 +30,15 @@ pub struct RlArgs {
     /// The run's folder: metrics, rollouts, checkpoints, adapter
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// GGUF file or Hugging Face folder; the default model if left out
-    #[arg(long, value_name = "FILE")]
-    base: Option<PathBuf>,
-    /// How the trainer keeps the base's weights: less memory from left to right, and coarser numbers
-    #[arg(long, value_name = "NUMERICS", default_value = "f32")]
-    base_numerics: BaseNumerics,
-    /// cpu, cuda, or cuda:N
-    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
-    device: ComputeDevice,
+    #[command(flatten)]
+    base: BaseArgs,
 }
 
 pub fn run(args: RlArgs) -> Result<()> {
-    let RlArgs { config: file, out, base, base_numerics, device } = args;
+    let RlArgs { config: file, out, base } = args;
     let RlLesson { config, text, character_file, character, start, prompts, offline } = RlLesson::open(&file)?;
-    let voice = Voice::open(base, base_numerics.into(), device)?;
+    let device = base.device;
+    let voice = base.open()?;
     // The game's own engine where there is one; a GPU samples with what it trains with.
     let engine: Arc<dyn Executor + Sync> = match device {
         ComputeDevice::Cpu => {
