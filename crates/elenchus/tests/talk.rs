@@ -141,7 +141,8 @@ fn a_kept_conversation_goes_on_as_if_nothing_had_happened() {
 #[test]
 fn slips_of_the_keyboard_get_a_hint_and_end_nothing() {
     let stage = Stage::new();
-    let lines = ["/dance", "/as Gorgias", "/load nothing.json", "", "/stats", "/help", "Hello."];
+    // The model is known once somebody has spoken.
+    let lines = ["Hail.", "/dance", "/as Gorgias", "/load nothing.json", "", "/stats", "/help", "Hello."];
     let shown = stage.type_lines("talk --base tiny.gguf --seed 1", &lines);
     for expected in [
         "There is no /dance; /help shows what there is.",

@@ -40,6 +40,41 @@ impl Misfit {
     }
 }
 
+/// Counts, by the fields that hold them, of which none may be 0.
+pub(crate) fn at_least_one(fields: &[(&'static str, u64)]) -> Result<(), Misfit> {
+    match fields.iter().find(|(_, value)| *value == 0) {
+        Some((field, _)) => Err(Misfit { field, reason: "is 0, expected at least 1".to_owned() }),
+        None => Ok(()),
+    }
+}
+
+/// Numbers that must be finite and above 0.
+pub(crate) fn above_zero(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
+    each(fields, |value| value.is_finite() && value > 0.0, "a number above 0")
+}
+
+/// Numbers that must be finite and not below 0.
+pub(crate) fn not_negative(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
+    each(fields, |value| value.is_finite() && value >= 0.0, "0 or more")
+}
+
+/// Shares of which something is left.
+pub(crate) fn below_one(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
+    each(fields, |value| (0.0..1.0).contains(&value), "0 or more and less than 1")
+}
+
+/// Shares that may be the whole.
+pub(crate) fn at_most_one(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
+    each(fields, |value| (0.0..=1.0).contains(&value), "0 or more and 1 at most")
+}
+
+fn each(fields: &[(&'static str, f64)], fits: fn(f64) -> bool, expected: &str) -> Result<(), Misfit> {
+    match fields.iter().find(|(_, value)| !fits(*value)) {
+        Some((field, value)) => Err(Misfit { field, reason: format!("is {value}, expected {expected}") }),
+        None => Ok(()),
+    }
+}
+
 /// The line of a place in a text, from 1.
 fn line(text: &str, place: usize) -> usize {
     text.bytes().take(place).filter(|&byte| byte == b'\n').count() + 1

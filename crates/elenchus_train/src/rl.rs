@@ -42,27 +42,3 @@ pub use rollout::{Response, respond};
 pub(crate) use train::{HELD_OUT, RESULT, RlResult};
 pub use train::{JudgedRollout, RlEvent, RlLearner, RlOutcome, train};
 pub use whiten::{Variance, whiten};
-
-/// What a field that cannot be meant holds.
-type Misfit = (&'static str, String);
-
-fn not_negative(field: &'static str, value: f32) -> Result<(), Misfit> {
-    if value.is_finite() && value >= 0.0 {
-        return Ok(());
-    }
-    Err((field, format!("is {value}, expected 0 or more")))
-}
-
-fn above_zero(field: &'static str, value: f32) -> Result<(), Misfit> {
-    if value.is_finite() && value > 0.0 {
-        return Ok(());
-    }
-    Err((field, format!("is {value}, expected a number above 0")))
-}
-
-fn at_least_one(field: &'static str, value: usize) -> Result<(), Misfit> {
-    if value > 0 {
-        return Ok(());
-    }
-    Err((field, "is 0, expected at least 1".to_owned()))
-}

@@ -194,12 +194,8 @@ impl SftConfig {
             ("training.eval_examples", training.eval_examples as u64),
             ("training.patience", training.patience.unwrap_or(1)),
         ];
-        if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return misfit(field, "is 0, expected at least 1".to_owned());
-        }
-        if !(0.0..1.0).contains(&lora.dropout) {
-            return misfit("lora.dropout", format!("is {}, expected 0 or more and less than 1", lora.dropout));
-        }
+        config_file::at_least_one(&positive)?;
+        config_file::below_one(&[("lora.dropout", f64::from(lora.dropout))])?;
         let AdamWSettings { beta1, beta2, eps, weight_decay } = training.adamw;
         let above_nothing = [
             ("lora.alpha", f64::from(lora.alpha)),
@@ -207,17 +203,13 @@ impl SftConfig {
             ("training.max_grad_norm", training.max_grad_norm),
             ("training.adamw.eps", eps),
         ];
-        if let Some((field, value)) = above_nothing.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-            return misfit(field, format!("is {value}, expected a number above 0"));
-        }
+        config_file::above_zero(&above_nothing)?;
         let shares = [
             ("training.adamw.beta1", beta1),
             ("training.adamw.beta2", beta2),
             ("training.adamw.weight_decay", weight_decay),
         ];
-        if let Some((field, value)) = shares.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
-            return misfit(field, format!("is {value}, expected 0 or more and less than 1"));
-        }
+        config_file::below_one(&shares)?;
         if let Some(number) = training.samples.iter().position(|line| line.trim().is_empty()) {
             return misfit("training.samples", format!("holds no words in line {number} (hint: remove it)"));
         }

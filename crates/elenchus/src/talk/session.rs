@@ -272,9 +272,11 @@ fn load(
 
 fn stats(session: Res<Session>, engine: Res<EngineStats>, status: Res<EngineStatus>) {
     let note = |text: String| session.screen.note(&text);
-    if let EngineStatus::Ready { base } = &*status {
-        note(format!("model         {}, context {} tokens", base.name, base.context));
-    }
+    note(match &*status {
+        EngineStatus::Ready { base } => format!("model         {}, context {} tokens", base.name, base.context),
+        EngineStatus::Loading { progress } => format!("model         being read, {:.0}% so far", progress * 100.0),
+        EngineStatus::Failed { error, .. } => format!("model         {error}"),
+    });
     if let Some(report) = &session.last {
         note(format!(
             "last reply    {} tokens after a prompt of {} ({} remembered); first word after {} ms, then {:.0} tokens/s",

@@ -205,9 +205,7 @@ impl RewardConfig {
             ("training.eval_steps", training.eval_steps),
             ("training.eval_pairs", training.eval_pairs as u64),
         ];
-        if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return misfit(field, "is 0, expected at least 1");
-        }
+        config_file::at_least_one(&positive)?;
         let AdamWSettings { beta1, beta2, eps, weight_decay } = training.adamw;
         let above_nothing = [
             ("lora.alpha", f64::from(lora.alpha)),
@@ -215,23 +213,15 @@ impl RewardConfig {
             ("training.max_grad_norm", training.max_grad_norm),
             ("training.adamw.eps", eps),
         ];
-        if let Some((field, value)) = above_nothing.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-            return misfit(field, &format!("is {value}, expected a number above 0"));
-        }
-        let not_below_nothing = [("training.margin", training.margin), ("training.center", training.center)];
-        if let Some((field, value)) = not_below_nothing.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0))
-        {
-            return misfit(field, &format!("is {value}, expected 0 or more"));
-        }
+        config_file::above_zero(&above_nothing)?;
+        config_file::not_negative(&[("training.margin", training.margin), ("training.center", training.center)])?;
         let shares = [
             ("lora.dropout", f64::from(lora.dropout)),
             ("training.adamw.beta1", beta1),
             ("training.adamw.beta2", beta2),
             ("training.adamw.weight_decay", weight_decay),
         ];
-        if let Some((field, value)) = shares.iter().find(|(_, value)| !(0.0..1.0).contains(value)) {
-            return misfit(field, &format!("is {value}, expected 0 or more and less than 1"));
-        }
+        config_file::below_one(&shares)?;
         config_file::linears(&lora.targets).map(drop).map_err(|reason| Misfit { field: "lora.targets", reason })
     }
 }

@@ -185,7 +185,8 @@ impl RlConfig {
         if self.judges.is_empty() {
             return misfit("judges", "names nobody who judges (hint: [[judges]] with a `kind`)".to_owned());
         }
-        let named = |(field, reason)| Misfit { field: "method", reason: format!("has a `{field}` that {reason}") };
+        let named =
+            |Misfit { field, reason }| Misfit { field: "method", reason: format!("has a `{field}` that {reason}") };
         self.method.check().map_err(named)?;
         let positive = [
             ("sampling.prompts", sampling.prompts as u64),
@@ -198,9 +199,7 @@ impl RlConfig {
             ("training.eval_steps", training.eval_steps),
             ("offline.batch", self.offline.as_ref().map_or(1, |offline| offline.batch as u64)),
         ];
-        if let Some((field, _)) = positive.iter().find(|(_, value)| *value == 0) {
-            return misfit(field, "is 0, expected at least 1".to_owned());
-        }
+        config_file::at_least_one(&positive)?;
         if matches!(self.method, MethodSettings::Rloo(_)) && sampling.group < 2 {
             let reason = "is 1, but RLOO compares responses to one prompt (hint: 2 or more, or method = \"reinforce\")";
             return misfit("sampling.group", reason.to_owned());
@@ -209,20 +208,26 @@ impl RlConfig {
             ("sampling.missing_end_penalty", f64::from(sampling.missing_end_penalty)),
             ("offline.weight", self.offline.as_ref().map_or(0.0, |offline| f64::from(offline.weight))),
         ];
-        if let Some((field, value)) = not_negative.iter().find(|(_, value)| !(value.is_finite() && *value >= 0.0)) {
-            return misfit(field, format!("is {value}, expected 0 or more"));
-        }
+        config_file::not_negative(&not_negative)?;
+        let AdamWSettings { beta1, beta2, eps, weight_decay } = training.adamw;
         let above_nothing = [
             ("training.learning_rate", training.learning_rate),
             ("training.max_grad_norm", training.max_grad_norm),
-            ("training.adamw.eps", training.adamw.eps),
+            ("training.adamw.eps", eps),
             ("guards.max_kl", self.guards.max_kl),
             ("guards.length_drift", self.guards.length_drift),
+            ("guards.engine_kl", self.guards.engine_kl),
         ];
-        if let Some((field, value)) = above_nothing.iter().find(|(_, value)| !(value.is_finite() && *value > 0.0)) {
-            return misfit(field, format!("is {value}, expected a number above 0"));
-        }
-        Ok(())
+        config_file::above_zero(&above_nothing)?;
+        config_file::at_most_one(&[
+            ("guards.parse_rate", self.guards.parse_rate),
+            ("guards.distinct_2", self.guards.distinct_2),
+        ])?;
+        config_file::below_one(&[
+            ("training.adamw.beta1", beta1),
+            ("training.adamw.beta2", beta2),
+            ("training.adamw.weight_decay", weight_decay),
+        ])
     }
 }
 
@@ -268,6 +273,8 @@ mod tests {
         check(&format!("{RULES}weigth = 1"), &["weigth"]);
         check("[[judges]]\nkind = \"rule\"", &["rule"]);
         check(&format!("{RULES}[sampling]\ngroup = 1"), &["`sampling.group` is 1", "RLOO"]);
+        check(&format!("{RULES}[guards]\nparse_rate = 95.0"), &["`guards.parse_rate` is 95", "1 at most"]);
+        check(&format!("{RULES}[training.adamw]\nbeta1 = 1.0"), &["`training.adamw.beta1` is 1"]);
         check(&format!("{RULES}[training]\nsteps = 0"), &["rl.toml:7", "`training.steps` is 0"]);
         check(&format!("{RULES}[training]\nlearning_rat = 1"), &["did you mean `learning_rate`"]);
         let none = "character = \"c\"\nstart = \".\"\n[[judges]]\nkind = \"rules\"";

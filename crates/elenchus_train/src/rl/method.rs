@@ -9,7 +9,7 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{experience::Experience, ppo::PpoSettings, reinforce::ReinforceSettings, rloo::RlooSettings};
-use crate::{Error, Result};
+use crate::{Error, Result, config_file::Misfit};
 
 /// Numbers by name, as the papers and TRL call them.
 pub type Stats = Vec<(&'static str, f64)>;
@@ -134,7 +134,7 @@ macro_rules! methods {
             }
 
             /// What cannot be meant: the field and why.
-            pub fn check(&self) -> Result<(), (&'static str, String)> {
+            pub(crate) fn check(&self) -> Result<(), Misfit> {
                 match self {
                     $(Self::$name(settings) => settings.check()),*
                 }

@@ -22,7 +22,10 @@ use super::{
     method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Stats, restored, stat},
     whiten::{Variance, whiten},
 };
-use crate::{Error, Result};
+use crate::{
+    Error, Result,
+    config_file::{self, Misfit},
+};
 
 /// What PPO can be told. The defaults are TRL's, but for the mini-batch, which is a quarter of an iteration here.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -80,31 +83,21 @@ impl Default for PpoSettings {
 }
 
 impl PpoSettings {
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        for (field, value) in [
+    pub(super) fn check(&self) -> Result<(), Misfit> {
+        config_file::not_negative(&[
             ("kl_coef", self.kl_coef),
             ("kl_target", self.kl_target),
             ("vf_coef", self.vf_coef),
             ("early_stop_kl", self.early_stop_kl),
-        ] {
-            super::not_negative(field, value as f32)?;
-        }
-        for (field, value) in [
-            ("kl_horizon", self.kl_horizon as f32),
-            ("gamma", self.gamma),
-            ("cliprange", self.cliprange),
-            ("cliprange_value", self.cliprange_value),
-            ("ratio_threshold", self.ratio_threshold as f32),
-        ] {
-            super::above_zero(field, value)?;
-        }
-        super::not_negative("lam", self.lam)?;
-        if let Some((field, value)) =
-            [("gamma", self.gamma), ("lam", self.lam)].into_iter().find(|(_, value)| *value > 1.0)
-        {
-            return Err((field, format!("is {value}, expected 1 at most")));
-        }
-        super::at_least_one("epochs", self.epochs)
+        ])?;
+        config_file::above_zero(&[
+            ("kl_horizon", self.kl_horizon),
+            ("cliprange", f64::from(self.cliprange)),
+            ("cliprange_value", f64::from(self.cliprange_value)),
+            ("ratio_threshold", self.ratio_threshold),
+        ])?;
+        config_file::at_most_one(&[("gamma", f64::from(self.gamma)), ("lam", f64::from(self.lam))])?;
+        config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
     pub(super) fn method(&self) -> Ppo {

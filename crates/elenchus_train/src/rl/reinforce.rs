@@ -12,7 +12,10 @@ use super::{
     experience::{Experience, each, sums},
     method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Stats, restored},
 };
-use crate::Result;
+use crate::{
+    Result,
+    config_file::{self, Misfit},
+};
 
 /// What REINFORCE can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -29,8 +32,8 @@ impl Default for ReinforceSettings {
 }
 
 impl ReinforceSettings {
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        super::not_negative("kl_coef", self.kl_coef)
+    pub(super) fn check(&self) -> Result<(), Misfit> {
+        config_file::not_negative(&[("kl_coef", f64::from(self.kl_coef))])
     }
 
     pub(super) fn method(&self) -> Reinforce {

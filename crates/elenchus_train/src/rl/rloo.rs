@@ -14,7 +14,10 @@ use super::{
     experience::{Experience, each, sums},
     method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Stats},
 };
-use crate::Result;
+use crate::{
+    Result,
+    config_file::{self, Misfit},
+};
 
 /// What RLOO can be told.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -37,10 +40,10 @@ impl Default for RlooSettings {
 }
 
 impl RlooSettings {
-    pub(super) fn check(&self) -> Result<(), (&'static str, String)> {
-        super::not_negative("kl_coef", self.kl_coef)?;
-        super::above_zero("cliprange", self.cliprange)?;
-        super::at_least_one("epochs", self.epochs)
+    pub(super) fn check(&self) -> Result<(), Misfit> {
+        config_file::not_negative(&[("kl_coef", f64::from(self.kl_coef))])?;
+        config_file::above_zero(&[("cliprange", f64::from(self.cliprange))])?;
+        config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
     pub(super) fn method(&self) -> Rloo {
