@@ -32,7 +32,7 @@ mod weights;
 mod whole_file;
 
 pub use candle_exec::{
-    Activations, CandleExecutor, LoraDropout, Numerics, PackedSequences, TrainableLora, TrainablePair,
+    Activations, CandleExecutor, LoraDropout, Numerics, PackedSequences, Segment, TrainableLora, TrainablePair,
 };
 pub use chat_template::{ChatTemplate, Message, Role};
 pub use config::{Architecture, Linear, ModelConfig, RopeLayout};

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use common::{executor, real_weights, shared};
-use elenchus_lm::{Activations, LoraAdapter, Numerics, PackedSequences, TrainableLora};
+use elenchus_lm::{Activations, LoraAdapter, Numerics, PackedSequences, Segment, TrainableLora};
 
 fn load(path: std::path::PathBuf) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
@@ -48,7 +48,8 @@ fn shared_sft_loss_and_gradients_equal_peft() {
 
     let executor = executor(real_weights(), Numerics::Exact);
     let lora = TrainableLora::new(&LoraAdapter::open(&folder.join("adapter")).unwrap(), &executor).unwrap();
-    let packed = PackedSequences { tokens: &tokens, prefix: 0, lengths: &lengths };
+    let segments: Vec<Segment> = lengths.iter().map(|&length| Segment::alone(length)).collect();
+    let packed = PackedSequences { tokens: &tokens, segments: &segments };
     let hidden = executor.hidden_states(packed, Some(&lora), None, Activations::Keep).unwrap();
     let hidden = hidden.index_select(&Tensor::new(positions, &Device::Cpu).unwrap(), 0).unwrap();
     let logprobs = executor.token_logprobs(&hidden, &targets, true).unwrap();

@@ -1,10 +1,10 @@
 //! The forward of a pass: log-probabilities of replies, given all that came before them.
 //!
-//! Examples of a character begin with the same words, its persona. A pass reads them once: the tokens that all its examples
-//! begin with are its prefix, and the gradient through it is the sum over the examples, as it is without sharing.
+//! Examples of a character begin with the same words, its persona, and replies to one prompt with the whole of it. A pass
+//! reads once what neighbours begin with: the gradient through it is the sum over them, as it is without sharing.
 
 use candle_core::Tensor;
-use elenchus_lm::{Activations, CandleExecutor, LoraDropout, PackedSequences, TrainableLora};
+use elenchus_lm::{Activations, CandleExecutor, LoraDropout, PackedSequences, Segment, TrainableLora};
 
 use crate::{Example, Result};
 
@@ -36,16 +36,15 @@ pub(crate) fn reply_forward(
     dropout: Option<&mut LoraDropout>,
     activations: Activations,
 ) -> Result<ReplyForward> {
-    let Packed { tokens, prefix, lengths } = pack(examples);
-    let (mut positions, mut targets, mut end) = (Vec::new(), Vec::new(), 0);
-    for (example, length) in examples.iter().zip(&lengths) {
+    let Packed { tokens, segments, ends } = pack(examples);
+    let (mut positions, mut targets) = (Vec::new(), Vec::new());
+    for (example, end) in examples.iter().zip(ends) {
+        let reply = &example.tokens[example.reply_start..];
         // The token before foresees it.
-        let first = end + example.reply_start - 1;
-        positions.extend((first..).take(example.tokens.len() - example.reply_start).map(|at| at as u32));
-        targets.extend_from_slice(&example.tokens[example.reply_start..]);
-        end += length;
+        positions.extend((end - reply.len() - 1..end - 1).map(|at| at as u32));
+        targets.extend_from_slice(reply);
     }
-    let packed = PackedSequences { tokens: &tokens, prefix, lengths: &lengths };
+    let packed = PackedSequences { tokens: &tokens, segments: &segments };
     let hidden = executor.hidden_states(packed, lora, dropout, activations)?;
     let hidden = hidden.index_select(&Tensor::new(positions, hidden.device())?, 0)?;
     let logprobs = executor.token_logprobs(&hidden, &targets, activations != Activations::Drop)?;
@@ -60,37 +59,53 @@ pub(crate) fn last_hidden_states(
     dropout: Option<&mut LoraDropout>,
     activations: Activations,
 ) -> Result<Tensor> {
-    let Packed { tokens, prefix, lengths } = pack(examples);
-    let ends = lengths.iter().scan(prefix, |end, length| {
-        *end += length;
-        Some(*end as u32 - 1)
-    });
-    let ends: Vec<u32> = ends.collect();
-    let packed = PackedSequences { tokens: &tokens, prefix, lengths: &lengths };
+    let Packed { tokens, segments, ends } = pack(examples);
+    let ends: Vec<u32> = ends.into_iter().map(|end| end as u32 - 1).collect();
+    let packed = PackedSequences { tokens: &tokens, segments: &segments };
     let hidden = executor.hidden_states(packed, lora, dropout, activations)?;
     Ok(hidden.index_select(&Tensor::new(ends, hidden.device())?, 0)?)
 }
 
-/// Examples end to end, what all begin with once.
+/// Examples end to end, what neighbours begin with once.
+#[derive(Default)]
 struct Packed {
     tokens: Vec<u32>,
-    prefix: usize,
-    lengths: Vec<usize>,
+    segments: Vec<Segment>,
+    /// Behind each example's last token.
+    ends: Vec<usize>,
 }
 
+/// A beginning that is shorter is not worth a segment of its own.
+const SHARED: usize = 8;
+
 fn pack(examples: &[&Example]) -> Packed {
-    let prefix = match examples {
-        [first, others @ ..] if !others.is_empty() => {
-            others.iter().fold(shareable(first), |common, example| common.min(common_prefix(first, example)))
+    let mut packed = Packed::default();
+    packed.push(examples, None, 0);
+    packed
+}
+
+impl Packed {
+    /// Appends examples that go on behind a segment, which has their first `read` tokens.
+    fn push(&mut self, examples: &[&Example], behind: Option<usize>, read: usize) {
+        // Neighbours that share more than what was read; those that do not are by themselves.
+        for run in examples.chunk_by(|a, b| common_prefix(a, b) >= read + SHARED) {
+            let Some((first, others)) = run.split_first() else { continue };
+            if others.is_empty() {
+                self.segment(&first.tokens[read..], behind);
+                self.ends.push(self.tokens.len());
+                continue;
+            }
+            let neighbours = run.windows(2).map(|pair| common_prefix(pair[0], pair[1]));
+            let shared = neighbours.min().unwrap_or(read);
+            let beginning = self.segment(&first.tokens[read..shared], behind);
+            self.push(run, Some(beginning), shared);
         }
-        _ => 0,
-    };
-    let shared = examples.first().map_or(&[][..], |first| &first.tokens[..prefix]);
-    let rests = examples.iter().flat_map(|example| &example.tokens[prefix..]);
-    Packed {
-        tokens: shared.iter().chain(rests).copied().collect(),
-        prefix,
-        lengths: examples.iter().map(|example| example.tokens.len() - prefix).collect(),
+    }
+
+    fn segment(&mut self, tokens: &[u32], behind: Option<usize>) -> usize {
+        self.tokens.extend_from_slice(tokens);
+        self.segments.push(Segment { behind, length: tokens.len() });
+        self.segments.len() - 1
     }
 }
 
@@ -105,7 +120,7 @@ fn common_prefix(a: &Example, b: &Example) -> usize {
     a.tokens[..most].iter().zip(&b.tokens[..most]).take_while(|(a, b)| a == b).count()
 }
 
-/// Cuts examples into passes of at most `tokens` tokens, a common prefix counted once, and at least one example each.
+/// Cuts examples into passes of at most `tokens` tokens, what is shared counted once, and at least one example each.
 pub(crate) fn passes<'a>(examples: &'a [&'a Example], tokens: usize) -> impl Iterator<Item = &'a [&'a Example]> {
     group_passes(examples, 1, tokens)
 }
@@ -118,15 +133,14 @@ pub(crate) fn group_passes<'a>(
 ) -> impl Iterator<Item = &'a [&'a Example]> {
     let mut rest = examples;
     std::iter::from_fn(move || {
-        let first = rest.first()?;
-        let (mut prefix, mut sum, mut count) = (shareable(first), 0, 0);
-        for group in rest.chunks(group) {
-            prefix = group.iter().fold(prefix, |prefix, example| prefix.min(common_prefix(first, example)));
-            sum += group.iter().map(|example| example.tokens.len()).sum::<usize>();
-            if count > 0 && sum - (count + group.len() - 1) * prefix > tokens {
+        rest.first()?;
+        let mut count = group.min(rest.len());
+        while count < rest.len() {
+            let more = (count + group).min(rest.len());
+            if pack(&rest[..more]).tokens.len() > tokens {
                 break;
             }
-            count += group.len();
+            count = more;
         }
         let (pass, others) = rest.split_at(count);
         rest = others;
@@ -145,20 +159,72 @@ mod tests {
         Example { tokens: text.to_vec(), reply_start: text.len() - reply, is_ended: false }
     }
 
+    /// 20 tokens that all begin with.
+    const PERSONA: u32 = 20;
+
+    /// A persona, a prompt behind it, and a reply.
+    fn of(prompt: std::ops::Range<u32>, reply: std::ops::Range<u32>) -> Example {
+        let text = |tokens: std::ops::Range<u32>| tokens.map(|at| 32 + at * 7 % 90);
+        let tokens: Vec<u32> = text(0..PERSONA).chain(text(prompt)).chain(text(reply.clone())).collect();
+        example(&tokens, reply.len())
+    }
+
+    #[test]
+    fn what_neighbours_begin_with_is_read_once() {
+        let check = |examples: &[&Example], expected: &[(Option<usize>, usize)]| {
+            let Packed { tokens, segments, ends } = pack(examples);
+            let segments: Vec<_> = segments.iter().map(|of| (of.behind, of.length)).collect();
+            assert_eq!(segments, expected);
+            assert_eq!(ends.len(), examples.len());
+            assert_eq!(tokens.len(), expected.iter().map(|(_, length)| length).sum::<usize>());
+            for (example, end) in examples.iter().zip(ends) {
+                let last = end.checked_sub(1).map(|at| tokens[at]);
+                assert_eq!(last, example.tokens.last().copied());
+            }
+        };
+        // 30 tokens of prompt, of which the last foresees the reply and is nobody else's.
+        let [a, b, c] = [40..44, 50..57, 60..61].map(|reply| of(100..130, reply));
+        let [d, e] = [40..44, 50..57].map(|reply| of(200..210, reply));
+        let short = of(300..301, 40..42);
+        check(&[], &[]);
+        check(&[&a], &[(None, 54)]);
+        check(&[&a, &b, &c], &[(None, 49), (Some(0), 5), (Some(0), 8), (Some(0), 2)]);
+        check(&[&a, &d], &[(None, 20), (Some(0), 34), (Some(0), 14)]);
+        check(
+            &[&a, &b, &short, &d, &e],
+            &[
+                (None, 20),
+                (Some(0), 29),
+                (Some(1), 5),
+                (Some(1), 8),
+                (Some(0), 3),
+                (Some(0), 9),
+                (Some(5), 5),
+                (Some(5), 8),
+            ],
+        );
+        // What does not follow each other is not looked for.
+        check(&[&a, &d, &b], &[(None, 20), (Some(0), 34), (Some(0), 14), (Some(0), 37)]);
+        // Nothing in common, and too little of it.
+        let other = example(&[90; 12], 1);
+        let alike = example(&[90, 90, 90, 90, 90, 90, 90, 91, 92], 1);
+        check(&[&a, &other, &alike], &[(None, 54), (None, 12), (None, 9)]);
+        check(&[&a, &a], &[(None, 49), (Some(0), 5), (Some(0), 5)]);
+    }
+
     #[test]
     fn a_pass_counts_what_its_examples_share_once() {
-        let of = |rest: &[u32]| example(&[&[40, 41, 42, 43, 44, 45], rest].concat(), 1);
-        let (a, b, c) = (of(&[50, 51]), of(&[60, 61, 62]), of(&[70, 71]));
+        let [a, b, c] = [40..42, 50..53, 60..62].map(|reply| of(100..101, reply));
         let all = [&a, &b, &c];
         let check = |tokens: usize, expected: &[usize]| {
             let counts: Vec<usize> = passes(&all, tokens).map(<[_]>::len).collect();
             assert_eq!(counts, expected, "{tokens} tokens");
         };
         check(1, &[1, 1, 1]);
-        // 6 shared, then 2, 3 and 2.
-        check(13, &[3]);
-        check(12, &[2, 1]);
-        check(10, &[1, 1, 1]);
+        // 20 shared, then 3, 4 and 3.
+        check(30, &[3]);
+        check(29, &[2, 1]);
+        check(26, &[1, 1, 1]);
         check(1000, &[3]);
 
         let pairs = [&a, &b, &c, &a];
@@ -167,14 +233,14 @@ mod tests {
             assert_eq!(counts, expected, "{tokens} tokens");
         };
         check(1, &[2, 2]);
-        check(14, &[2, 2]);
-        // 6 shared, then 2, 3, 2 and 2.
-        check(15, &[4]);
+        check(32, &[2, 2]);
+        // 20 shared, then 3, 4, 3 and 3.
+        check(33, &[4]);
     }
 
     /// The same log-probabilities and gradients as one example at a time.
     #[test]
-    fn sharing_a_prefix_changes_nothing() {
+    fn sharing_beginnings_changes_nothing() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("tiny.gguf");
         TinyModel::default().write_gguf(&path);
@@ -185,10 +251,10 @@ mod tests {
         let lora = TrainableLora::new(&adapter, &executor).unwrap();
         assert!(lora.pairs().keys().any(|(_, linear)| *linear == Linear::V));
 
-        let text = |from: u32, count: u32| (from..from + count).map(|at| 32 + at * 7 % 90).collect::<Vec<u32>>();
-        let of = |from, count, reply| example(&[text(3, 20), text(from, count)].concat(), reply);
-        let (a, b, c) = (of(1, 9, 4), of(30, 17, 17), of(50, 3, 1));
-        for examples in [vec![&a], vec![&a, &b], vec![&a, &b, &c], vec![&a, &a]] {
+        let [a, b, c] = [40..44, 50..67, 60..61].map(|reply| of(100..118, reply));
+        let [d, e] = [40..44, 50..57].map(|reply| of(200..210, reply));
+        let trees: [&[&Example]; 5] = [&[&a], &[&a, &b], &[&a, &b, &c], &[&a, &a], &[&a, &b, &d, &e, &c]];
+        for examples in trees {
             let run = |examples: &[&Example], activations| {
                 let logprobs = reply_logprobs(&executor, Some(&lora), examples, None, activations).unwrap();
                 let grads = match activations {
@@ -200,7 +266,7 @@ mod tests {
             let alone: Vec<_> = examples.iter().map(|example| run(&[*example], Activations::Keep)).collect();
             let expected: Vec<f32> = alone.iter().flat_map(|(logprobs, _)| logprobs.clone()).collect();
             for activations in [Activations::Drop, Activations::Keep, Activations::Recompute] {
-                let (ours, grads) = run(&examples, activations);
+                let (ours, grads) = run(examples, activations);
                 let distance = ours.iter().zip(&expected).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
                 assert!(ours.len() == expected.len() && distance < 2e-5, "{activations:?}: {distance}");
                 let Some(grads) = grads else { continue };

@@ -4,7 +4,7 @@ use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor};
 use elenchus_lm::{
-    Activations, CandleExecutor, LoraAdapter, Numerics, PackedSequences, TrainableLora, Weights, base_model,
+    Activations, CandleExecutor, LoraAdapter, Numerics, PackedSequences, Segment, TrainableLora, Weights, base_model,
 };
 use elenchus_train::{AdamW, AdamWSettings};
 
@@ -71,10 +71,11 @@ fn shared_four_steps_lose_as_much_as_peft() {
         }
         tokens.extend(ids[..length].iter().map(|&id| id as u32));
     }
+    let segments: Vec<Segment> = lengths.iter().map(|&length| Segment::alone(length)).collect();
     let positions = Tensor::new(positions, &Device::Cpu).unwrap();
     let mut optimiser = AdamW::new(lora.vars(), AdamWSettings::default()).unwrap();
     for expected in [1.172_513_5, 0.641_972_24, 0.468_274_74, 0.366_336_23] {
-        let packed = PackedSequences { tokens: &tokens, prefix: 0, lengths: &lengths };
+        let packed = PackedSequences { tokens: &tokens, segments: &segments };
         let hidden = executor
             .hidden_states(packed, Some(&lora), None, Activations::Keep)
             .unwrap()

@@ -25,7 +25,7 @@ use crate::{
 };
 
 pub use ops::Activations;
-pub use train::{LoraDropout, PackedSequences, TrainableLora, TrainablePair};
+pub use train::{LoraDropout, PackedSequences, Segment, TrainableLora, TrainablePair};
 
 /// How base weights take part.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]

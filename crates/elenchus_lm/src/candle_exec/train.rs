@@ -114,23 +114,38 @@ impl LoraDropout {
     }
 }
 
-/// Sequences packed end to end.
+/// Sequences packed end to end; what several begin with is read once.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedSequences<'a> {
-    /// First the tokens that every sequence begins with, which are read once; then the rest of each.
+    /// The tokens of all segments, end to end.
     pub tokens: &'a [u32],
-    /// How many tokens all begin with; they are at the positions from 0 on, and each rest goes on behind them.
-    pub prefix: usize,
-    /// How many tokens the rest of each has.
-    pub lengths: &'a [usize],
+    /// How tokens belong together.
+    pub segments: &'a [Segment],
+}
+
+/// A stretch of tokens that one sequence ends with, or that several go on from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Segment {
+    /// The segment before these that it goes on from, by number; `None` where a sequence begins.
+    pub behind: Option<usize>,
+    /// How many tokens it has.
+    pub length: usize,
+}
+
+impl Segment {
+    /// A whole sequence.
+    pub fn alone(length: usize) -> Self {
+        Self { behind: None, length }
+    }
 }
 
 impl CandleExecutor {
     /// Hidden states before the head of every token, `(tokens, hidden_size)`; differentiable by the variables of `lora`
-    /// unless activations are dropped. Sequences see their own tokens and the common prefix.
+    /// unless activations are dropped. A segment's tokens see those before them in it, and the segments it goes on from.
     ///
     /// # Errors
-    /// A token outside the vocabulary, lengths that do not sum to the number of tokens, or more positions than the model has.
+    /// A token outside the vocabulary, segments that do not sum to the number of tokens or go on from one that is not before
+    /// them, or more positions than the model has.
     pub fn hidden_states(
         &self,
         batch: PackedSequences<'_>,
@@ -141,7 +156,7 @@ impl CandleExecutor {
         let positions = self.positions(batch)?;
         let rotation = Arc::new(Rotation::new(&self.config, &positions, &self.device)?);
         let orders = RowOrders::new(self)?;
-        let attention = CausalAttention::new(&self.config, batch.prefix, batch.lengths);
+        let attention = CausalAttention::new(&self.config, batch.segments);
         let mut x = self.embedding.embed(&Tensor::new(batch.tokens, &self.device)?)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let mut vars = Vec::new();
@@ -179,16 +194,24 @@ impl CandleExecutor {
 
     /// The position of every token.
     fn positions(&self, batch: PackedSequences<'_>) -> Result<Vec<usize>> {
-        let PackedSequences { tokens, prefix, lengths } = batch;
+        let PackedSequences { tokens, segments } = batch;
         let ModelConfig { vocab_size, max_positions, .. } = self.config;
         if let Some(id) = tokens.iter().find(|&&id| id as usize >= vocab_size) {
             return Err(Error::Batch(format!("token {id} is outside the vocabulary of {vocab_size}")));
         }
-        let rests = lengths.iter().flat_map(|&length| prefix..prefix + length);
-        let positions: Vec<usize> = (0..prefix).chain(rests).collect();
+        let (mut positions, mut ends) = (Vec::with_capacity(tokens.len()), Vec::with_capacity(segments.len()));
+        for (at, &Segment { behind, length }) in segments.iter().enumerate() {
+            let start = match behind.map(|parent| ends.get(parent)) {
+                None => 0,
+                Some(Some(end)) => *end,
+                Some(None) => return Err(Error::Batch(format!("segment {at} goes on from one that is not before it"))),
+            };
+            positions.extend(start..start + length);
+            ends.push(start + length);
+        }
         if positions.len() != tokens.len() || tokens.is_empty() {
             let (sum, tokens) = (positions.len(), tokens.len());
-            return Err(Error::Batch(format!("prefix and lengths sum to {sum}, but there are {tokens} tokens")));
+            return Err(Error::Batch(format!("segments sum to {sum}, but there are {tokens} tokens")));
         }
         match positions.iter().max() {
             Some(last) if *last >= max_positions => {
@@ -261,12 +284,16 @@ mod tests {
         lora
     }
 
-    const PREFIX: usize = 4;
-    const LENGTHS: [usize; 2] = [9, 3];
+    /// Two sequences that begin with the same four tokens.
+    const SEGMENTS: [Segment; 3] = [
+        Segment { behind: None, length: 4 },
+        Segment { behind: Some(0), length: 9 },
+        Segment { behind: Some(0), length: 3 },
+    ];
 
     fn pass(executor: &CandleExecutor, lora: &TrainableLora, activations: Activations) -> (Vec<f32>, GradStore) {
-        let tokens: Vec<u32> = (0..PREFIX + 12).map(|at| 40 + at as u32 * 5 % 60).collect();
-        let packed = PackedSequences { tokens: &tokens, prefix: PREFIX, lengths: &LENGTHS };
+        let tokens: Vec<u32> = (0..16).map(|at| 40 + at as u32 * 5 % 60).collect();
+        let packed = PackedSequences { tokens: &tokens, segments: &SEGMENTS };
         let mut dropout = LoraDropout::new(0.2, 11);
         let hidden = executor.hidden_states(packed, Some(lora), Some(&mut dropout), activations).unwrap();
         let logprobs = executor.token_logprobs(&hidden, &tokens, true).unwrap();
@@ -327,7 +354,7 @@ mod tests {
         let executor = executor(&tiny(TinyModel::default()));
         let lora = TrainableLora::fresh(&executor, &[Linear::Q, Linear::V], 4, 8.0, 1).unwrap();
         let run = |activations| {
-            let packed = PackedSequences { tokens: &[5, 6, 7], prefix: 0, lengths: &[3] };
+            let packed = PackedSequences { tokens: &[5, 6, 7], segments: &[Segment::alone(3)] };
             executor.hidden_states(packed, Some(&lora), None, activations).unwrap()
         };
         let (dropped, kept) = (run(Activations::Drop), run(Activations::Keep));
@@ -338,15 +365,18 @@ mod tests {
     #[test]
     fn a_batch_that_cannot_be_read_is_named() {
         let executor = executor(&tiny(TinyModel::default()));
-        let check = |tokens: &[u32], prefix: usize, lengths: &[usize], expected: &str| {
-            let packed = PackedSequences { tokens, prefix, lengths };
+        let check = |tokens: &[u32], segments: &[(Option<usize>, usize)], expected: &str| {
+            let segments: Vec<Segment> = segments.iter().map(|&(behind, length)| Segment { behind, length }).collect();
+            let packed = PackedSequences { tokens, segments: &segments };
             let error = executor.hidden_states(packed, None, None, Activations::Drop).unwrap_err().to_string();
             assert!(error.contains(expected), "{error}");
         };
         let long = executor.config.max_positions;
-        check(&[1, 2, 3], 1, &[1], "sum to 2, but there are 3 tokens");
-        check(&[], 0, &[], "sum to 0");
-        check(&[1, 1_000_000], 0, &[2], "token 1000000");
-        check(&vec![1; long + 1], 1, &[long], &format!("{} tokens, the model {long}", long + 1));
+        check(&[1, 2, 3], &[(None, 1), (Some(0), 1)], "sum to 2, but there are 3 tokens");
+        check(&[1, 2, 3], &[(None, 1), (Some(1), 2)], "segment 1 goes on from one that is not before it");
+        check(&[], &[], "sum to 0");
+        check(&[1, 1_000_000], &[(None, 2)], "token 1000000");
+        let of_long = format!("{} tokens, the model {long}", long + 1);
+        check(&vec![1; long + 1], &[(None, 1), (Some(0), long)], &of_long);
     }
 }

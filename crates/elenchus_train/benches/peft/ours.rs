@@ -6,7 +6,7 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use elenchus_lm::{Activations, Linear, LoraDropout, PackedSequences};
+use elenchus_lm::{Activations, Linear, LoraDropout, PackedSequences, Segment};
 use elenchus_train::{AdamW, batch, gradients};
 use serde_json::{Value, json};
 
@@ -49,7 +49,7 @@ pub fn phases(repetitions: usize) -> Result<()> {
     let mut optimiser = AdamW::new(lora.vars(), task.config.training.adamw)?;
     let rows = &task.examples;
     let tokens: Vec<u32> = rows.iter().flat_map(|row| &row.tokens).copied().collect();
-    let lengths: Vec<usize> = rows.iter().map(|row| row.tokens.len()).collect();
+    let segments: Vec<Segment> = rows.iter().map(|row| Segment::alone(row.tokens.len())).collect();
     let targets: Vec<u32> = tokens[1..].iter().copied().chain([tokens[0]]).collect();
 
     let mut phases = [const { Vec::new() }; 4];
@@ -63,7 +63,7 @@ pub fn phases(repetitions: usize) -> Result<()> {
             clock = Instant::now();
         };
         let mut dropout = LoraDropout::new(task.config.lora.dropout, number as u64);
-        let packed = PackedSequences { tokens: &tokens, prefix: 0, lengths: &lengths };
+        let packed = PackedSequences { tokens: &tokens, segments: &segments };
         let hidden = base.executor.hidden_states(packed, Some(&lora), Some(&mut dropout), Activations::Keep)?;
         lap(0);
         let loss = base.executor.token_logprobs(&hidden, &targets, true)?.mean_all()?.neg()?;

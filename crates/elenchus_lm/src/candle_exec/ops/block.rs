@@ -311,10 +311,14 @@ mod tests {
         super::{super::matrix::Matrix, DropoutMask, Rotation, tests::*},
         *,
     };
-    use crate::{ModelConfig, config::tests::tiny};
+    use crate::{ModelConfig, Segment, config::tests::tiny};
 
-    const PREFIX: usize = 2;
-    const LENGTHS: [usize; 2] = [3, 1];
+    /// Two sequences that begin with the same two tokens.
+    const SEGMENTS: [Segment; 3] = [
+        Segment { behind: None, length: 2 },
+        Segment { behind: Some(0), length: 3 },
+        Segment { behind: Some(0), length: 1 },
+    ];
     const RANK: usize = 2;
 
     fn block(config: &ModelConfig, dropout: f32) -> Block {
@@ -335,7 +339,7 @@ mod tests {
             attention_norm: norm(1),
             ffn_norm: norm(2),
             eps: 1e-5,
-            attention: CausalAttention::new(config, PREFIX, &LENGTHS),
+            attention: CausalAttention::new(config, &SEGMENTS),
         }
     }
 

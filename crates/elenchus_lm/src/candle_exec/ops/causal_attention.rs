@@ -1,7 +1,7 @@
-//! Attention of whole sequences over themselves and a beginning they share, with a gradient: what training runs.
+//! Attention of whole sequences over themselves and the beginnings they share, with a gradient: what training runs.
 //!
-//! Sequences are packed end to end behind their common prefix and never see each other. Weights are computed again in the
-//! backward pass, so nothing of size tokens x tokens outlives one head of one sequence.
+//! Sequences are cut into segments, each behind the one that it goes on from, and see nothing else. Weights are computed
+//! again in the backward pass, so nothing of size tokens x tokens outlives one head of one segment.
 
 use std::ops::Range;
 
@@ -13,7 +13,7 @@ use super::{
     exp, host, largest, sum_lanes,
     tile::{Panels, ROWS, product},
 };
-use crate::{ModelConfig, config::window_start};
+use crate::{ModelConfig, Segment, config::window_start};
 
 /// Which rows see which, and in how many heads.
 #[derive(Clone)]
@@ -25,9 +25,11 @@ pub(crate) struct CausalAttention {
     spans: Vec<Span>,
 }
 
-/// A sequence's own rows, and the rows of the beginning it shares (none for that beginning itself).
+/// A segment's own rows, and those of the segments before it, from the first on.
 #[derive(Clone)]
 struct Span {
+    before: Vec<Range<usize>>,
+    /// How many rows are before it.
     prefix: usize,
     rows: Range<usize>,
 }
@@ -44,8 +46,8 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, op: &CausalAttention) -> Result<
         let (length, keys) = (span.rows.len(), span.keys());
         // Each kv head serves a group of query heads: (num_heads, keys, head_dim).
         let grouped = |x: &Tensor| {
-            let own = x.narrow(0, span.rows.start, length)?;
-            let x = if span.prefix == 0 { own } else { Tensor::cat(&[x.narrow(0, 0, span.prefix)?, own], 0)? };
+            let parts = span.before.iter().chain([&span.rows]).map(|rows| x.narrow(0, rows.start, rows.len()));
+            let x = Tensor::cat(&parts.collect::<Result<Vec<_>>>()?, 0)?;
             let x = x.reshape((keys, num_kv_heads, 1, head_dim))?;
             let x = x.broadcast_as((keys, num_kv_heads, num_heads / num_kv_heads, head_dim))?;
             x.reshape((keys, num_heads, head_dim))?.transpose(0, 1)?.contiguous()
@@ -72,8 +74,12 @@ impl Span {
 
     /// One head's numbers of everything it sees, row by row; `x` is `width` wide.
     fn all<'a>(&self, x: &'a [f32], width: usize, column: Range<usize>) -> Vec<&'a [f32]> {
-        let rows = (0..self.prefix).chain(self.rows.clone());
-        rows.map(|row| &x[row * width..][column.clone()]).collect()
+        self.rows_seen().map(|row| &x[row * width..][column.clone()]).collect()
+    }
+
+    /// Every row that its last row sees, without a window.
+    fn rows_seen(&self) -> impl Iterator<Item = usize> {
+        self.before.iter().chain([&self.rows]).flat_map(Clone::clone)
     }
 
     /// The same of its own rows.
@@ -83,27 +89,31 @@ impl Span {
 }
 
 impl CausalAttention {
-    /// First `prefix` rows that every sequence begins with, then the rest of each sequence with the given lengths.
-    pub fn new(config: &ModelConfig, prefix: usize, lengths: &[usize]) -> Self {
-        let mut end = prefix;
-        let rests = lengths.iter().map(|length| {
+    /// Of segments that lie end to end; each names one before it that it goes on from, if any.
+    pub fn new(config: &ModelConfig, segments: &[Segment]) -> Self {
+        let mut spans: Vec<Span> = Vec::with_capacity(segments.len());
+        let mut end = 0;
+        for &Segment { behind, length } in segments {
+            let (before, prefix) = match behind.map(|parent| &spans[parent]) {
+                Some(parent) => (parent.before.iter().cloned().chain([parent.rows.clone()]).collect(), parent.keys()),
+                None => (Vec::new(), 0),
+            };
+            spans.push(Span { before, prefix, rows: end..end + length });
             end += length;
-            Span { prefix, rows: end - length..end }
-        });
-        let spans = std::iter::once(Span { prefix: 0, rows: 0..prefix }).chain(rests);
+        }
         Self {
             num_heads: config.num_heads,
             num_kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
             sliding_window: config.sliding_window,
-            spans: spans.filter(|span| !span.rows.is_empty()).collect(),
+            spans: spans.into_iter().filter(|span| !span.rows.is_empty()).collect(),
         }
     }
 
     fn check(&self, rows: usize) -> Result<()> {
         let end = self.spans.last().map_or(0, |span| span.rows.end);
         if end != rows {
-            bail!("causal attention: prefix and lengths sum to {end}, but there are {rows} rows")
+            bail!("causal attention: segments sum to {end}, but there are {rows} rows")
         }
         Ok(())
     }
@@ -136,15 +146,14 @@ impl CausalAttention {
         let mut all = vec![0f32; q.len() + k.len() + v.len()];
         let (d_q, rest) = all.split_at_mut(q.len());
         let (d_k, d_v) = rest.split_at_mut(k.len());
-        // Span by span, so that a shared prefix sums its gradients in the same order every time.
+        // Span by span, so that what is shared sums its gradients in the same order every time.
         for ((span, kv_head), part) in tasks.into_iter().zip(&parts) {
             let heads = part.q.chunks_exact(span.rows.len() * self.head_dim);
             for (head, part) in self.group(kv_head).zip(heads) {
                 add(part, d_q, span.rows.clone(), self.q_width(), self.column(head));
             }
-            let rows = || (0..span.prefix).chain(span.rows.clone());
-            add(&part.k, d_k, rows(), self.kv_width(), self.column(kv_head));
-            add(&part.v, d_v, rows(), self.kv_width(), self.column(kv_head));
+            add(&part.k, d_k, span.rows_seen(), self.kv_width(), self.column(kv_head));
+            add(&part.v, d_v, span.rows_seen(), self.kv_width(), self.column(kv_head));
         }
         all
     }
@@ -464,12 +473,20 @@ mod tests {
             let config = ModelConfig { sliding_window, head_dim: 5, ..tiny() };
             let (q, kv) = ([9, config.q_dim()], [9, config.kv_dim()]);
             let inputs = [random(1, &q), random(2, &kv), random(3, &kv)];
-            let attend = |inputs: &[Tensor], prefix, lengths: &[usize]| {
-                let op = CausalAttention::new(&config, prefix, lengths);
+            let attend = |inputs: &[Tensor], segments: &[Segment]| {
+                let op = CausalAttention::new(&config, segments);
                 causal_attention(&inputs[0], &inputs[1], &inputs[2], &op).unwrap()
             };
-            for (prefix, lengths) in [(0, [7, 2].as_slice()), (3, &[4, 2]), (8, &[1])] {
-                check_gradient(&inputs, |inputs| attend(inputs, prefix, lengths));
+            // Two sequences; two behind a beginning; one behind one; two of three behind a beginning behind a beginning.
+            let tree =
+                [segment(None, 2), segment(Some(0), 2), segment(Some(1), 2), segment(Some(1), 1), segment(Some(0), 2)];
+            for segments in [
+                [segment(None, 7), segment(None, 2)].as_slice(),
+                &[segment(None, 3), segment(Some(0), 4), segment(Some(0), 2)],
+                &[segment(None, 8), segment(Some(0), 1)],
+                &tree,
+            ] {
+                check_gradient(&inputs, |inputs| attend(inputs, segments));
             }
             // Each sequence alone, with the whole of what it sees.
             let rows = |x: &Tensor, parts: &[(usize, usize)]| {
@@ -478,17 +495,22 @@ mod tests {
             };
             let alone = |parts: &[(usize, usize)]| {
                 let inputs = inputs.each_ref().map(|input| rows(input, parts));
-                attend(&inputs, 0, &[inputs[0].dim(0).unwrap()])
+                attend(&inputs, &[segment(None, inputs[0].dim(0).unwrap())])
             };
-            let packed = attend(&inputs, 3, &[4, 2]);
+            let packed = attend(&inputs, &tree);
             let check = |parts: &[(usize, usize)]| {
                 let difference = distance(&rows(&packed, parts), &alone(parts));
                 assert!(difference < 1e-6, "{parts:?}, window {sliding_window:?}: {difference}");
             };
-            check(&[(0, 3)]);
-            check(&[(0, 3), (3, 4)]);
-            check(&[(0, 3), (7, 2)]);
+            check(&[(0, 2)]);
+            check(&[(0, 2), (2, 2), (4, 2)]);
+            check(&[(0, 2), (2, 2), (6, 1)]);
+            check(&[(0, 2), (7, 2)]);
         }
+    }
+
+    fn segment(behind: Option<usize>, length: usize) -> Segment {
+        Segment { behind, length }
     }
 
     #[test]
@@ -497,10 +519,11 @@ mod tests {
             let config = ModelConfig { sliding_window, ..tiny() };
             let (q, kv) = ([150, config.q_dim()], [150, config.kv_dim()]);
             let (q, k, v) = (random(1, &q), random(2, &kv), random(3, &kv));
-            let op = CausalAttention::new(&config, 33, &[1, 106, 10]);
+            let lengths = [(None, 33), (Some(0), 1), (Some(0), 66), (Some(2), 40), (Some(2), 10)];
+            let op = CausalAttention::new(&config, &lengths.map(|(behind, length)| segment(behind, length)));
             let fused = causal_attention(&q, &k, &v, &op).unwrap();
             assert!(distance(&fused, &composed(&q, &k, &v, &op).unwrap()) < 2e-6);
-            assert!(causal_attention(&q, &k, &v, &CausalAttention::new(&config, 33, &[1])).is_err());
+            assert!(causal_attention(&q, &k, &v, &CausalAttention::new(&config, &[segment(None, 34)])).is_err());
         }
     }
 
@@ -511,7 +534,9 @@ mod tests {
         let large = |seed, width| (random(seed, &[20, width]) * 100.0).unwrap();
         let (q, k) = (large(1, config.q_dim()), large(2, config.kv_dim()));
         let ones = Tensor::ones((20, config.kv_dim()), candle_core::DType::F32, &candle_core::Device::Cpu).unwrap();
-        let y = causal_attention(&q, &k, &ones, &CausalAttention::new(&config, 5, &[15])).unwrap();
+        let y =
+            causal_attention(&q, &k, &ones, &CausalAttention::new(&config, &[segment(None, 5), segment(Some(0), 15)]))
+                .unwrap();
         assert!(distance(&y, &y.ones_like().unwrap()) < 1e-5);
     }
 }
