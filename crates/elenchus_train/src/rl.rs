@@ -11,6 +11,7 @@ mod config;
 mod experience;
 mod gae;
 mod guards;
+mod iteration;
 mod kl;
 mod lesson;
 mod method;
