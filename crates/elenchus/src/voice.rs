@@ -1,11 +1,23 @@
 //! A base model, opened in one way for whoever trains and whoever measures.
 
-use std::{path::PathBuf, sync::Arc};
+use std::{
+    env,
+    path::{Path, PathBuf},
+    sync::Arc,
+    thread::available_parallelism,
+};
 
 use anyhow::{Result, bail};
 use elenchus_dialogue::Character;
-use elenchus_lm::{CandleExecutor, ChatTemplate, ComputeDevice, Numerics, Tokenizer, Weights};
-use elenchus_train::{Example, data::Pair, examples};
+use elenchus_lm::{
+    CandleExecutor, ChatTemplate, ComputeDevice, CpuExecutor, CpuSettings, Executor, Numerics, Tokenizer, Weights,
+};
+use elenchus_train::{
+    Example,
+    data::Pair,
+    examples,
+    judge::{JudgeContext, Panel, SeatSettings},
+};
 
 use crate::{model, output::note};
 
@@ -24,6 +36,33 @@ impl Voice {
         note(&format!("base weights: {} in memory", model::size(executor.weight_bytes())));
         let (tokenizer, template) = (Arc::new(weights.tokenizer()?), Arc::new(weights.chat_template()?));
         Ok(Self { tokenizer, template, executor: Arc::new(executor), weights })
+    }
+
+    /// The base as a game runs it, on all cores.
+    pub fn engine(&self) -> Result<Arc<dyn Executor + Sync>> {
+        let threads = available_parallelism().map_or(1, usize::from);
+        Ok(Arc::new(CpuExecutor::new(&self.weights, CpuSettings { threads, ..CpuSettings::default() })?))
+    }
+
+    /// The judges that a configuration file names.
+    pub fn judges(
+        &self,
+        judges: &[SeatSettings],
+        file: &Path,
+        engine: &Arc<dyn Executor + Sync>,
+        character: &Character,
+    ) -> Result<Panel> {
+        let context = JudgeContext {
+            folder: file.parent().unwrap_or(Path::new(".")),
+            executor: self.executor.clone(),
+            engine: engine.clone(),
+            tokenizer: self.tokenizer.clone(),
+            template: self.template.clone(),
+            character: Arc::new(character.clone()),
+            base_sha256: &self.weights.sha256(),
+            variable: &|name| env::var(name).ok(),
+        };
+        Ok(SeatSettings::open_all(judges, &context)?)
     }
 
     pub fn examples(&self, pairs: &[Pair], character: &Character, max_tokens: usize) -> Result<Vec<Example>> {

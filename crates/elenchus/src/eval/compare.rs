@@ -1,21 +1,20 @@
 //! `elenchus eval compare`: voices on the same prompts, under judges that nothing was optimised against.
 
 use std::{
-    env, fs,
+    fs,
     num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
-    thread::available_parallelism,
 };
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use elenchus_lm::{ComputeDevice, CpuExecutor, CpuSettings, Executor, LoraAdapter, Numerics};
+use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics};
 use elenchus_train::{
     Lesson,
     compare::{Contender, Seated, Stage, compare, page, plant, rejected, reserved_pairs, table},
     data::read_prompts,
-    judge::{Information, Judge, JudgeContext, NgramStyle, Panel, Rules, SeatSettings},
+    judge::{Information, Judge, NgramStyle, Panel, Rules},
     rl::RlConfig,
     shown_turns, spread,
 };
@@ -107,23 +106,9 @@ pub fn run(args: CompareArgs) -> Result<()> {
             lora.check_fits(voice.weights.config()).with_context(|| format!("the voice `{}`", contender.name))?;
         }
     }
-    let threads = available_parallelism().map_or(1, usize::from);
-    let settings = CpuSettings { threads, ..CpuSettings::default() };
-    let engine: Arc<dyn Executor + Sync> = Arc::new(CpuExecutor::new(&voice.weights, settings)?);
+    let engine = voice.engine()?;
     let optimised = match args.optimised.as_deref().zip(optimised) {
-        Some((file, config)) => Some(SeatSettings::open_all(
-            &config.judges,
-            &JudgeContext {
-                folder: file.parent().unwrap_or(Path::new(".")),
-                executor: voice.executor.clone(),
-                engine: engine.clone(),
-                tokenizer: voice.tokenizer.clone(),
-                template: voice.template.clone(),
-                character: Arc::new(character.clone()),
-                base_sha256: &voice.weights.sha256(),
-                variable: &|name| env::var(name).ok(),
-            },
-        )?),
+        Some((file, config)) => Some(voice.judges(&config.judges, file, &engine, character)?),
         None => None,
     };
     let (rules, contexts) = (Rules::new(Vec::new()), lesson.split.train.iter().map(|pair| pair.context.clone()));

@@ -1,20 +1,12 @@
 //! `elenchus train rl`: replies are spoken, judged, and what was better than expected becomes likelier.
 
-use std::{
-    collections::BTreeMap,
-    env, fs,
-    path::{Path, PathBuf},
-    sync::Arc,
-    thread::available_parallelism,
-    time::Duration,
-};
+use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use elenchus_lm::{ComputeDevice, CpuExecutor, CpuSettings, Executor};
+use elenchus_lm::{ComputeDevice, Executor};
 use elenchus_train::{
     RunFolder,
-    judge::{JudgeContext, SeatSettings},
     rl::{RlEvent, RlLearner, RlLesson, RlOutcome, RlReport, train},
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -41,29 +33,14 @@ pub fn run(args: RlArgs) -> Result<()> {
     let voice = base.open()?;
     // The game's own engine where there is one; a GPU samples with what it trains with.
     let engine: Arc<dyn Executor + Sync> = match device {
-        ComputeDevice::Cpu => {
-            let threads = available_parallelism().map_or(1, usize::from);
-            Arc::new(CpuExecutor::new(&voice.weights, CpuSettings { threads, ..CpuSettings::default() })?)
-        }
+        ComputeDevice::Cpu => voice.engine()?,
         ComputeDevice::Cuda(_) => voice.executor.clone(),
     };
     let offline = match config.offline {
         Some(_) => voice.examples(&offline, &character, usize::MAX)?,
         None => Vec::new(),
     };
-    let judges = SeatSettings::open_all(
-        &config.judges,
-        &JudgeContext {
-            folder: file.parent().unwrap_or(Path::new(".")),
-            executor: voice.executor.clone(),
-            engine: engine.clone(),
-            tokenizer: voice.tokenizer.clone(),
-            template: voice.template.clone(),
-            character: Arc::new(character.clone()),
-            base_sha256: &voice.weights.sha256(),
-            variable: &|name| env::var(name).ok(),
-        },
-    )?;
+    let judges = voice.judges(&config.judges, &file, &engine, &character)?;
     say(&format!("judges: {}\n", judges.names().collect::<Vec<_>>().join(", ")));
 
     let run = RunFolder::open(&out, &text)?;
