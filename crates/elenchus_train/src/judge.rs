@@ -6,6 +6,7 @@
 //! against labels ([`measure`]). Several judges together are a [`Panel`].
 
 mod chat;
+mod ensemble;
 mod information;
 mod labelled;
 mod learned;
@@ -20,10 +21,14 @@ mod sentiment;
 mod settings;
 mod words;
 
+use std::collections::BTreeMap;
+
 use elenchus_dialogue::Turn;
 use serde::{Deserialize, Serialize};
 
 pub use chat::{ChatCounters, ChatJudge, ChatSettings, FailureKind};
+pub(crate) use ensemble::DISAGREEMENT;
+pub use ensemble::{Combination, Combined, EnsembleJudge, Spread, Uwo};
 pub use information::Information;
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};
 pub use learned::LearnedJudge;
@@ -59,6 +64,9 @@ pub struct Verdict {
     pub words: String,
     /// What that comes to, higher for better; `None` where the reply could not be scored.
     pub score: Option<f32>,
+    /// What the score is made of, by name, where it is made of several numbers: logged, and not weighed.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub parts: BTreeMap<String, f32>,
     /// What it took.
     #[serde(default)]
     pub cost: Cost,

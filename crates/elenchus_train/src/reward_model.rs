@@ -10,6 +10,7 @@ mod config;
 mod preferences;
 mod saved;
 mod train;
+mod written;
 
 use candle_core::{Tensor, Var};
 use elenchus_dialogue::Character;

@@ -19,6 +19,7 @@ mod policy;
 mod ppo;
 mod reinforce;
 mod report;
+mod review;
 mod rloo;
 mod rollout;
 #[cfg(test)]

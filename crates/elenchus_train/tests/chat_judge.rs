@@ -68,7 +68,7 @@ fn the_question_is_sent_and_its_answer_read() {
     let server = Server::saying("Yes, it is patient.");
     let judge = judge(ChatSettings { seed: Some(7), max_tokens: 40, ..settings(&server.url) });
     let verdicts = judge.judge(&exchanges(&["What is {{virtue}}, Meno?"])).unwrap();
-    assert_eq!(verdicts, [Verdict { words: "Yes, it is patient.".into(), score: Some(1.0), cost: cost(1, 20, 3) }]);
+    assert_eq!(verdicts, [Verdict { words: "Yes, it is patient.".into(), cost: cost(1, 20, 3), ..Verdict::of(1.0) }]);
     let heard = server.heard.lock().unwrap();
     let [Heard { head, body, .. }] = &heard.iter().map(AsRef::as_ref).collect::<Vec<_>>()[..] else { panic!("one") };
     assert!(head.starts_with("POST /v1/chat/completions HTTP/1.1"), "{head}");

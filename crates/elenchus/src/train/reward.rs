@@ -6,11 +6,11 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use elenchus_train::{
-    ExamplePair, Preference, RewardCard, RewardEvent, RewardLearner, RewardLesson, RewardOutcome, RewardStep,
-    RunFolder, train_reward,
+    Accuracy, ExamplePair, Preference, Preferences, RewardCard, RewardEvent, RewardKind, RewardLearner, RewardLesson,
+    RewardOutcome, RewardStep, RunFolder, train_reward,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -36,38 +36,41 @@ pub struct RewardArgs {
     /// Train a control as well, in `shuffled_labels/`: the same with sides drawn by lot, which has nothing to learn
     #[arg(long)]
     shuffled_labels: bool,
+    /// Train a model for each fold of written preferences, in `fold-K/`, and pool their accuracies: what such preferences
+    /// are worth, every one of them measured once
+    #[arg(long, conflicts_with = "shuffled_labels")]
+    folds: bool,
     /// Print what was measured as JSON
     #[arg(long)]
     json: bool,
 }
 
 pub fn run(args: RewardArgs) -> Result<()> {
-    let RewardArgs { config: file, out, base, shuffled_labels, json } = args;
+    let RewardArgs { config: file, out, base, shuffled_labels, folds, json } = args;
     let tell = |text: &str| if json { note(text) } else { say(&format!("{text}\n")) };
     let lesson = RewardLesson::open(&file)?;
-    lesson.broken.iter().for_each(|line| note(&format!("left out: {line}")));
-    let preferences = &lesson.preferences;
-    tell(&format!(
-        "{} of {}: {} preferences to train on, {} of {} to measure on, {} replies without another of like length",
-        lesson.config.kind.name(),
-        lesson.character.name,
-        preferences.train.len(),
-        preferences.held_out.len(),
-        lesson.config.held_out_works.join(", "),
-        preferences.unmatched,
-    ));
-    // Named, because a work that was to be excluded and is misspelt would be learned unseen.
-    tell(&format!("learned from: {}", lesson.works.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
-    let length_only = preferences.length_only_accuracy();
-    tell(&format!("length alone foretells {:.1}% of what is held out", length_only * 100.0));
-    if (length_only - 0.5).abs() > LENGTH_TELLS - 0.5 {
-        note("length tells replies apart, so a model may learn it (hint: more texts to match lengths in)");
-    }
+    ensure!(
+        !folds || lesson.config.kind == RewardKind::Preferences,
+        "--folds is for `kind = \"preferences\"`: texts are held out by work (hint: leave it out)"
+    );
+    describe(&lesson, &tell);
 
     let voice = base.open()?;
     let should_stop = interrupts()?;
-    let Some(card) = learn(&lesson, &voice, &out, false, &should_stop, &tell)? else { return Ok(()) };
-    let mut cards = vec![card];
+    let mut cards = Vec::new();
+    if folds {
+        for fold in 0..lesson.config.folds {
+            let lesson = RewardLesson::open_fold(&file, Some(fold))?;
+            let of_fold = out.join(format!("fold-{fold}"));
+            let Some(card) = learn(&lesson, &voice, &of_fold, false, &should_stop, &tell)? else { return Ok(()) };
+            cards.push(card);
+        }
+        let pooled = Accuracy::pooled(cards.iter().map(|card| &card.held_out));
+        tell(&format!("held-out accuracy over {} folds: {pooled} pairs", cards.len()));
+    } else {
+        let Some(card) = learn(&lesson, &voice, &out, false, &should_stop, &tell)? else { return Ok(()) };
+        cards.push(card);
+    }
     if shuffled_labels {
         let control = learn(&lesson, &voice, &out.join("shuffled_labels"), true, &should_stop, &tell)?;
         let Some(control) = control else { return Ok(()) };
@@ -77,6 +80,35 @@ pub fn run(args: RewardArgs) -> Result<()> {
         print(&format!("{}\n", serde_json::to_string_pretty(&cards)?))?;
     }
     Ok(())
+}
+
+/// What there is to learn, before anything is.
+fn describe(lesson: &RewardLesson, tell: &impl Fn(&str)) {
+    lesson.broken.iter().for_each(|line| note(&format!("left out: {line}")));
+    let RewardLesson { config, preferences, character, .. } = lesson;
+    let Preferences { train, held_out, unmatched } = preferences;
+    let (train, held_out) = (train.len(), held_out.len());
+    if config.kind == RewardKind::Preferences {
+        let (what, fold, folds) = (config.aspect.as_deref().unwrap_or("all"), config.fold, config.folds);
+        tell(&format!(
+            "preferences ({what}) under {}: {train} to train on, {held_out} of fold {fold} of {folds} to measure on, {unmatched} ties dropped",
+            character.name
+        ));
+    } else {
+        tell(&format!(
+            "{} of {}: {train} preferences to train on, {held_out} of {} to measure on, {unmatched} replies without another of like length",
+            config.kind.name(),
+            character.name,
+            config.held_out_works.join(", "),
+        ));
+        // Named, because a work that was to be excluded and is misspelt would be learned unseen.
+        tell(&format!("learned from: {}", lesson.works.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
+    }
+    let length_only = preferences.length_only_accuracy();
+    tell(&format!("length alone foretells {:.1}% of what is held out", length_only * 100.0));
+    if (length_only - 0.5).abs() > LENGTH_TELLS - 0.5 {
+        note("length tells replies apart, so a model may learn it (hint: more texts to match lengths in)");
+    }
 }
 
 /// One run; `None` if it was stopped.

@@ -4,7 +4,7 @@
 use std::{num::NonZeroUsize, path::Path};
 
 use elenchus_dialogue::{Character, Turn};
-use serde::Deserialize;
+use serde::{Deserialize, de::DeserializeOwned};
 
 use super::{Pair, turns::unpacked};
 use crate::{BrokenLine, Error, Result};
@@ -32,12 +32,12 @@ const FORMS: &str = "hint: {\"context\": [{\"speaker\", \"text\"}]}, {\"line\"},
 /// # Errors
 /// The file cannot be read or is empty, a line of another form, or one that ends with the character's own words.
 pub fn read_prompts(file: &Path, character: &Character, context: NonZeroUsize) -> Result<Vec<Vec<Turn>>> {
-    lines(file, |line| turns(line, character, context))
+    json_lines(file, FORMS, |line| turns(line, character, context))
 }
 
 /// Reads the same with a `reply` each. Its work is [`WRITTEN`].
 pub fn read_written(file: &Path, character: &Character, context: NonZeroUsize) -> Result<Vec<Pair>> {
-    lines(file, |mut line| {
+    json_lines(file, FORMS, |mut line: PromptLine| {
         let reply = line.reply.take().filter(|reply| !reply.trim().is_empty());
         let reply = reply.ok_or("has no `reply`")?.trim().to_owned();
         Ok(Pair { work: WRITTEN.to_owned(), context: turns(line, character, context)?, reply, confidence: 1.0 })
@@ -47,14 +47,19 @@ pub fn read_written(file: &Path, character: &Character, context: NonZeroUsize) -
 /// The work of pairs that were written beforehand.
 pub const WRITTEN: &str = "written beforehand";
 
-fn lines<T>(file: &Path, of: impl Fn(PromptLine) -> Result<T, String>) -> Result<Vec<T>> {
+/// Reads JSON Lines, plain or in gzip, line by line; `forms` is what a line may look like, for errors.
+pub(crate) fn json_lines<L: DeserializeOwned, T>(
+    file: &Path,
+    forms: &str,
+    of: impl Fn(L) -> Result<T, String>,
+) -> Result<Vec<T>> {
     let bytes = unpacked(file)?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
     let broken = |line, reason| Error::BrokenLine(BrokenLine { file: file.to_owned(), line, reason });
     let mut read = Vec::new();
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         if !line.trim_ascii().is_empty() {
-            let line = serde_json::from_slice(line).map_err(|error| format!("{error} ({FORMS})"));
+            let line = serde_json::from_slice(line).map_err(|error| format!("{error} ({forms})"));
             read.push(line.and_then(&of).map_err(|reason| broken(index + 1, reason))?);
         }
     }
@@ -73,6 +78,11 @@ fn turns(line: PromptLine, character: &Character, most: NonZeroUsize) -> Result<
         (Some(_), Some(_)) => return Err(format!("has both `context` and a line of its own ({FORMS})")),
         (None, None) => return Err(format!("has nothing that is said to the character ({FORMS})")),
     };
+    newest_turns(&turns, character, most)
+}
+
+/// The newest turns of what was said to a character, as the game would show them to the model.
+pub(crate) fn newest_turns(turns: &[Turn], character: &Character, most: NonZeroUsize) -> Result<Vec<Turn>, String> {
     let newest = turns.last().ok_or("`context` is empty")?;
     if newest.text.trim().is_empty() {
         return Err("says nothing".to_owned());

@@ -259,7 +259,7 @@ impl ChatJudge {
         let cost = match outcome {
             Some(Outcome::GivenUp(_, reason, cost)) => {
                 lock(&self.counters).given_up += 1;
-                return Ok(Verdict { words: reason.clone(), score: None, cost: std::mem::take(cost) });
+                return Ok(Verdict { words: reason.clone(), cost: std::mem::take(cost), ..Verdict::default() });
             }
             Some(Outcome::Answered(cost)) => std::mem::take(cost),
             None => Cost::default(),
@@ -272,7 +272,7 @@ impl ChatJudge {
         counters.truncated += u64::from(answer.is_truncated());
         counters.worded += 1;
         counters.readable += u64::from(score.is_some());
-        Ok(Verdict { words: answer.words, score, cost })
+        Ok(Verdict { words: answer.words, score, cost, ..Verdict::default() })
     }
 }
 

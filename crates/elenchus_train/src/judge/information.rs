@@ -20,7 +20,7 @@ const OTHERS: usize = 4;
 /// Tokens read in one forward pass, at least one example.
 const PASS_TOKENS: usize = 2048;
 /// Exchanges whose examples are held at once.
-const CHUNK: usize = 16;
+const CHUNK: usize = 64;
 
 /// `mean over tokens of log p(reply | own context) - log p(reply | another context)`, averaged over four others.
 pub struct Information<'a> {
@@ -98,15 +98,19 @@ impl Judge for Information<'_> {
             let of: Vec<Option<Vec<Example>>> =
                 exchanges.iter().map(|exchange| self.examples(exchange)).collect::<Result<_>>()?;
             let examples: Vec<&Example> = of.iter().flatten().flatten().collect();
-            let mut means = Vec::new();
-            for pass in passes(&examples, PASS_TOKENS) {
+            // In the order of their tokens, so that a pass reads the contexts that all replies are put behind once.
+            let mut order: Vec<usize> = (0..examples.len()).collect();
+            order.sort_by_key(|&at| &examples[at].tokens);
+            let sorted: Vec<&Example> = order.iter().map(|&at| examples[at]).collect();
+            let (mut means, mut places) = (vec![0.0; examples.len()], order.iter());
+            for pass in passes(&sorted, PASS_TOKENS) {
                 let logprobs = reply_logprobs(self.executor, None, pass, None, Activations::Drop)?.to_vec1::<f32>()?;
                 let mut rest = logprobs.as_slice();
-                for example in pass {
+                for (example, &place) in pass.iter().zip(&mut places) {
                     let (of_example, others) = rest.split_at(example.tokens.len() - example.reply_start);
                     rest = others;
                     let sum: f64 = of_example.iter().copied().map(f64::from).sum();
-                    means.push(sum / of_example.len() as f64);
+                    means[place] = sum / of_example.len() as f64;
                 }
             }
             let mut means = means.into_iter();

@@ -56,14 +56,25 @@ impl Panel {
         Ok(judged)
     }
 
-    /// Mean score of each judge over the replies it could score, by name.
+    /// What each judge thinks of a reply, by name, and behind it, as `judge/part`, what that is made of.
+    pub fn named<'a>(&'a self, judged: &'a Judged) -> impl Iterator<Item = (String, Option<f32>)> + 'a {
+        self.names().zip(&judged.verdicts).flat_map(|(name, verdict)| {
+            let parts = verdict.parts.iter().map(move |(part, score)| (format!("{name}/{part}"), Some(*score)));
+            std::iter::once((name.to_owned(), verdict.score)).chain(parts)
+        })
+    }
+
+    /// Means of [`Self::named`] over the replies that have a number there.
     pub fn means(&self, judged: &[Judged]) -> BTreeMap<String, f64> {
-        let mean = |(at, name): (usize, &str)| {
-            let scores: Vec<f64> =
-                judged.iter().filter_map(|judged| judged.verdicts[at].score).map(f64::from).collect();
-            (!scores.is_empty()).then(|| (name.to_owned(), scores.iter().sum::<f64>() / scores.len() as f64))
-        };
-        self.names().enumerate().filter_map(mean).collect()
+        let mut sums = BTreeMap::<String, (f64, usize)>::new();
+        for (name, score) in judged.iter().flat_map(|judged| self.named(judged)) {
+            if let Some(score) = score {
+                let (sum, count) = sums.entry(name).or_default();
+                *sum += f64::from(score);
+                *count += 1;
+            }
+        }
+        sums.into_iter().map(|(name, (sum, count))| (name, sum / count as f64)).collect()
     }
 }
 
@@ -101,6 +112,26 @@ mod tests {
         let means = panel.means(&judged);
         assert_eq!(means["length"], 7.0 / 3.0);
         assert_eq!(means["questions"], 0.5, "over those that could be scored");
+    }
+
+    #[test]
+    fn what_a_score_is_made_of_is_logged_and_not_weighed() {
+        struct Two;
+        impl Judge for Two {
+            fn name(&self) -> &str {
+                "two"
+            }
+
+            fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Verdict>> {
+                let parts = BTreeMap::from([("a".to_owned(), 4.0), ("b".to_owned(), 0.0)]);
+                Ok(vec![Verdict { parts, ..Verdict::of(2.0) }; exchanges.len()])
+            }
+        }
+        let panel = Panel::new(vec![Seat { judge: Box::new(Two), weight: 1.0 }]);
+        let judged = panel.judge(&[exchange("a")]).unwrap();
+        assert_eq!(judged[0].score, Some(2.0));
+        let expected = [("two", 2.0), ("two/a", 4.0), ("two/b", 0.0)];
+        assert_eq!(panel.means(&judged), expected.map(|(name, mean)| (name.to_owned(), mean)).into());
     }
 
     #[test]

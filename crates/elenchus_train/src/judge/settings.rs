@@ -12,8 +12,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ChatJudge, ChatSettings, Exchange, Judge, LeadingWord, LearnedJudge, Lexicon, ModelJudge, ModelJudgeSettings, Or,
-    Panel, Rule, Rules, Scripted, Seat, Sentiment, Structured, VerdictForm, VerdictReader, Words, rules::words,
+    ChatJudge, ChatSettings, Combination, EnsembleJudge, Exchange, Judge, LeadingWord, LearnedJudge, Lexicon,
+    ModelJudge, ModelJudgeSettings, Or, Panel, Rule, Rules, Scripted, Seat, Sentiment, Structured, VerdictForm,
+    VerdictReader, Words, rules::words,
 };
 use crate::{Error, Result, RewardModel, rl::is_question};
 
@@ -75,6 +76,17 @@ pub enum JudgeSettings {
         /// The folder that `elenchus train reward` gave.
         reward: PathBuf,
     },
+    /// Several reward models, whose disagreement may count against a reply.
+    Ensemble {
+        /// The folders that `elenchus train reward` gave.
+        rewards: Vec<PathBuf>,
+        /// How their scores become one.
+        #[serde(default)]
+        combination: Combination,
+        /// What logs call it.
+        #[serde(default = "ensemble")]
+        name: String,
+    },
     /// A chat model behind an endpoint.
     Chat(ChatSettings),
     /// The base itself, asked in this process.
@@ -92,6 +104,10 @@ pub enum JudgeSettings {
         #[serde(default)]
         seed: u64,
     },
+}
+
+fn ensemble() -> String {
+    "ensemble".to_owned()
 }
 
 /// Who makes a number of a judge's words.
@@ -168,17 +184,21 @@ impl SeatSettings {
     }
 
     fn open(&self, context: &JudgeContext<'_>) -> Result<Box<dyn Judge>> {
-        let JudgeContext { folder, executor, engine, tokenizer, template, character, base_sha256, variable } =
-            context.clone();
+        let JudgeContext { folder, engine, tokenizer, template, variable, .. } = context.clone();
         let reader = |form: VerdictForm| match form {
             VerdictForm::Structured => Ok(Box::new(Structured) as Box<dyn VerdictReader>),
             VerdictForm::Words => self.reader.clone().unwrap_or_default().open(folder),
         };
         Ok(match self.judge.clone() {
-            JudgeSettings::Learned { reward } => {
-                let (model, card) = RewardModel::open(&folder.join(reward), &executor, base_sha256)?;
-                let name = card.kind.name();
-                Box::new(LearnedJudge::new(name, model, card.max_tokens, executor, tokenizer, template, character))
+            JudgeSettings::Learned { reward } => Box::new(learned(&reward, context)?),
+            JudgeSettings::Ensemble { rewards, combination, name } => {
+                if rewards.len() < 2 {
+                    let reason =
+                        "has one member or none in `rewards`, and nobody to disagree (hint: kind = \"learned\")";
+                    return Err(Error::Judge { judge: name, reason: reason.to_owned() });
+                }
+                let members = rewards.iter().map(|reward| learned(reward, context)).collect::<Result<_>>()?;
+                Box::new(EnsembleJudge::new(name, members, combination))
             }
             JudgeSettings::Chat(mut settings) => {
                 settings.cache = settings.cache.map(|cache| folder.join(cache));
@@ -198,6 +218,13 @@ impl SeatSettings {
             JudgeSettings::Random { seed } => control("random", move |exchange| by_chance(exchange, seed)),
         })
     }
+}
+
+/// A reward model, called by what it prefers.
+fn learned(reward: &Path, context: &JudgeContext<'_>) -> Result<LearnedJudge> {
+    let JudgeContext { folder, executor, tokenizer, template, character, base_sha256, .. } = context.clone();
+    let (model, card) = RewardModel::open(&folder.join(reward), &executor, base_sha256)?;
+    Ok(LearnedJudge::new(card.name(), model, card.max_tokens, executor, tokenizer, template, character))
 }
 
 fn control(name: &str, score: impl Fn(&Exchange) -> f32 + Send + Sync + 'static) -> Box<dyn Judge> {

@@ -40,6 +40,14 @@ impl Accuracy {
         Self::wilson(right, count)
     }
 
+    /// Of several measures on different pairs, as one.
+    pub fn pooled<'a>(parts: impl IntoIterator<Item = &'a Self>) -> Self {
+        let sum =
+            |(right, count): (f64, usize), part: &Self| (right + part.accuracy * part.pairs as f64, count + part.pairs);
+        let (right, count) = parts.into_iter().fold((0.0, 0), sum);
+        Self::wilson(right, count)
+    }
+
     fn wilson(right: f64, pairs: usize) -> Self {
         let (n, z) = (pairs as f64, 1.959_963_984_540_054_f64);
         let accuracy = right / n;
@@ -112,5 +120,9 @@ mod tests {
         check(0, 10, 0.0, 0.277_533);
         check(90, 100, 0.825_634, 0.944_771);
         assert_eq!(Accuracy::of([(1, 1), (2, 1)]).accuracy, 0.75);
+        let parts = [(8, 10), (0, 10), (82, 80)]
+            .map(|(right, pairs)| Accuracy::of((0..pairs).map(|at| if at < right { (1, 0) } else { (0, 1) })));
+        let pooled = Accuracy::pooled(&parts);
+        assert!((pooled.accuracy - 0.88).abs() < 1e-9 && pooled.pairs == 100, "{pooled:?}");
     }
 }

@@ -18,7 +18,7 @@ pub struct RewardConfig {
     pub kind: RewardKind,
     /// The `character.toml` whose prompt replies are read under; paths are relative to the configuration's folder.
     pub character: PathBuf,
-    /// Texts in which the character speaks, as `elenchus train sft` reads them.
+    /// Texts in which the character speaks, as `elenchus train sft` reads them; for `preferences` files of those.
     pub data: Vec<PathBuf>,
     /// Texts in which others speak, for `style`; may be the same.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -33,7 +33,20 @@ pub struct RewardConfig {
     #[serde(default = "config_file::four")]
     pub context: NonZeroUsize,
     /// Works that are measured on and never trained on: neither the character's replies nor the others' in them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub held_out_works: Vec<String>,
+    /// What preferences were given for, which is also what the judge is called; those of other aspects are left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aspect: Option<String>,
+    /// Into how many parts the prompts of preferences fall.
+    #[serde(default = "five", skip_serializing_if = "is_five")]
+    pub folds: usize,
+    /// Which of the parts is measured on, from 0.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub fold: usize,
+    /// Train on as many preferences as there are, drawn with replacement: for an ensemble out of one set of preferences.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub bootstrap: bool,
     /// Works that are neither trained on nor measured on.
     #[serde(default)]
     pub excluded_works: Vec<String>,
@@ -59,6 +72,8 @@ pub enum RewardKind {
     Style,
     /// A reply under its own context to another of the character's.
     Relevance,
+    /// What somebody preferred, as files say.
+    Preferences,
 }
 
 impl RewardKind {
@@ -67,8 +82,21 @@ impl RewardKind {
         match self {
             Self::Style => "style",
             Self::Relevance => "relevance",
+            Self::Preferences => "preferences",
         }
     }
+}
+
+fn five() -> usize {
+    5
+}
+
+fn is_five(folds: &usize) -> bool {
+    *folds == five()
+}
+
+fn is_default<T: Default + PartialEq>(value: &T) -> bool {
+    *value == T::default()
 }
 
 /// Shape of the adapter.
@@ -183,16 +211,42 @@ impl RewardConfig {
                     "names no file, but style is told from other speakers' (hint: those of `data`)",
                 );
             }
-            (RewardKind::Relevance, false) => {
+            (RewardKind::Relevance | RewardKind::Preferences, false) => {
                 return misfit(
                     "others",
-                    "has no use for relevance, which compares the character's own (hint: remove it)",
+                    "has a use for style alone, which is told from other speakers' (hint: remove it)",
                 );
             }
             _ => {}
         }
-        if self.held_out_works.is_empty() {
+        let is_written = self.kind == RewardKind::Preferences;
+        if self.held_out_works.is_empty() && !is_written {
             return misfit("held_out_works", "names no work to measure on (hint: name one)");
+        }
+        // What a kind has no use for would be thought to work.
+        let of_texts = [
+            ("held_out_works", !self.held_out_works.is_empty()),
+            ("excluded_works", !self.excluded_works.is_empty()),
+            ("speakers", !self.speakers.is_empty()),
+            ("skip_broken", self.skip_broken),
+            ("filters", self.filters != Filters::default()),
+        ];
+        if let Some((field, _)) = of_texts.iter().find(|(_, is_set)| is_written && *is_set) {
+            return misfit(field, "has no use for preferences, which are taken as they are (hint: remove it)");
+        }
+        let of_preferences = [
+            ("aspect", self.aspect.is_some()),
+            ("folds", !is_five(&self.folds)),
+            ("fold", self.fold != 0),
+            ("bootstrap", self.bootstrap),
+        ];
+        if let Some((field, _)) = of_preferences.iter().find(|(_, is_set)| !is_written && *is_set) {
+            return misfit(field, "is for `kind = \"preferences\"` alone (hint: remove it)");
+        }
+        if self.folds < 2 || self.fold >= self.folds {
+            let reason =
+                format!("is {} of {} `folds` (hint: 0 to folds - 1, of two folds or more)", self.fold, self.folds);
+            return Err(Misfit { field: "fold", reason });
         }
         let positive = [
             ("max_pairs", self.max_pairs.unwrap_or(1) as u64),
@@ -250,7 +304,14 @@ mod tests {
         check(&more("[training]\nmargn = 1"), "reward.toml:6: unknown field `margn` (hint: did you mean `margin`?)");
         check(&LEAST.replace("relevance", "styl"), "reward.toml:1: `kind`: unknown variant `styl` (hint: did you mean");
         check(&LEAST.replace("relevance", "style"), "`others` names no file");
-        check(&more("others = [\"b\"]"), "reward.toml:5: `others` has no use for relevance");
+        check(&more("others = [\"b\"]"), "reward.toml:5: `others` has a use for style alone");
+        check(&more("fold = 1"), "reward.toml:5: `fold` is for `kind = \"preferences\"` alone");
+        let written = LEAST.replace("relevance", "preferences");
+        check(&written, "reward.toml:4: `held_out_works` has no use for preferences");
+        let written = written.replace("held_out_works = [\"Meno\"]\n", "");
+        RewardConfig::parse(&format!("{written}aspect = \"action\"\nfold = 4\nbootstrap = true"), "it").unwrap();
+        check(&format!("{written}fold = 5"), "reward.toml:4: `fold` is 5 of 5 `folds`");
+        check(&format!("{written}folds = 1"), "`fold` is 0 of 1 `folds`");
         check(&LEAST.replace("\"Meno\"", ""), "reward.toml:4: `held_out_works` names no work");
         check(&LEAST.replace("\"a\"", ""), "reward.toml:3: `data` names no file");
         check(&more("max_pairs = 0"), "reward.toml:5: `max_pairs` is 0");

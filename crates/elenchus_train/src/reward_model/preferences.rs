@@ -16,7 +16,10 @@ use elenchus_dialogue::{Character, Turn};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
-use super::{Accuracy, RewardConfig, RewardKind};
+use super::{
+    Accuracy, RewardConfig, RewardKind,
+    written::{Folds, written},
+};
 use crate::{
     BrokenLine, Error, Result,
     data::{self, OnBroken, Pair, Speakers, Split, words},
@@ -43,7 +46,7 @@ pub struct Preferences {
     pub train: Vec<Preference>,
     /// What is measured on.
     pub held_out: Vec<Preference>,
-    /// Replies, of both, for which no other of like length was left.
+    /// Replies, of both, for which no other of like length was left; of written preferences, ties.
     pub unmatched: usize,
 }
 
@@ -70,10 +73,28 @@ impl RewardLesson {
     /// # Errors
     /// A file that cannot be read or does not hold what it should, a held-out work that is not there, no preferences left.
     pub fn open(file: &Path) -> Result<Self> {
+        Self::open_fold(file, None)
+    }
+
+    /// The same with another fold of preferences measured on than the file says.
+    pub fn open_fold(file: &Path, fold: Option<usize>) -> Result<Self> {
         let text = read_text(file)?;
-        let config = RewardConfig::parse(&text, &file.display().to_string())?;
+        let mut config = RewardConfig::parse(&text, &file.display().to_string())?;
+        config.fold = fold.unwrap_or(config.fold);
         let beside = |path: &PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
         let character = read_character(&beside(&config.character))?;
+        if config.kind == RewardKind::Preferences {
+            let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
+            let of = Folds {
+                folds: config.folds,
+                fold: config.fold,
+                aspect: config.aspect.as_deref(),
+                most: config.max_pairs.unwrap_or(usize::MAX),
+                bootstrap: config.bootstrap.then_some(config.training.seed),
+            };
+            let preferences = written(&files, &character, config.context, of)?;
+            return Ok(Self { config, text, character, broken: Vec::new(), works: BTreeSet::new(), preferences });
+        }
         let on_broken = if config.skip_broken { OnBroken::Skip } else { OnBroken::Stop };
         let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
         let (own, mut broken) = read_pairs(&files, &character, &config.speakers, config.context, on_broken)?;
@@ -93,12 +114,12 @@ impl RewardLesson {
         let own = hold_out(own, &config.held_out_works, &character.name)?;
         let others = match config.kind {
             RewardKind::Style => hold_out(others, &config.held_out_works, "anybody else")?,
-            RewardKind::Relevance => Split { train: Vec::new(), held_out: Vec::new() },
+            _ => Split { train: Vec::new(), held_out: Vec::new() },
         };
         let (context, seed) = (config.context.get(), config.training.seed);
         let of = |own: &[Pair], others: &[Pair], most: usize| match config.kind {
             RewardKind::Style => style(own, others, &character.name, most, seed),
-            RewardKind::Relevance => relevance(own, context, most, seed),
+            _ => relevance(own, context, most, seed),
         };
         let (train, unmatched) = of(&own.train, &others.train, config.max_pairs.unwrap_or(usize::MAX));
         let (held_out, more_unmatched) = of(&own.held_out, &others.held_out, usize::MAX);

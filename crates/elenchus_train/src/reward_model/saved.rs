@@ -21,6 +21,9 @@ const CARD: &str = "reward.json";
 pub struct RewardCard {
     /// What it prefers.
     pub kind: RewardKind,
+    /// What its preferences were given for, where their files say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub aspect: Option<String>,
     /// Under whose prompt it reads.
     pub character: String,
     /// The base it wears.
@@ -33,7 +36,7 @@ pub struct RewardCard {
     pub steps: u64,
     /// Pairs trained on.
     pub pairs: usize,
-    /// On works it never saw.
+    /// On works, or prompts, that it never saw.
     pub held_out: Accuracy,
     /// What the number of words alone would come to there; near 0.5, or length is part of what was learned.
     pub length_only_accuracy: f64,
@@ -46,6 +49,13 @@ pub struct RewardCard {
     pub gain: f32,
     /// See `gain`.
     pub bias: f32,
+}
+
+impl RewardCard {
+    /// What a judge with this model is called.
+    pub fn name(&self) -> &str {
+        self.aspect.as_deref().unwrap_or(self.kind.name())
+    }
 }
 
 impl RewardModel {

@@ -237,6 +237,7 @@ pub fn train_reward(
     model.normalise(executor, &reference.collect::<Vec<_>>())?;
     let card = RewardCard {
         kind: config.kind,
+        aspect: config.aspect.clone(),
         character: learner.character.to_owned(),
         base_name: learner.base_name.to_owned(),
         base_sha256: learner.base_sha256.to_owned(),

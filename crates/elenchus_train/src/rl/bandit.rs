@@ -20,13 +20,15 @@ const GROUP: usize = 4;
 
 /// What a method is given, changed on the way: nothing, or what a mutant does.
 struct World {
+    /// What each arm is said to be worth.
+    rewards: [f64; 5],
     /// Added to every reward: nothing a method may care about.
     shift: f64,
     /// Whether each token's log-probability stands at the place of the one before.
     mask_off_by_one: bool,
 }
 
-const FAIR: World = World { shift: 0.0, mask_off_by_one: false };
+const FAIR: World = World { rewards: REWARDS, shift: 0.0, mask_off_by_one: false };
 
 fn softmax(logits: &[f64]) -> Vec<f64> {
     let exps: Vec<f64> = logits.iter().map(|logit| logit.exp()).collect();
@@ -34,12 +36,26 @@ fn softmax(logits: &[f64]) -> Vec<f64> {
     exps.into_iter().map(|exp| exp / sum).collect()
 }
 
+/// The best policy under a price of divergence.
+fn optimum(rewards: &[f64; 5], kl_coef: f64) -> Vec<f64> {
+    softmax(&REFERENCE.iter().zip(rewards).map(|(p, reward)| p.ln() + reward / kl_coef).collect::<Vec<_>>())
+}
+
 fn best() -> Vec<f64> {
-    softmax(&REFERENCE.iter().zip(REWARDS).map(|(p, reward)| p.ln() + reward / KL_COEF).collect::<Vec<_>>())
+    optimum(&REWARDS, KL_COEF)
+}
+
+fn kl(p: &[f64], q: &[f64]) -> f64 {
+    p.iter().zip(q).map(|(p, q)| p * (p / q).ln()).sum()
 }
 
 /// `KL(pi || pi*)` after a run.
 fn distance_from_best(method: &mut dyn Method, world: &World, seed: u64) -> Result<f64> {
+    Ok(kl(&learned(method, world, seed)?, &best()))
+}
+
+/// The policy after a run.
+fn learned(method: &mut dyn Method, world: &World, seed: u64) -> Result<Vec<f64>> {
     let mut rng = Pcg64Mcg::seed_from_u64(seed);
     let start: Vec<f32> = REFERENCE.iter().map(|p| p.ln() as f32).collect();
     let logits = Var::from_tensor(&Tensor::new(start, &Device::Cpu)?)?;
@@ -68,7 +84,7 @@ fn distance_from_best(method: &mut dyn Method, world: &World, seed: u64) -> Resu
             .collect();
         let rollouts = arms.iter().enumerate().map(|(at, &arm)| Rollout {
             query: at / GROUP,
-            score: (REWARDS[arm] + world.shift) as f32,
+            score: (world.rewards[arm] + world.shift) as f32,
             logprobs: vec![now[arm].ln() as f32, 0.0],
             ref_logprobs: vec![REFERENCE[arm].ln() as f32, 0.0],
             values: if plan.values { values.clone() } else { Vec::new() },
@@ -97,7 +113,7 @@ fn distance_from_best(method: &mut dyn Method, world: &World, seed: u64) -> Resu
             }
         }
     }
-    Ok(probabilities()?.iter().zip(best()).map(|(p, best)| p * (p / best).ln()).sum())
+    probabilities()
 }
 
 /// The worst of ten seeds.
@@ -179,6 +195,55 @@ fn mutants_fail() {
     let uncentred = worst(|| Box::new(Uncentred), &World { shift: 10.0, ..FAIR });
     println!("advantages not centred: {uncentred:.2e}");
     assert!(uncentred > GATE, "{uncentred}");
+}
+
+/// Five reward models that know what arms are worth, but for small errors, and one of them can be fooled: it takes the worst
+/// arm for the best by far. Each combination is given the price of divergence at which its optimum lies as far from the
+/// reference as the others', so that nothing but the combination decides what the policy is worth there.
+#[test]
+fn an_ensemble_is_fooled_by_its_mean_and_not_by_its_spread_or_its_worst_case() {
+    use crate::judge::{Combination, Spread, Uwo};
+    const NATS: f64 = 0.4;
+    // Arm 0 is worth nothing, and is what the reference says most often.
+    const ERRORS: [[f64; 5]; 5] = [
+        [6.0, 0.0, 0.0, 0.0, 0.0],
+        [0.05, -0.05, 0.1, 0.0, -0.1],
+        [-0.05, 0.1, -0.1, 0.05, 0.0],
+        [0.0, 0.05, 0.0, -0.1, 0.1],
+        [0.1, -0.1, 0.05, 0.0, -0.05],
+    ];
+    let worth = |policy: &[f64]| policy.iter().zip(REWARDS).map(|(p, reward)| p * reward).sum::<f64>();
+    let of = |combination: Combination| {
+        let combined = |arm: usize| {
+            let scores: Vec<f32> = ERRORS.iter().map(|errors| (REWARDS[arm] + errors[arm]) as f32).collect();
+            f64::from(combination.of(&scores).unwrap().score)
+        };
+        let rewards: [f64; 5] = std::array::from_fn(combined);
+        // A higher price keeps nearer to the reference.
+        let (mut low, mut high) = (1e-3f64, 1e3f64);
+        for _ in 0..100 {
+            let price = (low * high).sqrt();
+            if kl(&optimum(&rewards, price), &REFERENCE) > NATS { low = price } else { high = price }
+        }
+        let world = World { rewards, ..FAIR };
+        let policies: Vec<Vec<f64>> = (0..5).map(|seed| learned(&mut *rloo(high), &world, seed).unwrap()).collect();
+        let mean = |number: &dyn Fn(&[f64]) -> f64| policies.iter().map(|of| number(of)).sum::<f64>() / 5.0;
+        let (gold, distance) = (mean(&worth), mean(&|policy| kl(policy, &REFERENCE)));
+        println!("{combination:?}: worth {gold:.3} at {distance:.3} nats");
+        assert!((distance - NATS).abs() < 0.03, "{combination:?}: {distance}");
+        gold
+    };
+    let start = worth(&REFERENCE);
+    let uwo = |lambda, spread| Combination::Uwo(Uwo { lambda, spread, ddof: 0 });
+    // A standard deviation grows as the mean's error does: at a tenth of it the worst arm still looks best.
+    for combination in [Combination::Mean, uwo(0.1, Spread::Std)] {
+        let gold = of(combination);
+        assert!(gold < start, "{combination:?} was not fooled: {gold}, {start} at first");
+    }
+    for combination in [uwo(0.5, Spread::Var), uwo(0.5, Spread::Std), Combination::Wco] {
+        let gold = of(combination);
+        assert!(gold > start + 0.2, "{combination:?}: {gold}, {start} at first");
+    }
 }
 
 /// REINFORCE whose rewards are compared with nothing.

@@ -23,6 +23,7 @@ use super::{
     RlConfig, RlReport,
     iteration::Iteration,
     policy::Policy,
+    review::write_review,
     rollout::{Response, respond},
 };
 use crate::{
@@ -120,7 +121,7 @@ pub struct JudgedRollout {
     pub exchange: Exchange,
     /// The weighted sum of scores, without penalty.
     pub score: Option<f32>,
-    /// Each judge's score.
+    /// Each judge's score, and what it is made of as `judge/part`.
     pub scores: BTreeMap<String, Option<f32>>,
     /// What judges with words said.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
@@ -210,7 +211,7 @@ pub fn train(
     }
     let halted = |step: u64, reason: String| {
         run.write_json(RESULT, &RlResult { steps: step, total_steps: settings.steps, halted: Some(reason.clone()) })?;
-        report::rl::write(run)?;
+        tell(run)?;
         Ok(RlOutcome::Halted(step, reason))
     };
     if let Some(reason) = config.guards.halt(&reports) {
@@ -233,7 +234,7 @@ pub fn train(
         on_event(RlEvent::Step(Box::new(report)));
         if step == settings.steps || step.is_multiple_of(settings.eval_steps) {
             evaluate(step, &mut on_event)?;
-            report::rl::write(run)?;
+            tell(run)?;
         }
         let halt = config.guards.halt(&reports);
         let stops = should_stop.load(Ordering::Relaxed);
@@ -255,8 +256,14 @@ pub fn train(
     let folder = run.file(ADAPTER);
     lora.to_adapter(ADAPTER)?.save(&folder, learner.base_model_name, Precision::F16)?;
     run.write_json(RESULT, &RlResult { steps: step, total_steps: settings.steps, halted: None })?;
-    report::rl::write(run)?;
+    tell(run)?;
     Ok(RlOutcome::Finished(folder))
+}
+
+/// What a run's files come to, for people.
+fn tell(run: &RunFolder) -> Result<()> {
+    report::rl::write(run)?;
+    write_review(run)
 }
 
 /// Which prompts are held out is the same for all runs over them, so that runs can be compared on them.
@@ -307,14 +314,13 @@ pub(super) fn note(
     judged: &[Judged],
 ) -> Result<()> {
     exchanges.iter().zip(judged).try_for_each(|(exchange, judged)| {
-        let named = || judges.names().map(str::to_owned).zip(&judged.verdicts);
-        let words = named().filter(|(_, verdict)| !verdict.words.is_empty());
+        let words = judges.names().zip(&judged.verdicts).filter(|(_, verdict)| !verdict.words.is_empty());
         let line = JudgedRollout {
             step,
             exchange: exchange.clone(),
             score: judged.score,
-            scores: named().map(|(name, verdict)| (name, verdict.score)).collect(),
-            words: words.map(|(name, verdict)| (name, verdict.words.clone())).collect(),
+            scores: judges.named(judged).collect(),
+            words: words.map(|(name, verdict)| (name.to_owned(), verdict.words.clone())).collect(),
         };
         run.append(file, &line)
     })
