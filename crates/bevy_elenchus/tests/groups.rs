@@ -149,9 +149,9 @@ fn an_opening_by_nobody_in_the_group_is_answered_by_the_first() {
 #[test]
 fn each_turn_comes_after_a_pause_of_the_games_time() {
     let mut game = start(Setup::default());
+    game.run_until_ready();
     let pause = ConversationGroup { pause: 30 * FRAME, reply_tokens: Some(2), ..group() };
     let (_, [hippias, socrates]) = two(&mut game, pause);
-    game.run_until_ready();
     game.app.world_mut().resource_mut::<Time<Virtual>>().pause();
     game.update(60);
     assert!(!game.is_speaking(socrates), "in a paused game nobody speaks");
