@@ -47,7 +47,6 @@ fn listen(line: On<Overheard>) {
     println!("{} > {}", line.name, line.text);
 }
 
-/// A group would answer a fallback line with nothing: it waits, or somebody else speaks.
 fn apologise(failed: On<ReplyFailed>) {
     println!("({})", failed.fallback);
     error!("{}", failed.error);

@@ -113,6 +113,7 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
             }
             remember_heard(world, entity);
             let overheard = group.map(|group| turn_taking::finished(world, group, entity, &name, &report));
+            let overheard = overheard.unwrap_or_default();
             tell(world, ReplyFinished { entity, text: report.text.clone(), stop: report.stop, report: Some(*report) });
             tell_overheard(world, overheard);
         }
@@ -174,8 +175,10 @@ fn cancelled(world: &mut World, entity: Entity, id: RequestId, so_far: Option<So
         conversation.awaiting_reply = false;
     }
     remember_heard(world, entity);
-    let overheard =
-        group.filter(|_| !text.is_empty()).map(|group| turn_taking::said(world, group, entity, &name, &text));
+    let overheard = match group {
+        Some(group) if !text.is_empty() => turn_taking::said(world, group, entity, &name, &text),
+        _ => Vec::new(),
+    };
     tell(world, ReplyFinished { entity, text, stop: StopReason::Cancelled, report: None });
     tell_overheard(world, overheard);
 }
@@ -210,8 +213,8 @@ pub(crate) fn tell<'a, E: Event<Trigger<'a>: Default>>(world: &mut World, event:
     world.flush();
 }
 
-fn tell_overheard(world: &mut World, overheard: Option<Vec<Overheard>>) {
-    for overheard in overheard.into_iter().flatten() {
+fn tell_overheard(world: &mut World, overheard: Vec<Overheard>) {
+    for overheard in overheard {
         if world.get_entity(overheard.entity).is_ok() {
             tell(world, overheard);
         }

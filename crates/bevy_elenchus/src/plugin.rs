@@ -187,15 +187,22 @@ mod tests {
         check::<Npc>(&registry, true);
         check::<GameFacts>(&registry, true);
         check::<Conversation>(&registry, true);
+        check::<ConversationGroup>(&registry, true);
+        check::<MemberOf>(&registry, true);
+        check::<Listener>(&registry, true);
         check::<Speaking>(&registry, false);
         check::<Say>(&registry, false);
 
+        fn there_and_back<T: Reflect + PartialEq + std::fmt::Debug>(registry: &TypeRegistry, saved: &T) {
+            let text = serde_json::to_string(&ReflectSerializer::new(saved.as_partial_reflect(), registry)).unwrap();
+            let mut json = serde_json::Deserializer::from_str(&text);
+            let back = ReflectDeserializer::new(registry).deserialize(&mut json).unwrap();
+            assert_eq!(back.try_downcast_ref::<T>(), Some(saved));
+        }
         let mut conversation = Conversation::from_seed(7);
         conversation.push("Plato", "What is courage?");
-        let text = serde_json::to_string(&ReflectSerializer::new(&conversation, &registry)).unwrap();
-        let mut json = serde_json::Deserializer::from_str(&text);
-        let back = ReflectDeserializer::new(&registry).deserialize(&mut json).unwrap();
-        assert_eq!(back.try_downcast_ref::<Conversation>(), Some(&conversation));
+        there_and_back(&registry, &conversation);
+        there_and_back(&registry, &ConversationGroup { turns: 2, ..ConversationGroup::new("Hermes", "And you?") });
     }
 
     #[test]

@@ -21,14 +21,13 @@ use crate::{
 pub(crate) fn take_turns(
     time: Res<Time>,
     status: Res<EngineStatus>,
-    mut groups: Query<(Entity, Ref<ConversationGroup>, Ref<GroupMembers>, &mut Lull)>,
+    mut groups: Query<(Entity, &ConversationGroup, &GroupMembers, &mut Lull)>,
     npcs: Query<(Option<&Speaking>, &LineQueue), With<Npc>>,
     mut commands: Commands,
 ) {
     let ready = matches!(*status, EngineStatus::Ready { .. });
     for (entity, group, members, mut lull) in &mut groups {
-        let changed = group.is_changed() || members.is_changed();
-        if lull.over.is_some() && !changed {
+        if lull.over.is_some() && lull.over == group.spent() {
             continue;
         }
         let (mut turn, mut other_talk) = (false, false);
@@ -51,31 +50,30 @@ pub(crate) fn take_turns(
 
 fn next_turn(world: &mut World, entity: Entity) {
     let Some(mut answerers) = answerers(world, entity) else { return };
-    let (Some(group), Some(lull)) = (world.get::<ConversationGroup>(entity), world.get::<Lull>(entity)) else { return };
-    answerers.retain(|member| !lull.failed.contains(member));
-    let next = answerers.first().copied().ok_or(SilenceReason::NoAnswer);
-    let next = group.spent().map_or(next, Err);
-    let group = group.clone();
+    let Some(group) = world.get::<ConversationGroup>(entity).cloned() else { return };
     let Some(mut lull) = world.get_mut::<Lull>(entity) else { return };
-    let over = lull.over;
-    lull.over = next.err();
-    match next {
-        Ok(next) => {
-            // Now and not when it is next looked: the reply may be over by then.
-            lull.silence = default();
-            lull.interrupted = false;
-            let chosen = lull.next.take();
-            if let Some(member) = chosen.filter(|member| !answerers.contains(member)) {
-                warn!(
-                    "`GiveTurn` to {member}, which cannot answer the newest line of group {entity} (hint: it must be an \
-                     NPC and a member, and not the one who said it)"
-                );
-            }
-            let speaker = chosen.filter(|member| answerers.contains(member)).unwrap_or(next);
-            begin_turn(world, entity, &group, speaker);
+    answerers.retain(|member| !lull.failed.contains(member));
+    let over = group.spent().or(answerers.is_empty().then_some(SilenceReason::NoAnswer));
+    let told = std::mem::replace(&mut lull.over, over);
+    if let Some(reason) = over {
+        if told != over {
+            ending::tell(world, GroupSilent { entity, reason });
         }
-        Err(reason) if over != Some(reason) => ending::tell(world, GroupSilent { entity, reason }),
-        Err(_) => {}
+        return;
+    }
+    // Now and not when it is next looked: the reply may be over by then.
+    lull.silence = default();
+    lull.interrupted = false;
+    let given = lull.next.take();
+    let chosen = given.filter(|member| answerers.contains(member));
+    if let (Some(member), None) = (given, chosen) {
+        warn!(
+            "`GiveTurn` to {member}, which cannot answer the newest line of group {entity} (hint: it must be an NPC and a \
+             member, and not the one who said it)"
+        );
+    }
+    if let Some(speaker) = chosen.or(answerers.first().copied()) {
+        begin_turn(world, entity, &group, speaker);
     }
 }
 

@@ -199,9 +199,15 @@ fn a_silent_group_goes_on_with_more_or_begins_anew() {
     game.app.world_mut().get_mut::<ConversationGroup>(group).unwrap().pause = FRAME;
     game.update(30);
     assert_eq!(silent(&game).len(), 1, "it was silent for that reason already");
+    // Also if somebody is spoken to at that moment.
+    game.say(members[0], "A word with you.");
     game.app.world_mut().get_mut::<ConversationGroup>(group).unwrap().max_turns = Some(2);
     game.run_until("silence", |game| silent(game).len() == 2);
-    assert_eq!(speakers(&game.turns(members[0])), ["Hippias", "Socrates", "Hippias"]);
+    assert_eq!(
+        speakers(&game.turns(members[0])),
+        ["Hippias", "Socrates", "Plato", "Hippias", "Socrates", "Hippias"],
+        "the line, the player's talk, the line again, its answer"
+    );
 
     let anew = ConversationGroup { line: "What is a shield?".into(), max_turns: Some(1), ..self::group() };
     game.app.world_mut().entity_mut(group).insert(anew);
@@ -606,6 +612,34 @@ fn saved_in_mid_turn_the_turn_is_taken_again() {
         assert_eq!(loaded.turns(loaded_members[index]), game.turns(twin));
         assert_eq!(taken.turns(taken_members[index]), game.turns(twin));
     }
+}
+
+#[test]
+fn a_save_inserted_over_a_talking_group_is_what_goes_on() {
+    let mut game = start(Setup::default());
+    let (group, members) = two(&mut game, group());
+    game.run_until_outcomes(members[1], 1);
+    let (saved, conversations) = save(&game, group, &members);
+    run_until_silent(&mut game, group);
+    let twin = game.turns(members[0]);
+
+    let restore = |game: &mut Game| {
+        let world = game.app.world_mut();
+        world.entity_mut(group).insert(saved.clone());
+        for (&member, conversation) in members.iter().zip(&conversations) {
+            world.entity_mut(member).insert(conversation.clone());
+        }
+    };
+    restore(&mut game);
+    game.valve.allow(10);
+    game.run_until_midway(members[0]);
+    let before = silent(&game).len();
+    restore(&mut game);
+    assert_eq!(game.turns(members[1]), twin[..2], "nothing of the turn under way enters what was saved");
+    game.valve.open();
+    game.run_until("silence", |game| silent(game).len() > before);
+    assert_eq!(game.turns(members[0]), twin);
+    assert_eq!(game.turns(members[1]), twin);
 }
 
 #[test]
