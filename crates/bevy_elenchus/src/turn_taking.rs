@@ -226,7 +226,7 @@ pub(crate) fn on_member_left(left: On<Discard, MemberOf>, members: Query<&Member
     });
 }
 
-pub(crate) fn on_give_turn(turn: On<GiveTurn>, mut groups: Query<&mut Lull>) {
+pub(crate) fn on_give_turn(turn: On<GiveTurn>, mut groups: Query<&mut Lull, With<ConversationGroup>>) {
     match groups.get_mut(turn.entity) {
         Ok(mut lull) => lull.next = Some(turn.member),
         Err(_) => warn!("`GiveTurn` to {}, which has no `ConversationGroup` component", turn.entity),
@@ -236,4 +236,24 @@ pub(crate) fn on_give_turn(turn: On<GiveTurn>, mut groups: Query<&mut Lull>) {
 pub(crate) fn on_interrupt(interrupted: On<Interrupt>, mut commands: Commands) {
     let group = interrupted.entity;
     commands.queue(move |world: &mut World| interrupt(world, group));
+}
+
+#[cfg(test)]
+mod tests {
+    use elenchus_dialogue::{BaseInfo, Error};
+
+    use super::*;
+
+    #[test]
+    fn an_engine_that_stops_in_mid_turn_is_no_members_failure() {
+        let mut world = World::new();
+        let [group, member] = [world.spawn(Lull::default()).id(), world.spawn_empty().id()];
+        world.insert_resource(EngineStatus::Failed { error: Error::Stopped });
+        failed(&mut world, group, member);
+        assert!(world.get::<Lull>(group).unwrap().failed.is_empty());
+        let base = BaseInfo { name: "tiny".into(), sha256: String::new(), context: 64 };
+        world.insert_resource(EngineStatus::Ready { base });
+        failed(&mut world, group, member);
+        assert_eq!(world.get::<Lull>(group).unwrap().failed, [member]);
+    }
 }

@@ -444,6 +444,7 @@ fn a_game_loaded_over_a_speaking_npc_is_left_as_it_was_saved() {
     let (mut game, npc) = ready(Setup::default());
     let saved = save(&game, npc);
     game.say_and_stop_midway(npc, "one");
+    game.trigger(Hear::new(npc, "Hermes", "Make way!"));
     game.app.world_mut().entity_mut(npc).insert(saved.clone());
     let outcomes = game.run_until_outcomes(npc, 1);
     assert_eq!(finished(&outcomes[0]).1, StopReason::Cancelled);
@@ -451,6 +452,9 @@ fn a_game_loaded_over_a_speaking_npc_is_left_as_it_was_saved() {
     game.update(100);
     assert_eq!(*game.app.world().get::<Conversation>(npc).unwrap(), saved);
     assert!(!game.is_speaking(npc));
+    game.say(npc, "two");
+    let outcomes = game.run_until_outcomes(npc, 2);
+    assert_eq!(game.turns(npc), [turn("Plato", "two"), turn("Socrates", finished(&outcomes[1]).0)]);
 }
 
 #[test]
