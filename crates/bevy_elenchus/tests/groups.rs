@@ -332,6 +332,25 @@ fn the_game_may_interrupt() {
     assert!(!game.is_speaking(hippias), "each one counts from the last");
     game.update(10);
     assert!(game.is_speaking(hippias) || !game.log(hippias).is_empty());
+    game.run_until_outcomes(hippias, 1);
+    game.update(10);
+    assert!(game.is_speaking(socrates) || game.outcomes(socrates).len() > 1, "after that the pause is short again");
+}
+
+#[test]
+fn other_talk_with_a_member_is_waited_for() {
+    let mut game = start(Setup::default());
+    let (_, [hippias, socrates]) = two(&mut game, group());
+    game.run_until_outcomes(socrates, 1);
+    game.valve.allow(10);
+    game.trigger(Say::new(hippias, "Hermes", "Make way!").ambient());
+    game.run_until_midway(hippias);
+    game.valve.open();
+    game.run_until_outcomes(hippias, 1);
+    game.update(10);
+    assert!(!game.is_speaking(hippias) && game.outcomes(hippias).len() == 1);
+    game.update(15);
+    assert!(game.is_speaking(hippias) || game.outcomes(hippias).len() > 1);
 }
 
 #[test]
