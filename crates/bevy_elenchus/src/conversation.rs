@@ -46,6 +46,11 @@ impl Conversation {
     pub fn take_unanswered(&mut self) -> Option<Turn> {
         std::mem::take(&mut self.awaiting_reply).then(|| self.said.turns.pop()).flatten()
     }
+
+    /// Whether this is the newest turn.
+    pub(crate) fn ends_with(&self, speaker: &str, text: &str) -> bool {
+        self.said.turns.last().is_some_and(|turn| turn.speaker == speaker && turn.text == text)
+    }
 }
 
 impl Default for Conversation {

@@ -6,17 +6,31 @@ use bevy::prelude::*;
 use elenchus_dialogue::{ReplyReport, RequestId, StopReason};
 
 use crate::{
-    CharacterAsset, Conversation, ElenchusSettings, EngineStatus, Npc, ReplyError, ReplyFailed, ReplyFinished,
-    Speaking,
+    CharacterAsset, Conversation, ElenchusSettings, EngineStatus, Npc, Overheard, ReplyError, ReplyFailed,
+    ReplyFinished, Speaking,
+    hear::remember_heard,
     npc::LineQueue,
     plugin::EngineHandle,
     say::{self, Requests},
+    turn_taking,
 };
 
 /// The engine's last word on a request.
 pub(crate) enum Ending {
     Finished(Box<ReplyReport>),
     Failed(ReplyError),
+}
+
+/// What a reply had come to when it was cancelled.
+struct SoFar {
+    text: String,
+    group: Option<Entity>,
+}
+
+impl SoFar {
+    fn of(speaking: &Speaking) -> Self {
+        Self { text: speaking.text.clone(), group: speaking.group }
+    }
 }
 
 /// The game's way to cancel; on a despawn, the end of the NPC.
@@ -27,12 +41,13 @@ pub(crate) fn on_speaking_removed(
     mut commands: Commands,
 ) {
     let entity = removed.entity;
-    let Ok(Speaking { id, text, .. }) = speaking.get(entity) else { return };
-    if requests.speaker(*id).is_some() {
-        let (id, text) = (*id, text.clone());
+    let Ok(speaking) = speaking.get(entity) else { return };
+    let id = speaking.id;
+    if requests.speaker(id).is_some() {
+        let so_far = SoFar::of(speaking);
         commands.queue(move |world: &mut World| {
             if world.resource_mut::<Requests>().forget(id) {
-                cancelled(world, entity, id, Some(text));
+                cancelled(world, entity, id, Some(so_far));
                 cancel_queue(world, entity);
             }
         });
@@ -52,6 +67,9 @@ pub(crate) fn on_conversation_replaced(
             if let Ok(mut npc) = world.get_entity_mut(entity) {
                 npc.remove::<Speaking>();
             }
+            if let Some(mut queue) = world.get_mut::<LineQueue>(entity) {
+                queue.heard.clear();
+            }
             cancelled(world, entity, id, None);
             cancel_queue(world, entity);
         }
@@ -69,8 +87,8 @@ pub(crate) fn on_npc_removed(removed: On<Remove, Npc>, speaking: Query<(), With<
 pub(crate) fn cancel(world: &mut World, entity: Entity) {
     let Some(id) = world.get::<Speaking>(entity).map(|speaking| speaking.id) else { return };
     world.resource_mut::<Requests>().forget(id);
-    let text = world.entity_mut(entity).take::<Speaking>().map(|speaking| speaking.text);
-    cancelled(world, entity, id, text);
+    let so_far = world.entity_mut(entity).take::<Speaking>().map(|speaking| SoFar::of(&speaking));
+    cancelled(world, entity, id, so_far);
 }
 
 /// The engine's last word: the conversation keeps what it should, the game hears of it, the next line in the queue gets
@@ -81,7 +99,7 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
     if world.get::<Npc>(entity).is_none() {
         return;
     }
-    world.entity_mut(entity).remove::<Speaking>();
+    let group = world.entity_mut(entity).take::<Speaking>().and_then(|speaking| speaking.group);
     let name = name(world, entity);
     let base = match world.resource::<EngineStatus>() {
         EngineStatus::Ready { base } => Some(base.sha256.clone()),
@@ -91,14 +109,22 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
     match ending {
         Ending::Finished(report) => {
             if let Some(mut conversation) = conversation {
-                remember(&mut conversation, name, base, &report);
+                remember(&mut conversation, &name, base, &report);
             }
+            remember_heard(world, entity);
+            let overheard = group.map(|group| turn_taking::finished(world, group, entity, &name, &report));
+            let overheard = overheard.unwrap_or_default();
             tell(world, ReplyFinished { entity, text: report.text.clone(), stop: report.stop, report: Some(*report) });
+            tell_overheard(world, overheard);
         }
         Ending::Failed(error) => {
             debug!("{entity} has no reply: {error}");
             if let Some(mut conversation) = conversation {
                 conversation.awaiting_reply = false;
+            }
+            remember_heard(world, entity);
+            if let Some(group) = group {
+                turn_taking::failed(world, group, entity);
             }
             let fallback = fallback_line(world, entity);
             tell(world, ReplyFailed { entity, error, fallback });
@@ -107,7 +133,7 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
     next_in_queue(world, entity);
 }
 
-fn remember(conversation: &mut Conversation, name: String, base: Option<String>, report: &ReplyReport) {
+fn remember(conversation: &mut Conversation, name: &str, base: Option<String>, report: &ReplyReport) {
     let adapter = report.adapter.map(|adapter| adapter.to_string());
     if conversation.base.is_some() && (conversation.base != base || conversation.adapter != adapter) {
         warn!(
@@ -133,25 +159,35 @@ fn shown(hash: &Option<String>) -> &str {
 
 /// A forgotten request's last rites. What was heard stays in the conversation; `None` leaves the conversation as it is.
 /// The generator stays where it was, for how far the engine got is a matter of timing.
-fn cancelled(world: &mut World, entity: Entity, id: RequestId, text: Option<String>) {
+fn cancelled(world: &mut World, entity: Entity, id: RequestId, so_far: Option<SoFar>) {
     world.resource::<EngineHandle>().engine.cancel(id);
     if world.get::<Npc>(entity).is_none() {
         return;
     }
+    let Some(SoFar { text, group }) = so_far else {
+        return tell(world, ReplyFinished { entity, text: default(), stop: StopReason::Cancelled, report: None });
+    };
     let name = name(world, entity);
-    if let (Some(text), Some(mut conversation)) = (&text, world.get_mut::<Conversation>(entity)) {
+    if let Some(mut conversation) = world.get_mut::<Conversation>(entity) {
         if !text.is_empty() {
-            conversation.push(name, text);
+            conversation.push(&name, &text);
         }
         conversation.awaiting_reply = false;
     }
-    let text = text.unwrap_or_default();
+    remember_heard(world, entity);
+    let overheard = match group {
+        Some(group) if !text.is_empty() => turn_taking::said(world, group, entity, &name, &text),
+        _ => Vec::new(),
+    };
     tell(world, ReplyFinished { entity, text, stop: StopReason::Cancelled, report: None });
+    tell_overheard(world, overheard);
 }
 
 /// Lines nobody heard end as cancelled, one by one.
 fn cancel_queue(world: &mut World, entity: Entity) {
-    let Some(queue) = world.get_mut::<LineQueue>(entity).map(|mut queue| std::mem::take(&mut queue.0)) else { return };
+    let Some(queue) = world.get_mut::<LineQueue>(entity).map(|mut queue| std::mem::take(&mut queue.lines)) else {
+        return;
+    };
     for _ in queue {
         if world.get::<Npc>(entity).is_none() {
             return;
@@ -160,13 +196,14 @@ fn cancel_queue(world: &mut World, entity: Entity) {
     }
 }
 
-fn next_in_queue(world: &mut World, entity: Entity) {
+/// A line that waited its turn gets its answer, if nothing else is under way.
+pub(crate) fn next_in_queue(world: &mut World, entity: Entity) {
     if world.get::<Npc>(entity).is_none() || world.get::<Speaking>(entity).is_some() {
         return;
     }
-    let next = world.get_mut::<LineQueue>(entity).and_then(|mut queue| queue.0.pop_front());
+    let next = world.get_mut::<LineQueue>(entity).and_then(|mut queue| queue.lines.pop_front());
     if let Some(say) = next {
-        say::answer(world, say);
+        say::answer(world, say, None);
     }
 }
 
@@ -174,6 +211,19 @@ fn next_in_queue(world: &mut World, entity: Entity) {
 pub(crate) fn tell<'a, E: Event<Trigger<'a>: Default>>(world: &mut World, event: E) {
     world.trigger(event);
     world.flush();
+}
+
+fn tell_overheard(world: &mut World, overheard: Vec<Overheard>) {
+    for overheard in overheard {
+        if world.get_entity(overheard.entity).is_ok() {
+            tell(world, overheard);
+        }
+    }
+}
+
+/// Whether somebody of that name is this NPC; false while its character is not there.
+pub(crate) fn is_named(world: &World, entity: Entity, name: &str) -> bool {
+    character(world, entity).is_some_and(|asset| asset.character.is_named(name))
 }
 
 /// One of the character's fallback lines, another one each time; the game's own where there is no character.

@@ -1,6 +1,7 @@
-//! What a game says to the plugin and hears from it. All but [`RetryLoad`] happen to one NPC.
+//! What a game says to the plugin and hears from it. All but [`RetryLoad`] happen to one NPC, one listener or one group.
 //!
-//! Every [`Say`] to a living NPC ends in exactly one [`ReplyFinished`] or [`ReplyFailed`]; a despawned NPC is silent.
+//! Every [`Say`] to a living NPC ends in exactly one [`ReplyFinished`] or [`ReplyFailed`], and so does every turn that a
+//! group gives to a member; a despawned NPC is silent.
 //! Before it come at most one [`ReplyStarted`] and any number of [`ReplyDelta`]s, at most one a frame.
 
 use bevy::prelude::*;
@@ -33,6 +34,37 @@ pub struct WarmUp {
 /// Loads the model again after [`EngineStatus::Failed`](crate::EngineStatus::Failed); does nothing otherwise.
 #[derive(Event, Clone, Copy, Debug, Default, PartialEq, Eq, Reflect)]
 pub struct RetryLoad;
+
+/// An NPC hears a line that it does not answer: what the player says to somebody beside it, or a greeting of its own that
+/// the game showed. Trigger it. The line enters the conversation; while the NPC speaks, behind the running reply.
+#[derive(EntityEvent, Clone, Debug, PartialEq, Eq, Reflect)]
+pub struct Hear {
+    /// The NPC.
+    pub entity: Entity,
+    /// Who speaks; by the NPC's own name, it is what it said itself.
+    pub speaker: String,
+    /// The line, always read as plain text.
+    pub text: String,
+}
+
+/// This member has a group's next turn, whoever would have it by order. Trigger it before the pause is over: the turn
+/// comes no sooner. Who said the newest line cannot answer it; the log warns then, and the turn goes by order.
+#[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
+pub struct GiveTurn {
+    /// The group.
+    pub entity: Entity,
+    /// Who is to speak.
+    pub member: Entity,
+}
+
+/// A group is quiet, as it is by itself when somebody [`Say`]s a line to a member: whoever has the turn is cut short, and
+/// they go on when [`ConversationGroup::quiet`](crate::ConversationGroup::quiet) has passed since. Trigger it for
+/// whatever else should silence them: the player talks to somebody near, a fight begins.
+#[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
+pub struct Interrupt {
+    /// The group.
+    pub entity: Entity,
+}
 
 /// The engine began to think of a reply.
 #[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
@@ -76,6 +108,42 @@ pub struct ReplyFailed {
     pub fallback: String,
 }
 
+/// A [`Listener`](crate::Listener) within earshot heard a line of a group to its end, or as far as it came.
+#[derive(EntityEvent, Clone, Debug, PartialEq, Eq, Reflect)]
+pub struct Overheard {
+    /// Who heard it.
+    pub entity: Entity,
+    /// Where it was said.
+    pub group: Entity,
+    /// Who said it.
+    pub speaker: Entity,
+    /// Its name.
+    pub name: String,
+    /// The line.
+    pub text: String,
+}
+
+/// A group has nothing more to say: told once, when the pause after its last line is over. It goes on when the game gives
+/// it a larger budget, and begins anew with a new [`ConversationGroup`](crate::ConversationGroup).
+#[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
+pub struct GroupSilent {
+    /// The group.
+    pub entity: Entity,
+    /// Why.
+    pub reason: SilenceReason,
+}
+
+/// Why a group fell silent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Reflect)]
+pub enum SilenceReason {
+    /// They have said all the lines they may.
+    Turns,
+    /// They have said all the tokens they may.
+    Tokens,
+    /// The newest line is empty, or all who could answer it failed to; their [`ReplyFailed`] say why.
+    NoAnswer,
+}
+
 /// Why a line found no reply.
 #[derive(Clone, Debug, thiserror::Error)]
 pub enum ReplyError {
@@ -109,6 +177,13 @@ pub enum ReplyError {
     /// The engine could not answer: no model, an empty line (not heard), a prompt too long, ...
     #[error(transparent)]
     Engine(#[from] elenchus_dialogue::Error),
+}
+
+impl Hear {
+    /// A line to remember.
+    pub fn new(entity: Entity, speaker: impl Into<String>, text: impl Into<String>) -> Self {
+        Self { entity, speaker: speaker.into(), text: text.into() }
+    }
 }
 
 impl Say {

@@ -31,6 +31,9 @@
 //! | `say`             | from a line to a request that the engine has taken                             |
 //! | `receive`         | from the engine's events to the game's                                         |
 //! | `ending`          | how a reply ends: finished, cancelled or failed, each exactly once             |
+//! | `group`           | NPCs that talk to each other: who they are, what they may say                 |
+//! | `turn_taking`     | who of them speaks next, and when                                              |
+//! | `hear`            | lines that are heard and not answered                                          |
 //! | `status`          | is the model there, and what is it doing                                       |
 
 mod adapters_source;
@@ -40,11 +43,14 @@ mod ending;
 mod events;
 #[cfg(feature = "hot_reload")]
 mod folder_watcher;
+mod group;
+mod hear;
 mod npc;
 mod plugin;
 mod receive;
 mod say;
 mod status;
+mod turn_taking;
 
 pub use adapters_source::AdaptersSourcePlugin;
 pub use assets::{AdapterAsset, AdapterLoader, AssetError, CharacterAsset, CharacterLoader};
@@ -52,7 +58,12 @@ pub use conversation::Conversation;
 pub use elenchus_dialogue::{
     BaseInfo, Character, EngineSettings, ModelLoader, ReplyReport, StopReason, Turn, load_model,
 };
-pub use events::{ReplyDelta, ReplyError, ReplyFailed, ReplyFinished, ReplyStarted, RetryLoad, Say, WarmUp};
+pub use events::{
+    GiveTurn, GroupSilent, Hear, Interrupt, Overheard, ReplyDelta, ReplyError, ReplyFailed, ReplyFinished,
+    ReplyStarted, RetryLoad, Say, SilenceReason, WarmUp,
+};
+pub use group::{ConversationGroup, GroupMembers, MemberOf};
+pub use hear::{Earshot, Listener};
 pub use npc::{GameFacts, Npc, Speaking, Voice};
 pub use plugin::{ElenchusPlugin, ElenchusSettings, ElenchusSystems, WhileSpeaking};
 pub use status::{EngineStats, EngineStatus, engine_ready};
@@ -60,9 +71,10 @@ pub use status::{EngineStats, EngineStatus, engine_ready};
 /// What a game needs: `use bevy_elenchus::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        AdapterAsset, AdaptersSourcePlugin, CharacterAsset, Conversation, ElenchusPlugin, ElenchusSettings,
-        ElenchusSystems, EngineSettings, EngineStats, EngineStatus, GameFacts, Npc, ReplyDelta, ReplyError,
-        ReplyFailed, ReplyFinished, ReplyStarted, RetryLoad, Say, Speaking, StopReason, Voice, WarmUp, WhileSpeaking,
-        engine_ready,
+        AdapterAsset, AdaptersSourcePlugin, CharacterAsset, Conversation, ConversationGroup, Earshot, ElenchusPlugin,
+        ElenchusSettings, ElenchusSystems, EngineSettings, EngineStats, EngineStatus, GameFacts, GiveTurn,
+        GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReplyDelta, ReplyError,
+        ReplyFailed, ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, Speaking, StopReason, Voice, WarmUp,
+        WhileSpeaking, engine_ready,
     };
 }

@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use bevy::prelude::*;
-use elenchus_dialogue::RequestId;
+use elenchus_dialogue::{RequestId, Turn};
 
 use crate::{AdapterAsset, CharacterAsset, Conversation, Say};
 
@@ -65,12 +65,18 @@ pub struct Speaking {
     pub(crate) text: String,
     pub(crate) ambient: bool,
     pub(crate) max_tokens: Option<usize>,
+    pub(crate) group: Option<Entity>,
 }
 
-/// Lines said while the NPC was speaking, the next one first.
+/// What reached the NPC while it was speaking.
 #[derive(Component, Debug, Default)]
 #[component(clone_behavior = Ignore)]
-pub(crate) struct LineQueue(pub VecDeque<Say>);
+pub(crate) struct LineQueue {
+    /// Lines to answer, the next one first.
+    pub lines: VecDeque<Say>,
+    /// Lines that were only heard; they enter the conversation behind the running reply.
+    pub heard: Vec<Turn>,
+}
 
 impl Npc {
     /// An NPC that is this character, in the character's own voice.
@@ -96,5 +102,10 @@ impl Speaking {
     /// What has been heard of the reply so far: its deltas, joined.
     pub fn text(&self) -> &str {
         &self.text
+    }
+
+    /// The group it speaks in; `None` for any other reply.
+    pub fn group(&self) -> Option<Entity> {
+        self.group
     }
 }

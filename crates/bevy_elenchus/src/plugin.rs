@@ -1,13 +1,14 @@
-//! The plugin: one engine thread, a handful of observers, and three systems that never wait.
+//! The plugin: one engine thread, a handful of observers, and four systems that never wait.
 
 use bevy::prelude::*;
 use elenchus_dialogue::{Engine, EngineSettings, ModelLoader, load_model};
 
 use crate::{
-    AdapterAsset, CharacterAsset, Conversation, EngineStats, EngineStatus, GameFacts, Npc, ReplyDelta, ReplyFailed,
-    ReplyFinished, ReplyStarted, RetryLoad, Say, Speaking, Voice, WarmUp,
+    AdapterAsset, CharacterAsset, Conversation, ConversationGroup, Earshot, EngineStats, EngineStatus, GameFacts,
+    GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReplyDelta, ReplyFailed,
+    ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, Speaking, Voice, WarmUp,
     assets::{AdapterLoader, CharacterLoader},
-    ending, receive, say, status,
+    ending, hear, receive, say, status, turn_taking,
 };
 
 /// Gives NPCs a voice. Add it after `AssetPlugin` (part of `DefaultPlugins`), and
@@ -54,6 +55,8 @@ pub enum WhileSpeaking {
 pub enum ElenchusSystems {
     /// The engine's events become [`EngineStatus`], [`EngineStats`] and reply events.
     Receive,
+    /// Groups in which nobody speaks give the next turn.
+    TakeTurns,
     /// Lines that had to wait for a character, the model or room in the channel go out.
     Send,
 }
@@ -97,11 +100,18 @@ impl Plugin for ElenchusPlugin {
             .init_resource::<EngineStatus>()
             .init_resource::<EngineStats>()
             .init_resource::<say::Requests>()
-            .configure_sets(PreUpdate, (ElenchusSystems::Receive, ElenchusSystems::Send).chain())
+            .init_resource::<Earshot>()
+            // `TimePlugin` moves it on; without that plugin groups never speak.
+            .init_resource::<Time>()
+            .configure_sets(
+                PreUpdate,
+                (ElenchusSystems::Receive, ElenchusSystems::TakeTurns, ElenchusSystems::Send).chain(),
+            )
             .add_systems(
                 PreUpdate,
                 (
                     (receive::receive, status::update_stats).chain().in_set(ElenchusSystems::Receive),
+                    turn_taking::take_turns.in_set(ElenchusSystems::TakeTurns),
                     say::send_waiting.in_set(ElenchusSystems::Send),
                 ),
             )
@@ -111,11 +121,21 @@ impl Plugin for ElenchusPlugin {
             .add_observer(ending::on_conversation_replaced)
             .add_observer(ending::on_npc_removed)
             .add_observer(status::on_retry_load)
+            .add_observer(hear::on_hear)
+            .add_observer(turn_taking::on_group_inserted)
+            .add_observer(turn_taking::on_group_discarded)
+            .add_observer(turn_taking::on_member_left)
+            .add_observer(turn_taking::on_give_turn)
+            .add_observer(turn_taking::on_interrupt)
             .register_type::<Npc>()
             .register_type::<Voice>()
             .register_type::<GameFacts>()
             .register_type::<Conversation>()
             .register_type::<Speaking>()
+            .register_type::<ConversationGroup>()
+            .register_type::<MemberOf>()
+            .register_type::<GroupMembers>()
+            .register_type::<Listener>()
             .register_type::<ElenchusSettings>()
             .register_type::<WhileSpeaking>()
             .register_type::<EngineStatus>()
@@ -123,6 +143,12 @@ impl Plugin for ElenchusPlugin {
             .register_type::<Say>()
             .register_type::<WarmUp>()
             .register_type::<RetryLoad>()
+            .register_type::<Hear>()
+            .register_type::<GiveTurn>()
+            .register_type::<Interrupt>()
+            .register_type::<Overheard>()
+            .register_type::<GroupSilent>()
+            .register_type::<SilenceReason>()
             .register_type::<ReplyStarted>()
             .register_type::<ReplyDelta>()
             .register_type::<ReplyFinished>()
@@ -161,15 +187,22 @@ mod tests {
         check::<Npc>(&registry, true);
         check::<GameFacts>(&registry, true);
         check::<Conversation>(&registry, true);
+        check::<ConversationGroup>(&registry, true);
+        check::<MemberOf>(&registry, true);
+        check::<Listener>(&registry, true);
         check::<Speaking>(&registry, false);
         check::<Say>(&registry, false);
 
+        fn there_and_back<T: Reflect + PartialEq + std::fmt::Debug>(registry: &TypeRegistry, saved: &T) {
+            let text = serde_json::to_string(&ReflectSerializer::new(saved.as_partial_reflect(), registry)).unwrap();
+            let mut json = serde_json::Deserializer::from_str(&text);
+            let back = ReflectDeserializer::new(registry).deserialize(&mut json).unwrap();
+            assert_eq!(back.try_downcast_ref::<T>(), Some(saved));
+        }
         let mut conversation = Conversation::from_seed(7);
         conversation.push("Plato", "What is courage?");
-        let text = serde_json::to_string(&ReflectSerializer::new(&conversation, &registry)).unwrap();
-        let mut json = serde_json::Deserializer::from_str(&text);
-        let back = ReflectDeserializer::new(&registry).deserialize(&mut json).unwrap();
-        assert_eq!(back.try_downcast_ref::<Conversation>(), Some(&conversation));
+        there_and_back(&registry, &conversation);
+        there_and_back(&registry, &ConversationGroup { turns: 2, ..ConversationGroup::new("Hermes", "And you?") });
     }
 
     #[test]

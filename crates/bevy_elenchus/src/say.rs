@@ -14,11 +14,12 @@ use elenchus_dialogue::{Character, Error, Priority, Request, RequestId};
 use elenchus_lm::Adapter;
 
 use crate::{
-    AdapterAsset, CharacterAsset, Conversation, ElenchusSettings, EngineStatus, GameFacts, Npc, ReplyError,
+    AdapterAsset, CharacterAsset, Conversation, ElenchusSettings, EngineStatus, GameFacts, MemberOf, Npc, ReplyError,
     ReplyFailed, Say, Speaking, Voice, WarmUp, WhileSpeaking,
     ending::{self, Ending},
     npc::LineQueue,
     plugin::EngineHandle,
+    turn_taking,
 };
 
 /// The requests under way, and those the engine does not have yet.
@@ -96,6 +97,12 @@ fn hear(world: &mut World, say: Say) {
     if say.text.trim().is_empty() {
         return refuse(world, say.entity, Error::EmptyLine.into());
     }
+    // Whatever becomes of lines said while an NPC speaks: the player never waits for talk that nobody asked for.
+    if !say.ambient
+        && let Some(group) = world.get::<MemberOf>(say.entity).map(|member| member.0)
+    {
+        turn_taking::interrupt(world, group);
+    }
     if is_busy(world, say.entity) {
         match world.resource::<ElenchusSettings>().while_speaking {
             WhileSpeaking::Queue => return queue(world, say),
@@ -104,18 +111,25 @@ fn hear(world: &mut World, say: Say) {
         }
     }
     // The game heard of a cancelled reply and may have spoken first, or the NPC may be gone.
-    if world.get::<Npc>(say.entity).is_some() {
-        if is_busy(world, say.entity) { queue(world, say) } else { answer(world, say) }
+    let entity = say.entity;
+    if world.get::<Npc>(entity).is_some() {
+        if is_busy(world, entity) {
+            queue(world, say);
+            // Where a reply was cancelled, no end of it calls the first in the queue.
+            ending::next_in_queue(world, entity);
+        } else {
+            answer(world, say, None);
+        }
     }
 }
 
 fn is_busy(world: &World, entity: Entity) -> bool {
-    let waiting = world.get::<LineQueue>(entity).is_some_and(|queue| !queue.0.is_empty());
+    let waiting = world.get::<LineQueue>(entity).is_some_and(|queue| !queue.lines.is_empty());
     waiting || world.get::<Speaking>(entity).is_some()
 }
 
 fn queue(world: &mut World, say: Say) {
-    world.entity_mut(say.entity).entry::<LineQueue>().or_default().get_mut().0.push_back(say);
+    world.entity_mut(say.entity).entry::<LineQueue>().or_default().get_mut().lines.push_back(say);
 }
 
 /// Never told within the `Say`: a game that answers each failure with another line must not run in circles.
@@ -123,18 +137,21 @@ fn refuse(world: &mut World, entity: Entity, error: ReplyError) {
     world.resource_mut::<Requests>().refused.push((entity, error));
 }
 
-/// The line enters the conversation and the NPC is speaking, if only in thought.
-pub(crate) fn answer(world: &mut World, say: Say) {
+/// The line enters the conversation and the NPC is speaking, if only in thought. A group's line is there already unless
+/// the NPC has talked with somebody else since.
+pub(crate) fn answer(world: &mut World, say: Say, group: Option<Entity>) {
     let Say { entity, speaker, text, ambient, max_tokens } = say;
     let path = world.get::<Npc>(entity).and_then(|npc| asset_path(world, &npc.character));
     let id = world.resource_mut::<Requests>().begin(entity, if ambient { Priority::Ambient } else { Priority::Player });
     let mut npc = world.entity_mut(entity);
     let mut conversation = npc.entry::<Conversation>().or_default();
     let mut conversation = conversation.get_mut();
-    conversation.push(speaker, text);
+    if group.is_none() || !conversation.ends_with(&speaker, &text) {
+        conversation.push(speaker, text);
+    }
     conversation.awaiting_reply = true;
     conversation.character = path;
-    npc.insert(Speaking { id, text: String::new(), ambient, max_tokens });
+    npc.insert(Speaking { id, text: String::new(), ambient, max_tokens, group });
     // At once if it can be; what cannot, and what never will be, is next frame's to try and to tell.
     let _ = send(world, id);
 }
@@ -226,7 +243,7 @@ fn who(world: &World, npc: &Npc) -> Result<Option<(Arc<Character>, Option<Adapte
 
 /// The asset if there is one, also an old one whose reload failed; `None` while it is being loaded; path and reason if it
 /// never will be.
-fn loaded<'w, A: Asset>(world: &'w World, handle: &Handle<A>) -> Result<Option<&'w A>, (String, String)> {
+pub(crate) fn loaded<'w, A: Asset>(world: &'w World, handle: &Handle<A>) -> Result<Option<&'w A>, (String, String)> {
     if let Some(asset) = world.resource::<Assets<A>>().get(handle) {
         return Ok(Some(asset));
     }

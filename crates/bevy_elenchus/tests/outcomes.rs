@@ -112,6 +112,20 @@ fn a_second_line_replaces() {
 }
 
 #[test]
+fn a_line_that_replaces_comes_after_those_that_wait() {
+    let (mut game, npc) = ready(with_settings(WhileSpeaking::Queue));
+    game.say_and_stop_midway(npc, "one");
+    game.say(npc, "two");
+    game.app.world_mut().resource_mut::<ElenchusSettings>().while_speaking = WhileSpeaking::Replace;
+    game.say(npc, "three");
+    game.valve.open();
+    let outcomes = game.run_until_outcomes(npc, 3);
+    assert_eq!(finished(&outcomes[0]).1, StopReason::Cancelled);
+    assert_eq!(game.turns(npc)[2..4], [turn("Plato", "two"), turn("Socrates", finished(&outcomes[1]).0)]);
+    assert_eq!(game.turns(npc)[4..], [turn("Plato", "three"), turn("Socrates", finished(&outcomes[2]).0)]);
+}
+
+#[test]
 fn a_second_line_is_refused() {
     let (mut game, npc) = ready(with_settings(WhileSpeaking::Refuse));
     game.say(npc, "one");
@@ -430,6 +444,7 @@ fn a_game_loaded_over_a_speaking_npc_is_left_as_it_was_saved() {
     let (mut game, npc) = ready(Setup::default());
     let saved = save(&game, npc);
     game.say_and_stop_midway(npc, "one");
+    game.trigger(Hear::new(npc, "Hermes", "Make way!"));
     game.app.world_mut().entity_mut(npc).insert(saved.clone());
     let outcomes = game.run_until_outcomes(npc, 1);
     assert_eq!(finished(&outcomes[0]).1, StopReason::Cancelled);
@@ -437,6 +452,9 @@ fn a_game_loaded_over_a_speaking_npc_is_left_as_it_was_saved() {
     game.update(100);
     assert_eq!(*game.app.world().get::<Conversation>(npc).unwrap(), saved);
     assert!(!game.is_speaking(npc));
+    game.say(npc, "two");
+    let outcomes = game.run_until_outcomes(npc, 2);
+    assert_eq!(game.turns(npc), [turn("Plato", "two"), turn("Socrates", finished(&outcomes[1]).0)]);
 }
 
 #[test]
@@ -550,12 +568,5 @@ fn facts_limits_and_voices_reach_the_reply() {
 
 #[test]
 fn every_row_of_the_guide_is_a_test_and_every_test_a_row() {
-    let guide = include_str!("../../../docs/plugin-guide.md");
-    let (_, table) = guide.split_once("## An outcome for everything").expect("the table");
-    let (table, _) = table.split_once("\n## ").expect("what follows the table");
-    let rows = table.lines().filter_map(|line| line.strip_suffix("` |")?.rsplit_once('`').map(|(_, name)| name));
-    let tests = include_str!("outcomes.rs").split("#[test]\nfn ").skip(1);
-    let tests = tests.map(|test| test.split_once('(').expect("a function").0);
-    let this = "every_row_of_the_guide_is_a_test_and_every_test_a_row";
-    assert_eq!(rows.collect::<Vec<_>>(), tests.filter(|&test| test != this && !test.contains(' ')).collect::<Vec<_>>());
+    common::check_rows("## An outcome for everything", include_str!("outcomes.rs"));
 }

@@ -290,6 +290,16 @@ impl Game {
         });
     }
 
+    /// Runs frames until an NPC is stopped in mid-reply, and says how much of it was heard.
+    pub fn run_until_midway(&mut self, npc: Entity) -> String {
+        let before = self.spoken(npc).len();
+        self.run_until("the valve closes", |game| game.valve.is_closed());
+        self.run_until("a first word", |game| game.spoken(npc).len() > before);
+        self.update(20);
+        assert!(self.is_speaking(npc));
+        self.spoken(npc).split_off(before)
+    }
+
     /// Says a line and stops the engine in mid-reply; what was heard by then.
     pub fn say_and_stop_midway(&mut self, npc: Entity, text: &str) -> String {
         // A prompt of a hundred tokens is read in two or three passes, a reply is 24.
@@ -323,4 +333,16 @@ pub fn failed(heard: &Heard) -> (&str, &str) {
         Heard::Failed { error, fallback } => (error, fallback),
         other => panic!("not failed: {other:?}"),
     }
+}
+
+/// The table of a section of `docs/plugin-guide.md` and the tests of a file are the same, in the same order.
+#[track_caller]
+pub fn check_rows(section: &str, tests: &str) {
+    let guide = include_str!("../../../../docs/plugin-guide.md");
+    let (_, table) = guide.split_once(section).expect("the section");
+    let (table, _) = table.split_once("\n## ").expect("what follows the section");
+    let rows = table.lines().filter_map(|line| line.strip_suffix("` |")?.rsplit_once('`').map(|(_, name)| name));
+    let tests = tests.split("#[test]\nfn ").skip(1).map(|test| test.split_once('(').expect("a function").0);
+    let this = "every_row_of_the_guide_is_a_test_and_every_test_a_row";
+    assert_eq!(rows.collect::<Vec<_>>(), tests.filter(|&test| test != this).collect::<Vec<_>>());
 }

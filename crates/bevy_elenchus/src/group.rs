@@ -1,0 +1,119 @@
+//! What a conversation group is: an entity with a line to answer, and NPCs that point to it.
+//!
+//! Membership is a Bevy relationship and not a list in the group: an NPC points to one group at most, so nobody is ever
+//! asked by two; whoever is despawned has left, and a group that is despawned has no members.
+
+use std::time::Duration;
+
+use bevy::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::SilenceReason;
+
+/// NPCs that talk to each other while nobody asks: one at a time, each answering the newest line, which all of them hear.
+///
+/// Plain data, so that a save game is this component and its members' [`Conversation`](crate::Conversation)s: no entity.
+/// All of it may be changed while they talk. Inserting another one begins anew.
+///
+/// ```no_run
+/// # use bevy::prelude::*; use bevy_elenchus::prelude::*;
+/// # fn setup(mut commands: Commands, assets: Res<AssetServer>) {
+/// commands.spawn((
+///     ConversationGroup::new("Hermes", "Socrates, is it true that you know nothing?"),
+///     related![GroupMembers[
+///         Npc::new(assets.load("adapters://hermes/character.toml")),
+///         Npc::new(assets.load("adapters://socrates/character.toml")),
+///     ]],
+/// ));
+/// # }
+/// ```
+#[derive(Component, Clone, Debug, PartialEq, Eq, Serialize, Deserialize, Reflect)]
+#[serde(default)]
+#[reflect(Component, Default, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ConversationGroup {
+    /// Who said [`line`](Self::line): a member's name, or anybody else's. The member after it speaks next.
+    pub speaker: String,
+    /// What the next speaker answers: the opening at first, then the newest line. The opening is not told in events; a
+    /// game that wants it seen shows it.
+    pub line: String,
+    /// Silence before each turn.
+    pub pause: Duration,
+    /// Silence after somebody else's talk with a member, or an [`Interrupt`](crate::Interrupt), before they go on.
+    pub quiet: Duration,
+    /// Caps each reply's length in tokens, below the character's own limit.
+    pub reply_tokens: Option<usize>,
+    /// Lines they may say; `None` for no end.
+    pub max_turns: Option<usize>,
+    /// Tokens they may say all together; `None` for no end. Asked between turns, so that nobody is cut short: the last
+    /// reply may exceed it.
+    pub max_tokens: Option<usize>,
+    /// Lines said so far.
+    pub turns: usize,
+    /// Tokens said so far. Replies that were cut short are not counted: nobody waits for the engine then.
+    pub tokens: usize,
+}
+
+/// The NPC talks in this group. Remove it to leave: a turn under way is cut short then, and nobody in the group hears it.
+#[derive(Component, Clone, Debug, PartialEq, Eq, Reflect)]
+#[relationship(relationship_target = GroupMembers)]
+#[reflect(Component, Debug, PartialEq, Clone)]
+pub struct MemberOf(#[entities] pub Entity);
+
+/// Who talks in this group, in the order of turns.
+#[derive(Component, Debug, Default, PartialEq, Eq, Deref, Reflect)]
+#[relationship_target(relationship = MemberOf)]
+#[reflect(Component, Debug, Default, PartialEq)]
+pub struct GroupMembers(Vec<Entity>);
+
+/// What passes between two turns; not worth saving.
+#[derive(Component, Debug, Default)]
+#[component(clone_behavior = Ignore)]
+pub(crate) struct Lull {
+    /// How long nobody has spoken.
+    pub silence: Duration,
+    /// By talk that was not the group's.
+    pub interrupted: bool,
+    /// Whom the game wants to hear next.
+    pub next: Option<Entity>,
+    /// Who failed to answer the newest line.
+    pub failed: Vec<Entity>,
+    /// The group has fallen silent, and said so.
+    pub over: Option<SilenceReason>,
+}
+
+impl ConversationGroup {
+    /// A group whose first turn answers `line`. If `speaker` is a member's name, that member is taken to have said it.
+    pub fn new(speaker: impl Into<String>, line: impl Into<String>) -> Self {
+        Self { speaker: speaker.into(), line: line.into(), ..Self::default() }
+    }
+
+    /// Why they have nothing more to say, if that is so.
+    pub(crate) fn spent(&self) -> Option<SilenceReason> {
+        let spent = |limit: Option<usize>, used| limit.is_some_and(|limit| used >= limit);
+        if spent(self.max_turns, self.turns) {
+            Some(SilenceReason::Turns)
+        } else if spent(self.max_tokens, self.tokens) {
+            Some(SilenceReason::Tokens)
+        } else if self.line.trim().is_empty() {
+            Some(SilenceReason::NoAnswer)
+        } else {
+            None
+        }
+    }
+}
+
+impl Default for ConversationGroup {
+    fn default() -> Self {
+        Self {
+            speaker: String::new(),
+            line: String::new(),
+            pause: Duration::from_millis(1500),
+            quiet: Duration::from_secs(5),
+            reply_tokens: None,
+            max_turns: Some(8),
+            max_tokens: None,
+            turns: 0,
+            tokens: 0,
+        }
+    }
+}
