@@ -81,6 +81,15 @@ pub(crate) struct Lull {
     pub over: Option<SilenceReason>,
 }
 
+impl Lull {
+    /// Somebody else talks: they wait, and whoever had no answer before may have one then.
+    pub fn interrupt(&mut self) {
+        self.silence = default();
+        self.interrupted = true;
+        self.failed.clear();
+    }
+}
+
 impl ConversationGroup {
     /// A group whose first turn answers `line`. If `speaker` is a member's name, that member is taken to have said it.
     pub fn new(speaker: impl Into<String>, line: impl Into<String>) -> Self {

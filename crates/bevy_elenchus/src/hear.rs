@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bevy::prelude::*;
 use elenchus_dialogue::Turn;
 
-use crate::{Conversation, Hear, Npc, Speaking, npc::LineQueue};
+use crate::{Conversation, Hear, Npc, Speaking, npc::LineQueue, say};
 
 /// Overhears what groups within [`Earshot`] say, as [`Overheard`](crate::Overheard) events. An NPC that is one remembers
 /// it besides: the line enters its [`Conversation`], and it does not answer.
@@ -65,11 +65,16 @@ pub(crate) fn overhear(world: &mut World, entity: Entity, speaker: &str, text: &
         return;
     }
     let turn = Turn { speaker: speaker.to_owned(), text: text.to_owned() };
+    let path = say::character_path(world, entity);
     let mut npc = world.entity_mut(entity);
     if npc.contains::<Speaking>() {
         npc.entry::<LineQueue>().or_default().get_mut().heard.push(turn);
     } else {
-        remember(&mut npc.entry::<Conversation>().or_default().get_mut(), vec![turn]);
+        let mut conversation = npc.entry::<Conversation>().or_default();
+        let mut conversation = conversation.get_mut();
+        // Also of an NPC that never spoke a save game says who it is.
+        conversation.character = path;
+        remember(&mut conversation, vec![turn]);
     }
 }
 

@@ -141,7 +141,7 @@ fn refuse(world: &mut World, entity: Entity, error: ReplyError) {
 /// the NPC has talked with somebody else since.
 pub(crate) fn answer(world: &mut World, say: Say, group: Option<Entity>) {
     let Say { entity, speaker, text, ambient, max_tokens } = say;
-    let path = world.get::<Npc>(entity).and_then(|npc| asset_path(world, &npc.character));
+    let path = character_path(world, entity);
     let id = world.resource_mut::<Requests>().begin(entity, if ambient { Priority::Ambient } else { Priority::Player });
     let mut npc = world.entity_mut(entity);
     let mut conversation = npc.entry::<Conversation>().or_default();
@@ -149,7 +149,8 @@ pub(crate) fn answer(world: &mut World, say: Say, group: Option<Entity>) {
     if group.is_none() || !conversation.ends_with(&speaker, &text) {
         conversation.push(speaker, text);
     }
-    conversation.awaiting_reply = true;
+    // What they say to each other is the group's to ask again, and nobody else's.
+    conversation.awaiting_reply = group.is_none();
     conversation.character = path;
     npc.insert(Speaking { id, text: String::new(), ambient, max_tokens, group });
     // At once if it can be; what cannot, and what never will be, is next frame's to try and to tell.
@@ -276,6 +277,11 @@ fn send_warm_ups(world: &mut World) {
 
 fn facts(world: &World, entity: Entity) -> Vec<String> {
     world.get::<GameFacts>(entity).map(|facts| facts.0.clone()).unwrap_or_default()
+}
+
+/// Where an NPC's character came from, as its save game says.
+pub(crate) fn character_path(world: &World, entity: Entity) -> Option<String> {
+    world.get::<Npc>(entity).and_then(|npc| asset_path(world, &npc.character))
 }
 
 fn asset_path<A: Asset>(world: &World, handle: &Handle<A>) -> Option<String> {

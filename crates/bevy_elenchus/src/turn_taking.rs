@@ -37,7 +37,9 @@ pub(crate) fn take_turns(
         }
         if turn || other_talk {
             lull.silence = default();
-            lull.interrupted |= other_talk;
+            if other_talk {
+                lull.interrupt();
+            }
             continue;
         }
         lull.silence = lull.silence.saturating_add(time.delta());
@@ -177,8 +179,7 @@ pub(crate) fn failed(world: &mut World, entity: Entity, member: Entity) {
 /// Whoever speaks for the group falls silent, and the others wait as they do for the player's talk.
 pub(crate) fn interrupt(world: &mut World, entity: Entity) {
     let Some(mut lull) = world.get_mut::<Lull>(entity) else { return };
-    lull.silence = default();
-    lull.interrupted = true;
+    lull.interrupt();
     for member in members(world, entity) {
         if world.get::<Speaking>(member).is_some_and(|speaking| speaking.group == Some(entity)) {
             ending::cancel(world, member);
