@@ -420,7 +420,8 @@ fn when_nobody_can_answer_the_group_is_silent() {
     // The player finds words, and so do they.
     game.valve.burst.store(false, Ordering::SeqCst);
     game.say(hippias, "What is it?");
-    assert_eq!(run_until_silent(&mut game, group), SilenceReason::Turns);
+    game.run_until("they go on", |game| silent(game).len() == 2);
+    assert_eq!(silent(&game)[1], (group, SilenceReason::Turns));
 
     // Nothing to answer, and nobody but namesakes of who said it.
     let (empty, members) = two(&mut game, ConversationGroup::default());
