@@ -21,12 +21,8 @@ pub(super) fn write_review(run: &RunFolder) -> Result<()> {
     }
     lines.sort_by(|(a, _), (b, _)| b.total_cmp(a));
     lines.truncate(MOST);
-    let mut text = String::new();
-    for (_, line) in &lines {
-        text += &serde_json::to_string(line).unwrap_or_default();
-        text.push('\n');
-    }
-    run.write(REVIEW, text.as_bytes())
+    run.write(REVIEW, &[])?;
+    lines.iter().try_for_each(|(_, line)| run.append(REVIEW, line))
 }
 
 /// The widest of any ensemble of the panel.
