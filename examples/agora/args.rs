@@ -1,0 +1,65 @@
+//! What can be chosen on the command line.
+
+use std::path::PathBuf;
+
+use bevy::prelude::*;
+use clap::Parser;
+
+use crate::script::Script;
+
+/// The agora of Athens: walk up to somebody and talk.
+#[derive(Resource, Parser, Clone, Debug)]
+#[command(version)]
+pub struct Args {
+    /// Threads the model computes on; 0 takes half of the cores.
+    #[arg(long, default_value_t = 0)]
+    pub threads: usize,
+    /// Who is there: folders of `adapters/`, with commas between them. Everybody, if left out.
+    #[arg(long, value_delimiter = ',')]
+    pub characters: Vec<String>,
+    /// A model of your own, a GGUF file or a Hugging Face folder.
+    #[arg(long)]
+    pub base: Option<PathBuf>,
+    /// Makes what is said repeatable: the same lines in the same order find the same replies.
+    #[arg(long)]
+    pub seed: Option<u64>,
+    /// Where F5 saves the game and F9 loads it from.
+    #[arg(long, default_value = "agora_save.json")]
+    pub save: PathBuf,
+    /// Where opinions on replies are kept, a line each.
+    #[arg(long, default_value = "agora_votes.jsonl")]
+    pub votes: PathBuf,
+    /// No talk among the characters.
+    #[arg(long)]
+    pub quiet: bool,
+    /// Begin with the overlay shown.
+    #[arg(long)]
+    pub overlay: bool,
+    /// Opens no window, and draws only what is photographed: without photographs no GPU is needed.
+    #[arg(long)]
+    pub headless: bool,
+    /// Size of the window or the photographs.
+    #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1280x720", value_parser = size)]
+    pub size: UVec2,
+    /// What the player does, a step a line; see `examples/agora/scripts/`.
+    #[arg(long, value_name = "FILE", value_parser = Script::read)]
+    pub script: Option<Script>,
+    /// Ends after this many frames; without it a game with no window ends when its script does.
+    #[arg(long)]
+    pub frames: Option<u32>,
+    /// Photographs the last frame.
+    #[arg(long, value_name = "FILE")]
+    pub screenshot: Option<PathBuf>,
+}
+
+impl Args {
+    /// Whether anything will be drawn.
+    pub fn draws(&self) -> bool {
+        !self.headless || self.screenshot.is_some() || self.script.as_ref().is_some_and(Script::photographs)
+    }
+}
+
+fn size(text: &str) -> Result<UVec2, String> {
+    let size = text.split_once('x').and_then(|(x, y)| Some(UVec2::new(x.parse().ok()?, y.parse().ok()?)));
+    size.filter(|size| size.min_element() >= 64).ok_or_else(|| format!("`{text}` is no size (hint: 1280x720)"))
+}

@@ -1,0 +1,1 @@
+pub fn bench_plugin(_: &mut bevy::prelude::App) {}

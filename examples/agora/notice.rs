@@ -1,0 +1,107 @@
+//! What is missing, and what to do about it; what was saved, for a moment. A game goes on without a model.
+
+use bevy::{asset::UntypedAssetLoadFailedEvent, prelude::*};
+use bevy_elenchus::prelude::*;
+
+use crate::view::{CHALK, Fonts, SHADE};
+
+/// How long news stay, in seconds.
+const STAYS: f32 = 5.0;
+
+/// Something to tell the player for a moment.
+#[derive(Event, Clone, Debug)]
+pub struct Tell(pub String);
+
+/// What is told.
+#[derive(Resource, Default)]
+struct News {
+    /// With how long each stays.
+    passing: Vec<(String, f32)>,
+    /// Files that could not be loaded, each with its reason.
+    broken: Vec<String>,
+}
+
+#[derive(Component)]
+pub struct Notice;
+
+pub fn notice_plugin(app: &mut App) {
+    app.init_resource::<News>()
+        .add_systems(Startup, spawn)
+        .add_systems(Update, (find_broken, retry, write).chain())
+        .add_observer(tell);
+}
+
+fn spawn(mut commands: Commands, fonts: Res<Fonts>) {
+    commands.spawn((
+        Node {
+            position_type: PositionType::Absolute,
+            top: px(16),
+            left: percent(22),
+            right: percent(22),
+            justify_content: JustifyContent::Center,
+            ..default()
+        },
+        GlobalZIndex(3500),
+        Pickable::IGNORE,
+        children![(
+            Notice,
+            Text::default(),
+            fonts.text(18.0),
+            TextColor(CHALK),
+            BackgroundColor(SHADE),
+            Node { padding: UiRect::axes(px(16), px(9)), border_radius: BorderRadius::all(px(10)), ..default() },
+            Visibility::Hidden,
+            Pickable::IGNORE,
+        )],
+    ));
+}
+
+fn tell(news: On<Tell>, mut all: ResMut<News>) {
+    all.passing.push((news.0.clone(), STAYS));
+}
+
+fn find_broken(mut failed: MessageReader<UntypedAssetLoadFailedEvent>, mut news: ResMut<News>) {
+    for failure in failed.read() {
+        let text = format!("{} cannot be used: {}", failure.path, failure.error);
+        if !news.broken.contains(&text) {
+            news.broken.push(text);
+        }
+    }
+}
+
+fn retry(mut commands: Commands, keys: Res<ButtonInput<KeyCode>>, status: Res<EngineStatus>) {
+    if keys.just_pressed(KeyCode::F4) && matches!(*status, EngineStatus::Failed { .. }) {
+        commands.trigger(RetryLoad);
+    }
+}
+
+fn write(
+    time: Res<Time>,
+    status: Res<EngineStatus>,
+    mut news: ResMut<News>,
+    notice: Single<(&mut Text, &mut Visibility), With<Notice>>,
+) {
+    news.passing.retain_mut(|(_, left)| {
+        *left -= time.delta_secs();
+        *left > 0.0
+    });
+    let mut lines = Vec::new();
+    match &*status {
+        EngineStatus::Loading { progress } => lines.push(format!("The model is being read: {:.0}%", progress * 100.0)),
+        EngineStatus::Failed { error } => lines.push(format!(
+            "The characters have no model to think with, and speak lines that were written for that.\n{error}\n\
+             In a terminal:  cargo run --release -- model fetch    then press F4 here."
+        )),
+        EngineStatus::Ready { .. } => {}
+    }
+    for broken in &news.broken {
+        lines.push(format!("{broken}\nWho needs it speaks lines that were written for that. Repair the file: it is loaded again by itself."));
+    }
+    lines.extend(news.passing.iter().map(|(text, _)| text.clone()));
+    let (mut text, mut visibility) = notice.into_inner();
+    let words = lines.join("\n\n");
+    visibility.set_if_neq(if words.is_empty() { Visibility::Hidden } else { Visibility::Inherited });
+    if text.0 != words {
+        text.0 = words;
+    }
+}

@@ -1,0 +1,100 @@
+//! A line of text that can be typed: the only place that knows Bevy's `EditableText`, which is young and will change.
+
+use bevy::{
+    input_focus::{FocusCause, InputFocus},
+    prelude::*,
+    text::{EditableText, TextCursorStyle, TextEdit},
+};
+
+use crate::view::{AEGEAN, FADED_INK, Fonts, INK, PARCHMENT};
+
+/// Longer lines than anybody says.
+const MOST: usize = 300;
+
+/// A field; spawn it with [`spawn`].
+#[derive(Component)]
+pub struct TextField {
+    hint: Entity,
+}
+
+/// Enter was pressed in a field; it is empty again.
+#[derive(EntityEvent, Clone, Debug)]
+pub struct Submitted {
+    pub entity: Entity,
+    pub text: String,
+}
+
+pub fn text_field_plugin(app: &mut App) {
+    app.add_systems(Update, (submit, show_hint));
+}
+
+/// A field as wide as its parent, with what is to be done with it shown while it is empty.
+pub fn spawn(commands: &mut Commands, fonts: &Fonts, hint: &str) -> Entity {
+    let hint = commands
+        .spawn((
+            Text::new(hint),
+            fonts.text(20.0),
+            TextColor(FADED_INK.with_alpha(0.75)),
+            Node { position_type: PositionType::Absolute, left: px(12), top: px(7), ..default() },
+            Pickable::IGNORE,
+        ))
+        .id();
+    commands
+        .spawn((
+            TextField { hint },
+            Node { flex_grow: 1.0, min_width: px(0), padding: UiRect::axes(px(12), px(7)), ..default() },
+            EditableText { max_characters: Some(MOST), ..default() },
+            TextLayout::no_wrap(),
+            fonts.text(20.0),
+            TextColor(INK),
+            TextCursorStyle { color: AEGEAN, selection_color: AEGEAN.with_alpha(0.25), ..default() },
+            BackgroundColor(PARCHMENT),
+        ))
+        .add_child(hint)
+        .id()
+}
+
+/// From now on keys are letters in it.
+pub fn focus(field: Entity, focus: &mut InputFocus) {
+    if focus.get() != Some(field) {
+        focus.set(field, FocusCause::Navigated);
+    }
+}
+
+pub fn set_hint(field: &TextField, hint: &str, texts: &mut Query<&mut Text>) {
+    if let Ok(mut text) = texts.get_mut(field.hint)
+        && text.0 != hint
+    {
+        text.0 = hint.into();
+    }
+}
+
+fn submit(
+    mut commands: Commands,
+    keys: Res<ButtonInput<KeyCode>>,
+    focus: Res<InputFocus>,
+    mut fields: Query<&mut EditableText, With<TextField>>,
+) {
+    if !keys.any_just_pressed([KeyCode::Enter, KeyCode::NumpadEnter]) {
+        return;
+    }
+    if let Some(entity) = focus.get()
+        && let Ok(mut editable) = fields.get_mut(entity)
+        && !editable.is_composing()
+    {
+        let text = editable.value().to_string();
+        editable.clear();
+        // The caret stands behind what is not there any more.
+        editable.queue_edit(TextEdit::TextStart(false));
+        commands.trigger(Submitted { entity, text });
+    }
+}
+
+fn show_hint(fields: Query<(&TextField, &EditableText)>, mut hints: Query<&mut Visibility>) {
+    for (field, editable) in &fields {
+        if let Ok(mut visibility) = hints.get_mut(field.hint) {
+            let empty = editable.value().to_string().is_empty() && !editable.is_composing();
+            visibility.set_if_neq(if empty { Visibility::Inherited } else { Visibility::Hidden });
+        }
+    }
+}

@@ -1,0 +1,53 @@
+//! Fonts, colours, and where the pointer is: what all that is drawn over the scene has in common.
+
+use bevy::{ecs::system::SystemParam, picking::hover::HoverMap, prelude::*};
+
+pub const PARCHMENT: Color = Color::srgb(0.965, 0.935, 0.865);
+pub const INK: Color = Color::srgb(0.16, 0.11, 0.07);
+pub const FADED_INK: Color = Color::srgb(0.45, 0.37, 0.29);
+pub const TERRACOTTA: Color = Color::srgb(0.66, 0.25, 0.12);
+pub const AEGEAN: Color = Color::srgb(0.10, 0.31, 0.45);
+pub const SHADE: Color = Color::srgba(0.09, 0.07, 0.05, 0.82);
+pub const CHALK: Color = Color::srgb(0.93, 0.90, 0.84);
+
+/// An open font that has Greek: GFS Neohellenic (`assets/fonts/OFL.txt`).
+#[derive(Resource)]
+pub struct Fonts {
+    text: Handle<Font>,
+    bold: Handle<Font>,
+}
+
+impl Fonts {
+    pub fn text(&self, size: f32) -> TextFont {
+        TextFont { font_size: FontSize::Px(size), ..TextFont::from(self.text.clone()) }
+    }
+
+    pub fn bold(&self, size: f32) -> TextFont {
+        TextFont { font_size: FontSize::Px(size), ..TextFont::from(self.bold.clone()) }
+    }
+}
+
+/// What the pointer is over.
+#[derive(SystemParam)]
+pub struct Pointed<'w, 's> {
+    hovered: Res<'w, HoverMap>,
+    nodes: Query<'w, 's, (), With<Node>>,
+}
+
+impl Pointed<'_, '_> {
+    /// Whether it is over something that lies over the scene.
+    pub fn any(&self) -> bool {
+        self.hovered.values().flat_map(|hovered| hovered.keys()).any(|&entity| self.nodes.contains(entity))
+    }
+}
+
+pub fn view_plugin(app: &mut App) {
+    app.add_systems(PreStartup, load_fonts);
+}
+
+fn load_fonts(mut commands: Commands, assets: Res<AssetServer>) {
+    commands.insert_resource(Fonts {
+        text: assets.load("fonts/GFSNeohellenic.otf"),
+        bold: assets.load("fonts/GFSNeohellenicBold.otf"),
+    });
+}

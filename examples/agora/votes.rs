@@ -1,0 +1,90 @@
+//! Opinions on replies, a line each: pairs as the trainer reads them (`data = ["agora_votes.jsonl"]` in a `training.toml`),
+//! which learns from those that were liked.
+
+use std::{
+    fs::OpenOptions,
+    io::{self, Write},
+    path::Path,
+};
+
+use bevy::prelude::*;
+use bevy_elenchus::{Turn, prelude::*};
+use serde::{Deserialize, Serialize};
+
+use crate::{args::Args, talk::Talk};
+
+/// What the player thinks of a reply of whom they talk with.
+#[derive(Event, Clone, Copy, Debug)]
+pub struct Vote {
+    pub opinion: Opinion,
+    /// The reply's place in the conversation; the newest, if left out.
+    pub turn: Option<usize>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Opinion {
+    Up,
+    Down,
+}
+
+/// An opinion, as it is written.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct VoteLine {
+    /// The character's name.
+    pub character: String,
+    /// What was said before, oldest first.
+    pub context: Vec<Turn>,
+    pub reply: String,
+    pub vote: Opinion,
+    /// SHA-256 of the model that said it, and the hash of its voice.
+    pub base: Option<String>,
+    pub adapter: Option<String>,
+}
+
+/// What was voted, for the view: by conversation and place in it.
+#[derive(Resource, Default)]
+pub struct Votes(pub Vec<(Entity, usize, Opinion)>);
+
+pub fn votes_plugin(app: &mut App) {
+    app.init_resource::<Votes>().add_observer(vote);
+}
+
+fn vote(
+    vote: On<Vote>,
+    args: Res<Args>,
+    talk: Res<Talk>,
+    mut votes: ResMut<Votes>,
+    npcs: Query<(&Npc, &Conversation)>,
+    characters: Res<Assets<CharacterAsset>>,
+) -> Result {
+    let Some(with) = talk.with else { return Ok(()) };
+    let Ok((npc, conversation)) = npcs.get(with) else { return Ok(()) };
+    let Some(character) = characters.get(&npc.character) else { return Ok(()) };
+    let turns = &conversation.turns;
+    let own = |turn: &Turn| turn.speaker == character.character.name;
+    // A greeting answers nobody: there is nothing to learn from it.
+    let Some(at) = vote.turn.or_else(|| turns.iter().rposition(own)) else { return Ok(()) };
+    if turns.get(at).is_none_or(|turn| !own(turn)) || !turns[..at].iter().any(|turn| !own(turn)) {
+        return Ok(());
+    }
+    let line = VoteLine {
+        character: character.character.name.clone(),
+        context: turns[..at].to_vec(),
+        reply: turns[at].text.clone(),
+        vote: vote.opinion,
+        base: conversation.base.clone(),
+        adapter: conversation.adapter.clone(),
+    };
+    append(&args.votes, &line).map_err(|error| format!("{}: {error}", args.votes.display()))?;
+    votes.0.retain(|(entity, turn, _)| (*entity, *turn) != (with, at));
+    votes.0.push((with, at, vote.opinion));
+    info!("a vote, kept in {}", args.votes.display());
+    Ok(())
+}
+
+fn append(file: &Path, line: &VoteLine) -> io::Result<()> {
+    let mut file = OpenOptions::new().create(true).append(true).open(file)?;
+    // In one write, so that a line is there as a whole or not at all.
+    file.write_all(format!("{}\n", serde_json::to_string(line)?).as_bytes())
+}
