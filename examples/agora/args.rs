@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use bevy::prelude::*;
 use clap::Parser;
 
-use crate::script::Script;
+use crate::{bench::Bench, script::Script};
 
 /// The agora of Athens: walk up to somebody and talk.
 #[derive(Resource, Parser, Clone, Debug)]
@@ -50,12 +50,22 @@ pub struct Args {
     /// Photographs the last frame.
     #[arg(long, value_name = "FILE")]
     pub screenshot: Option<PathBuf>,
+    /// Measures instead of playing, with no window.
+    #[arg(long)]
+    pub bench: Option<Bench>,
+    /// How long the bench measures: each half of a turn of `frames` (10 by default), or all of `chatter` (600).
+    #[arg(long)]
+    pub seconds: Option<u64>,
+    /// Turns of `--bench frames`.
+    #[arg(long, default_value_t = 7)]
+    pub turns: usize,
 }
 
 impl Args {
     /// Whether anything will be drawn.
     pub fn draws(&self) -> bool {
-        !self.headless || self.screenshot.is_some() || self.script.as_ref().is_some_and(Script::photographs)
+        let photographs = self.screenshot.is_some() || self.script.as_ref().is_some_and(Script::photographs);
+        !self.headless || photographs || self.bench == Some(Bench::Frames)
     }
 }
 

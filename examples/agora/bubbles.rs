@@ -3,7 +3,7 @@
 //! A bubble hangs in a frame of fixed width above the head and grows upwards in it, so that it needs no second look at its
 //! own size. Words beyond its height scroll out at the top.
 
-use bevy::prelude::*;
+use bevy::{prelude::*, ui::UiSystems};
 use bevy_elenchus::prelude::*;
 
 use crate::{
@@ -23,7 +23,12 @@ const MOST: f32 = 0.42;
 const ABOVE: f32 = 0.22;
 /// Names are seen within this, in metres.
 const NAMED: f32 = 14.0;
+/// To the edges of the window, and between two bubbles, in logical pixels.
 const MARGIN: f32 = 10.0;
+const GAP: f32 = 4.0;
+/// What the tip adds below a bubble, and how large a name is.
+const TIP: f32 = 6.0;
+const PLATE: Vec2 = Vec2::new(110.0, 32.0);
 
 /// A line that nobody generated: a greeting, an opening.
 #[derive(EntityEvent, Clone, Debug)]
@@ -39,8 +44,6 @@ pub struct Bubble {
     pub text: String,
     /// Thinks of what to say.
     thinking: bool,
-    /// Was not said by the model.
-    authored: bool,
     /// Seconds it stays when all is said.
     stays: Option<f32>,
     paper: Entity,
@@ -63,7 +66,9 @@ pub struct Paper;
 pub struct Words;
 
 pub fn bubbles_plugin(app: &mut App) {
-    app.add_systems(Update, (write, place).chain())
+    app.add_systems(Update, write)
+        // Where camera and heads are in this frame.
+        .add_systems(PostUpdate, place.before(UiSystems::Prepare))
         .add_observer(hang)
         .add_observer(take_down)
         .add_observer(utter)
@@ -78,7 +83,7 @@ fn hang(character: On<Add, Character>, mut commands: Commands, fonts: Res<Fonts>
         .spawn((
             Words,
             Text::default(),
-            fonts.text(19.0),
+            fonts.text(20.0),
             TextColor(INK),
             TextLayout { linebreak: LineBreak::WordOrCharacter, ..default() },
         ))
@@ -137,7 +142,6 @@ fn hang(character: On<Add, Character>, mut commands: Commands, fonts: Res<Fonts>
                 of: character.entity,
                 text: String::new(),
                 thinking: false,
-                authored: false,
                 stays: None,
                 paper,
                 words,
@@ -173,14 +177,17 @@ fn take_down(character: On<Remove, Character>, mut commands: Commands, voiced: Q
 }
 
 /// The bubble of a speaker.
-fn bubble_of<'a>(entity: Entity, voiced: &Query<&Voiced>, bubbles: &'a mut Query<&mut Bubble>) -> Option<Mut<'a, Bubble>> {
+fn bubble_of<'a>(
+    entity: Entity,
+    voiced: &Query<&Voiced>,
+    bubbles: &'a mut Query<&mut Bubble>,
+) -> Option<Mut<'a, Bubble>> {
     bubbles.get_mut(voiced.get(entity).ok()?.0).ok()
 }
 
 impl Bubble {
-    fn begin(&mut self, text: &str, authored: bool) {
+    fn begin(&mut self, text: &str) {
         self.text = text.to_owned();
-        self.authored = authored;
         self.thinking = false;
         self.stays = None;
     }
@@ -198,14 +205,14 @@ impl Bubble {
 
 fn utter(line: On<Utter>, voiced: Query<&Voiced>, mut bubbles: Query<&mut Bubble>) {
     if let Some(mut bubble) = bubble_of(line.entity, &voiced, &mut bubbles) {
-        bubble.begin(&line.text, true);
+        bubble.begin(&line.text);
         bubble.close();
     }
 }
 
 fn think(started: On<ReplyStarted>, voiced: Query<&Voiced>, mut bubbles: Query<&mut Bubble>) {
     if let Some(mut bubble) = bubble_of(started.entity, &voiced, &mut bubbles) {
-        bubble.begin("", false);
+        bubble.begin("");
         bubble.thinking = true;
     }
 }
@@ -231,7 +238,7 @@ fn finish(finished: On<ReplyFinished>, voiced: Query<&Voiced>, mut bubbles: Quer
 fn apologise(failed: On<ReplyFailed>, voiced: Query<&Voiced>, mut bubbles: Query<&mut Bubble>) {
     error!("{}", failed.error);
     if let Some(mut bubble) = bubble_of(failed.entity, &voiced, &mut bubbles) {
-        bubble.begin(&failed.fallback, true);
+        bubble.begin(&failed.fallback);
         bubble.close();
     }
 }
@@ -243,7 +250,7 @@ fn write(
     mut bubbles: Query<&mut Bubble>,
     npcs: Query<&Npc>,
     characters: Res<Assets<CharacterAsset>>,
-    mut texts: Query<(&mut Text, &mut TextColor)>,
+    mut texts: Query<&mut Text>,
 ) {
     for mut bubble in &mut bubbles {
         if let Some(stays) = bubble.stays
@@ -252,20 +259,19 @@ fn write(
             let left = stays - time.delta_secs();
             bubble.stays = Some(left);
             if left <= 0.0 {
-                bubble.begin("", false);
+                bubble.begin("");
             }
         }
-        if let Ok((mut text, mut color)) = texts.get_mut(bubble.words) {
+        if let Ok(mut text) = texts.get_mut(bubble.words) {
             let dots = ["·", "· ·", "· · ·"][(time.elapsed_secs() * 2.5) as usize % 3];
             let words = if bubble.thinking { dots } else { &bubble.text };
             if text.0 != words {
                 text.0 = words.to_owned();
             }
-            color.set_if_neq(TextColor(if bubble.authored || bubble.thinking { FADED_INK } else { INK }));
         }
         if let Some(character) = npcs.get(bubble.of).ok().and_then(|npc| characters.get(&npc.character)) {
             for name in bubble.names {
-                if let Ok((mut text, _)) = texts.get_mut(name)
+                if let Ok(mut text) = texts.get_mut(name)
                     && text.0 != character.character.name
                 {
                     text.0.clone_from(&character.character.name);
@@ -275,54 +281,77 @@ fn write(
     }
 }
 
-/// Above the head, within the window; whose talk is out of earshot is not read either.
+/// Above the head, within the window, and above the bubbles of those who are closer. Whose talk is out of earshot is not
+/// read either.
 fn place(
     camera: Single<(&Camera, &Transform), With<Camera3d>>,
     player: Single<&Transform, With<Player>>,
     talk: Res<Talk>,
     near: Res<Near>,
     figures: Query<(&Transform, &Figure)>,
-    mut bubbles: Query<(&Bubble, &mut Node, &mut Visibility, &mut GlobalZIndex)>,
+    mut bubbles: Query<(Entity, &Bubble, &mut Node, &mut Visibility, &mut GlobalZIndex)>,
     mut nodes: Query<&mut Node, Without<Bubble>>,
+    papers: Query<&ComputedNode, With<Paper>>,
 ) {
     let (camera, eye) = *camera;
     let Some(window) = camera.logical_viewport_size() else { return };
-    for (bubble, mut frame, mut visibility, mut order) in &mut bubbles {
+    let view = GlobalTransform::from(*eye);
+    let mut wanted = Vec::new();
+    for (entity, bubble, _, mut visibility, _) in &mut bubbles {
         let Ok((body, figure)) = figures.get(bubble.of) else { continue };
-        let crown = body.translation + figure.crown() + Vec3::Y * ABOVE;
         let distance = body.translation.distance(player.translation);
         let talks = talk.with == Some(bubble.of);
         let speaks = !bubble.is_empty() && (talks || distance < EARSHOT * 1.4);
-        let named = talks || near.0 == Some(bubble.of) || distance < NAMED;
-        let seen = camera.world_to_viewport(&GlobalTransform::from(*eye), crown).ok();
-        let Some(at) = seen.filter(|_| speaks || named) else {
-            visibility.set_if_neq(Visibility::Hidden);
-            continue;
-        };
-        visibility.set_if_neq(Visibility::Visible);
-        // Of two, the nearer one lies on top; whoever talks to the player, above all.
-        let closeness = 1000 - (eye.translation.distance(body.translation) * 10.0) as i32;
-        order.set_if_neq(GlobalZIndex(if talks { 2000 } else { closeness.max(1) }));
+        let named = near.0 == Some(bubble.of) || distance < NAMED;
+        let crown = body.translation + figure.crown() + Vec3::Y * ABOVE;
+        let at = camera.world_to_viewport(&view, crown).ok();
+        // Whoever talks to the player is heard from outside of the view as well.
+        let seen = at.filter(|at| talks || (at.cmpge(Vec2::ZERO).all() && at.cmple(window).all()));
+        let shown = seen.filter(|_| speaks || named);
+        visibility.set_if_neq(if shown.is_some() { Visibility::Visible } else { Visibility::Hidden });
+        if let Some(at) = shown {
+            let closeness = 1000 - (eye.translation.distance(body.translation) * 10.0) as i32;
+            wanted.push((if talks { 2000 } else { closeness.max(1) }, at, speaks, entity));
+        }
+    }
+    wanted.sort_by_key(|(order, ..)| -order);
+    let mut placed: Vec<Rect> = Vec::new();
+    for (order, at, speaks, entity) in wanted {
+        let Ok((_, bubble, mut frame, _, mut z_index)) = bubbles.get_mut(entity) else { continue };
+        z_index.set_if_neq(GlobalZIndex(order));
+        // As large as it was in the last frame: a line more is caught up with in the next.
+        let paper = papers.get(bubble.paper).map_or(Vec2::ZERO, |paper| paper.size() * paper.inverse_scale_factor());
+        let size = if speaks { paper + Vec2::Y * TIP } else { PLATE };
         let left = (at.x - WIDTH / 2.0).clamp(MARGIN, (window.x - WIDTH - MARGIN).max(MARGIN));
+        let mut bottom = at.y.clamp((size.y + MARGIN).min(window.y), window.y - MARGIN);
+        let middle = left + WIDTH / 2.0;
+        let around = |bottom: f32| Rect::new(middle - size.x / 2.0, bottom - size.y, middle + size.x / 2.0, bottom);
+        let mut hidden = false;
+        while let Some(other) = placed.iter().find(|other| !other.intersect(around(bottom)).is_empty()) {
+            // A name is of no use but above its head.
+            hidden |= !speaks;
+            bottom = other.min.y - GAP;
+        }
+        if !hidden {
+            placed.push(around(bottom));
+        }
+        let (left_px, bottom_px) = (px(left), px(window.y - bottom));
+        if (frame.left, frame.bottom) != (left_px, bottom_px) {
+            (frame.left, frame.bottom) = (left_px, bottom_px);
+        }
         let shown = |shown| if shown { Display::Flex } else { Display::None };
         // The tip still points to the head where the frame was pushed back into the window.
-        let aside = px((at.x - left - WIDTH / 2.0).clamp(24.0 - WIDTH / 2.0, WIDTH / 2.0 - 24.0));
+        let aside = px((at.x - middle).clamp(24.0 - WIDTH / 2.0, WIDTH / 2.0 - 24.0));
         for (part, display, aside) in [
             (bubble.paper, shown(speaks), auto()),
             (bubble.tip, shown(speaks), aside),
-            (bubble.plate, shown(named && !speaks), auto()),
+            (bubble.plate, shown(!speaks && !hidden), auto()),
         ] {
             if let Ok(mut node) = nodes.get_mut(part)
                 && (node.display != display || node.left != aside)
             {
                 (node.display, node.left) = (display, aside);
             }
-        }
-        let tallest = window.y * MOST + 70.0;
-        let bottom = (window.y - at.y).clamp(MARGIN, (window.y - tallest - MARGIN).max(MARGIN));
-        let (left, bottom) = (px(left), px(bottom));
-        if frame.left != left || frame.bottom != bottom {
-            (frame.left, frame.bottom) = (left, bottom);
         }
     }
 }

@@ -117,7 +117,8 @@ fn stroll(
     obstacles: Query<(&Transform, &Obstacle), Without<Character>>,
 ) {
     let delta = time.delta_secs().min(0.25);
-    let everybody: Vec<(Entity, Vec3)> = characters.iter().map(|(entity, .., place, _, _, _)| (entity, place.translation)).collect();
+    let everybody: Vec<(Entity, Vec3)> =
+        characters.iter().map(|(entity, .., place, _, _, _)| (entity, place.translation)).collect();
     for (entity, character, mut stroll, mut figure, mut transform, looks_at, meeting, speaking) in &mut characters {
         let place = transform.translation;
         let to = meeting.map_or(stroll.to, |meeting| meeting.place);

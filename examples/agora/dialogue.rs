@@ -62,7 +62,12 @@ fn spawn(mut commands: Commands, fonts: Res<Fonts>) {
         .id();
     let frame = commands
         .spawn((
-            Node { border: px(2).all(), border_radius: BorderRadius::all(px(8)), overflow: Overflow::clip(), ..default() },
+            Node {
+                border: px(2).all(),
+                border_radius: BorderRadius::all(px(8)),
+                overflow: Overflow::clip(),
+                ..default()
+            },
             BorderColor::all(TERRACOTTA),
             BackgroundColor(PARCHMENT),
         ))
@@ -108,13 +113,7 @@ fn spawn(mut commands: Commands, fonts: Res<Fonts>) {
             },
             BackgroundColor(SHADE),
             Pickable::IGNORE,
-            children![(
-                Text::default(),
-                fonts.text(20.0),
-                TextColor(CHALK),
-                TextLayout::no_wrap(),
-                Pickable::IGNORE
-            )],
+            children![(Text::default(), fonts.text(20.0), TextColor(CHALK), TextLayout::no_wrap(), Pickable::IGNORE)],
         )],
     ));
     commands.spawn((
@@ -318,4 +317,3 @@ fn voted(activate: On<Activate>, mut commands: Commands, buttons: Query<&VoteBut
         commands.trigger(button.0);
     }
 }
-

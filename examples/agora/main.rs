@@ -20,6 +20,7 @@
 //! | `notice`     | what is missing, and what to do about it                               |
 //! | `save`       | the whole scene as a file                                              |
 //! | `script`     | what a player does, from a file                                        |
+//! | `bench`      | what speech costs, and whether long talk leaks                         |
 //! | `screen`     | a window, a photograph, or neither                                     |
 //! | `view`       | fonts and colours                                                      |
 
@@ -49,10 +50,20 @@ use bevy::prelude::*;
 use bevy_elenchus::prelude::*;
 use clap::Parser;
 
-use crate::args::Args;
+use crate::{args::Args, bench::Bench};
 
 fn main() -> AppExit {
-    agora(Args::parse()).run()
+    let mut args = Args::parse();
+    args.headless |= args.bench.is_some();
+    match args.bench {
+        None => agora(args).run(),
+        Some(bench) => {
+            // Only what is measured speaks.
+            args.quiet |= bench == Bench::Frames;
+            bench::run(agora(args.clone()), bench, &args);
+            AppExit::Success
+        }
+    }
 }
 
 /// The whole game.
@@ -62,9 +73,14 @@ fn agora(args: Args) -> App {
     app.add_plugins((AdaptersSourcePlugin::default(), screen::bevy(&args), ElenchusPlugin { engine, ..default() }))
         .add_plugins((screen::screen_plugin, scene::scene_plugin, figure::figure_plugin))
         .add_plugins((crowd::crowd_plugin, meetings::meetings_plugin, player::player_plugin, talk::talk_plugin))
-        .add_plugins((view::view_plugin, bubbles::bubbles_plugin, dialogue::dialogue_plugin, text_field::text_field_plugin))
+        .add_plugins((
+            view::view_plugin,
+            bubbles::bubbles_plugin,
+            dialogue::dialogue_plugin,
+            text_field::text_field_plugin,
+        ))
         .add_plugins((votes::votes_plugin, overlay::overlay_plugin, notice::notice_plugin, save::save_plugin))
-        .add_plugins((script::script_plugin, bench::bench_plugin));
+        .add_plugins(script::script_plugin);
     if let Some(script) = args.script.clone() {
         app.insert_resource(script::Running::new(script));
     }

@@ -108,7 +108,9 @@ fn meet(
 }
 
 fn meet_now(meet: On<Meet>, mut commands: Commands, characters: Query<(&Character, &Transform)>) {
-    let (Ok((opener, from)), Ok((other, to))) = (characters.get(meet.opener), characters.get(meet.other)) else { return };
+    let (Ok((opener, from)), Ok((other, to))) = (characters.get(meet.opener), characters.get(meet.other)) else {
+        return;
+    };
     let (from, to) = (from.translation, to.translation);
     let line = OPENINGS.iter().find(|(a, b, _)| *a == opener.folder && *b == other.folder);
     let line = line.map_or("A fine day to stand about and talk.", |(_, _, line)| line);
@@ -134,7 +136,8 @@ fn open(
     talk: Res<Talk>,
 ) {
     for (group, appointment, both) in &appointments {
-        let arrived = members.iter_many(both.iter()).all(|(place, meeting)| place.translation.distance(meeting.place) < 0.6);
+        let arrived =
+            members.iter_many(both.iter()).all(|(place, meeting)| place.translation.distance(meeting.place) < 0.6);
         let asked = both.iter().any(|member| talk.with == Some(member));
         let name = npcs.get(appointment.opener).ok().and_then(|npc| characters.get(&npc.character));
         if let Some(character) = name

@@ -186,7 +186,11 @@ fn write(
         ));
     }
     let ms = |median: Option<f32>| median.map_or("–".into(), |ms| format!("{ms:.1} ms"));
-    lines.push(format!("a frame: {} in silence, {} in speech (median)", ms(frames.median(false)), ms(frames.median(true))));
+    lines.push(format!(
+        "a frame: {} in silence, {} in speech (median)",
+        ms(frames.median(false)),
+        ms(frames.median(true))
+    ));
     facts.0 = lines.join("\n");
 }
 

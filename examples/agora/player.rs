@@ -138,10 +138,8 @@ fn walk(
     let axis = |plus, minus| f32::from(u8::from(plus)) - f32::from(u8::from(minus));
     let forward = axis(held(KeyCode::KeyW, KeyCode::ArrowUp), held(KeyCode::KeyS, KeyCode::ArrowDown));
     let typing = talk.with.is_some();
-    let right = axis(
-        !typing && held(KeyCode::KeyD, KeyCode::ArrowRight),
-        !typing && held(KeyCode::KeyA, KeyCode::ArrowLeft),
-    );
+    let right =
+        axis(!typing && held(KeyCode::KeyD, KeyCode::ArrowRight), !typing && held(KeyCode::KeyA, KeyCode::ArrowLeft));
     let mut wish = Quat::from_rotation_y(gaze.yaw) * Vec3::new(right, 0.0, -forward);
     if wish != Vec3::ZERO {
         player.errand = None;
@@ -208,8 +206,8 @@ fn follow(
             let between = other.translation - player.translation;
             let aside = between.cross(Vec3::Y).normalize_or(Vec3::X);
             let back = -between.normalize_or(Vec3::NEG_Z);
-            let eye = head + back * 2.3 + aside * 1.7 + Vec3::Y * 0.25;
-            let look = player.translation + between * 0.75 + Vec3::Y * 1.5;
+            let eye = head + back * 1.5 + aside * 1.6 + Vec3::Y * 0.2;
+            let look = player.translation + between * 0.8 + aside * 0.15 + Vec3::Y * 1.55;
             Transform::from_translation(eye).looking_at(look, Vec3::Y)
         }
         None => {
@@ -225,4 +223,3 @@ fn follow(
     camera.translation = camera.translation.lerp(wanted.translation, ease);
     camera.rotation = camera.rotation.slerp(wanted.rotation, ease);
 }
-

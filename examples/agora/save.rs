@@ -154,12 +154,8 @@ fn load(
     }
     let find = |folder: &String| characters.iter().find(|(_, character, _)| character.folder == *folder);
     for saved in saved.groups {
-        let members: Vec<(Entity, Vec3)> = saved
-            .members
-            .iter()
-            .filter_map(find)
-            .map(|(entity, _, place)| (entity, place.translation))
-            .collect();
+        let members: Vec<(Entity, Vec3)> =
+            saved.members.iter().filter_map(find).map(|(entity, _, place)| (entity, place.translation)).collect();
         let Some((opener, ..)) = find(&saved.opener) else { continue };
         let group = commands.spawn(Appointment { opener, line: saved.opening }).id();
         for (member, place) in members {

@@ -32,17 +32,16 @@ pub struct Canvas(pub RenderTarget);
 
 /// Bevy, as the arguments would have it.
 pub fn bevy(args: &Args) -> PluginGroupBuilder {
-    let window = Window {
-        title: "The agora".into(),
-        resolution: WindowResolution::new(args.size.x, args.size.y),
-        ..default()
-    };
+    let window =
+        Window { title: "The agora".into(), resolution: WindowResolution::new(args.size.x, args.size.y), ..default() };
     let exit_condition = if args.headless { ExitCondition::DontExit } else { ExitCondition::OnPrimaryClosed };
-    let log = LogPlugin { filter: "wgpu=error,naga=warn,bevy_render=warn,bevy_app=warn,bevy_winit=warn".into(), ..default() };
+    let log =
+        LogPlugin { filter: "wgpu=error,naga=warn,bevy_render=warn,bevy_app=warn,bevy_winit=warn".into(), ..default() };
     let mut plugins =
         DefaultPlugins.set(WindowPlugin { primary_window: Some(window), exit_condition, ..default() }).set(log);
     if args.headless {
-        plugins = plugins.disable::<WinitPlugin>().add(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0)));
+        plugins =
+            plugins.disable::<WinitPlugin>().add(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0)));
         // Nothing is photographed before its shaders are there.
         let render_creation = if args.draws() {
             RenderCreation::default()

@@ -54,7 +54,11 @@ pub enum Step {
     Vote(Opinion),
     Leave,
     Place(Vec3),
-    Gaze { yaw: f32, pitch: f32, distance: f32 },
+    Gaze {
+        yaw: f32,
+        pitch: f32,
+        distance: f32,
+    },
     Meet(String, String),
     Overlay,
     Save,

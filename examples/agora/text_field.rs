@@ -39,7 +39,7 @@ pub fn spawn(commands: &mut Commands, fonts: &Fonts, hint: &str) -> Entity {
             Pickable::IGNORE,
         ))
         .id();
-    commands
+    let field = commands
         .spawn((
             TextField { hint },
             Node { flex_grow: 1.0, min_width: px(0), padding: UiRect::axes(px(12), px(7)), ..default() },
@@ -48,10 +48,10 @@ pub fn spawn(commands: &mut Commands, fonts: &Fonts, hint: &str) -> Entity {
             fonts.text(20.0),
             TextColor(INK),
             TextCursorStyle { color: AEGEAN, selection_color: AEGEAN.with_alpha(0.25), ..default() },
-            BackgroundColor(PARCHMENT),
         ))
-        .add_child(hint)
-        .id()
+        .id();
+    // Beside and not in it: what has children is not measured by its text.
+    commands.spawn((Node { flex_grow: 1.0, ..default() }, BackgroundColor(PARCHMENT))).add_children(&[field, hint]).id()
 }
 
 /// From now on keys are letters in it.
