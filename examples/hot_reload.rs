@@ -1,7 +1,7 @@
 //! A voice is heard as soon as it is saved: the same question from the same seed, asked again whenever a file of Socrates'
 //! folder changes.
 //!
-//! `cargo run --release --example hot_reload --features hot_reload`, and beside it train Socrates, copy another adapter over
+//! `cargo run --release --example hot_reload`, and beside it train Socrates, copy another adapter over
 //! his, or edit his persona in `adapters/socrates/character.toml`. Ctrl-C ends it.
 
 use std::{io::Write, time::Duration};

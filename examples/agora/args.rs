@@ -17,6 +17,9 @@ pub struct Args {
     /// Who is there: folders of `adapters/`, with commas between them. Everybody, if left out.
     #[arg(long, value_delimiter = ',')]
     pub characters: Vec<String>,
+    /// Where the characters' folders lie.
+    #[arg(long, value_name = "FOLDER", default_value = "adapters")]
+    pub adapters: String,
     /// A model of your own, a GGUF file or a Hugging Face folder.
     #[arg(long)]
     pub base: Option<PathBuf>,

@@ -28,6 +28,10 @@ struct Panel;
 #[derive(Component)]
 struct Prompt;
 
+/// What the keys do, while nobody is talked to.
+#[derive(Component)]
+struct Help;
+
 /// What was said so far.
 #[derive(Component)]
 pub struct History;
@@ -117,6 +121,18 @@ fn spawn(mut commands: Commands, fonts: Res<Fonts>) {
         )],
     ));
     commands.spawn((
+        Help,
+        Text::new(
+            "W A S D, arrows or a click: walk    ·    right button: look    ·    wheel: closer    ·    F1: the engine    ·    \
+             F5, F9: save, load",
+        ),
+        fonts.text(14.0),
+        TextColor(CHALK.with_alpha(0.85)),
+        TextShadow { offset: Vec2::ONE, color: Color::BLACK.with_alpha(0.7) },
+        Node { position_type: PositionType::Absolute, left: px(16), bottom: px(12), ..default() },
+        Pickable::IGNORE,
+    ));
+    commands.spawn((
         History,
         Shown::default(),
         Node {
@@ -172,6 +188,7 @@ fn panel(
     npcs: Query<&Npc>,
     characters: Res<Assets<CharacterAsset>>,
     mut panel: Single<&mut Visibility, With<Panel>>,
+    mut help: Single<&mut Visibility, (With<Help>, Without<Panel>)>,
     field: Single<(Entity, &TextField)>,
     mut texts: Query<&mut Text>,
     mut focus: ResMut<InputFocus>,
@@ -179,6 +196,7 @@ fn panel(
     let (entity, field) = *field;
     let open = talk.with.is_some();
     panel.set_if_neq(if open { Visibility::Visible } else { Visibility::Hidden });
+    help.set_if_neq(if open { Visibility::Hidden } else { Visibility::Visible });
     if let Some(name) = name_of(talk.with, &npcs, &characters) {
         text_field::set_hint(field, &format!("Say something to {name}"), &mut texts);
     }

@@ -70,7 +70,8 @@ fn main() -> AppExit {
 fn agora(args: Args) -> App {
     let mut app = App::new();
     let engine = EngineSettings { threads: args.threads, base: args.base.clone(), ..default() };
-    app.add_plugins((AdaptersSourcePlugin::default(), screen::bevy(&args), ElenchusPlugin { engine, ..default() }))
+    let adapters = AdaptersSourcePlugin { folder: args.adapters.clone() };
+    app.add_plugins((adapters, screen::bevy(&args), ElenchusPlugin { engine, ..default() }))
         .add_plugins((screen::screen_plugin, scene::scene_plugin, figure::figure_plugin))
         .add_plugins((crowd::crowd_plugin, meetings::meetings_plugin, player::player_plugin, talk::talk_plugin))
         .add_plugins((

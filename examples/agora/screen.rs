@@ -35,8 +35,10 @@ pub fn bevy(args: &Args) -> PluginGroupBuilder {
     let window =
         Window { title: "The agora".into(), resolution: WindowResolution::new(args.size.x, args.size.y), ..default() };
     let exit_condition = if args.headless { ExitCondition::DontExit } else { ExitCondition::OnPrimaryClosed };
-    let log =
-        LogPlugin { filter: "wgpu=error,naga=warn,bevy_render=warn,bevy_app=warn,bevy_winit=warn".into(), ..default() };
+    // Whoever asked for no renderer need not be told of every part of it that is missing.
+    let renderer = if args.draws() { "warn" } else { "off" };
+    let filter = format!("wgpu=error,naga=warn,bevy_render={renderer},bevy_app=warn,bevy_winit=warn");
+    let log = LogPlugin { filter, ..default() };
     let mut plugins =
         DefaultPlugins.set(WindowPlugin { primary_window: Some(window), exit_condition, ..default() }).set(log);
     if args.headless {

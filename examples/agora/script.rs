@@ -25,7 +25,7 @@ use crate::{
     crowd::Character,
     meetings::Meet,
     overlay::ToggleOverlay,
-    player::{Errand, Gaze, Player},
+    player::{Errand, Gaze, NAME, Player},
     save::{LoadGame, SaveGame},
     screen::Photograph,
     talk::{EndTalk, PlayerLine, Talk},
@@ -149,7 +149,28 @@ impl Running {
 }
 
 pub fn script_plugin(app: &mut App) {
-    app.add_systems(PreUpdate, act.after(ElenchusSystems::Send).run_if(resource_exists::<Running>));
+    app.add_systems(PreUpdate, act.after(ElenchusSystems::Send).run_if(resource_exists::<Running>))
+        .add_observer(print_line)
+        .add_observer(print_reply);
+}
+
+/// Who plays a script without a window reads along.
+fn print_line(line: On<PlayerLine>, running: Option<Res<Running>>) {
+    if running.is_some() {
+        println!("{NAME} > {}", line.0);
+    }
+}
+
+fn print_reply(
+    finished: On<ReplyFinished>,
+    running: Option<Res<Running>>,
+    npcs: Query<&Npc>,
+    characters: Res<Assets<CharacterAsset>>,
+) {
+    let name = npcs.get(finished.entity).ok().and_then(|npc| characters.get(&npc.character));
+    if let (Some(_), Some(name)) = (running, name) {
+        println!("{} > {}", name.character.name, finished.text);
+    }
 }
 
 fn act(

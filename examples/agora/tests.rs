@@ -1,6 +1,6 @@
 //! The game played by scripts and keys, with no window, through its own systems and the real model.
 
-use std::{env, fs, path::PathBuf, process::Command, time::Duration};
+use std::{env, fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
 use bevy::{
     input::{
@@ -144,6 +144,42 @@ fn a_walk_to_two_characters_hears_two_voices_of_the_real_model() {
     let base = ask(&mut app, "socrates");
     assert_eq!((base.adapter, base.prompt_tokens), (None, socrates.prompt_tokens));
     assert_ne!(base.reply_ids, socrates.reply_ids);
+}
+
+#[test]
+fn a_voice_that_is_trained_anew_is_heard_without_a_restart_with_the_real_model() {
+    let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adapters");
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("socrates");
+    fs::create_dir(&own).unwrap();
+    for file in ["character.toml", "adapter_config.json", "adapter_model.safetensors"] {
+        fs::copy(shipped.join("socrates").join(file), own.join(file)).unwrap();
+    }
+    let mut app = game(&["--characters", "socrates", "--adapters", folder.path().to_str().unwrap()]);
+    let npc = character(app.world_mut(), "socrates");
+    let ask = |app: &mut App| {
+        app.world_mut().entity_mut(npc).insert(Conversation::from_seed(8));
+        play(app, "wait model\nwalk socrates\nsay What is courage?\nwait reply\nleave");
+        last(app).clone()
+    };
+    // As a trainer saves: beside it first, then in its place.
+    let save = |app: &mut App, from: &str| {
+        let loaded = |world: &World| {
+            let voices = world.resource::<Assets<AdapterAsset>>();
+            voices.iter().map(|(_, voice)| Arc::clone(&voice.lora)).next().expect("a voice is loaded")
+        };
+        let before = loaded(app.world());
+        let new = own.join("new");
+        fs::copy(shipped.join(from).join("adapter_model.safetensors"), &new).unwrap();
+        fs::rename(new, own.join("adapter_model.safetensors")).unwrap();
+        run_until(app, "another voice", |world| !Arc::ptr_eq(&loaded(world), &before));
+        ask(app)
+    };
+    let socrates = ask(&mut app);
+    let other = save(&mut app, "hermes");
+    assert_ne!((other.adapter, &other.reply_ids), (socrates.adapter, &socrates.reply_ids));
+    let restored = save(&mut app, "socrates");
+    assert_eq!((restored.adapter, restored.reply_ids), (socrates.adapter, socrates.reply_ids));
 }
 
 const SECOND_LINE: &str = "And is a brave man also wise?";

@@ -127,6 +127,7 @@ struct Report {
     dialogues: usize,
     turns: usize,
     written_pairs: usize,
+    disliked: usize,
     broken_lines: usize,
     character: String,
     context: NonZeroUsize,
@@ -169,6 +170,7 @@ fn inspect(
         dialogues: texts.dialogues.len(),
         turns: texts.dialogues.iter().map(|dialogue| dialogue.turns.len()).sum(),
         written_pairs: texts.pairs.len(),
+        disliked: texts.disliked,
         broken_lines: texts.broken.len(),
         character,
         context,
@@ -180,7 +182,9 @@ fn inspect(
 }
 
 fn table(report: &Report) -> String {
-    let Report { files, dialogues, turns, written_pairs, broken_lines, all, filters, filtered, pairs, .. } = report;
+    let Report {
+        files, dialogues, turns, written_pairs, disliked, broken_lines, all, filters, filtered, pairs, ..
+    } = report;
     let causes = filters.by_cause().map(|(cause, count)| format!("{count} {cause}")).join(", ");
     let least_to_most = ["least", "10%", "half", "90%", "most"].map(|name| format!("{name:>6}")).concat();
     let row = |name: &str, stats: &Stats| {
@@ -189,7 +193,7 @@ fn table(report: &Report) -> String {
     };
     let mut lines = vec![
         format!(
-            "{files} files: {dialogues} dialogues of {turns} turns, {written_pairs} written pairs, {broken_lines} broken lines"
+            "{files} files: {dialogues} dialogues of {turns} turns, {written_pairs} written pairs, {disliked} more voted down, {broken_lines} broken lines"
         ),
         format!("{}, with up to {} turns before a reply\n", report.character, report.context),
         format!("{:<28}  {:<30}  words of the turn before it", "", "words of a reply"),

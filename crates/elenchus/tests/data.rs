@@ -107,5 +107,8 @@ fn a_broken_line_stops_or_is_left_out_as_told() {
     let listed = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(listed.contains("left out: well.jsonl:2: "), "{listed}");
     let told = succeeded(output);
-    assert!(told.contains("2 written pairs, 1 broken lines") && told.contains("1 duplicate"), "{told}");
+    assert!(
+        told.contains("2 written pairs, 0 more voted down, 1 broken lines") && told.contains("1 duplicate"),
+        "{told}"
+    );
 }

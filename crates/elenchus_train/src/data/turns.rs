@@ -21,6 +21,8 @@ pub struct Texts {
     pub dialogues: Vec<Dialogue>,
     /// Pairs that somebody has made before.
     pub pairs: Vec<WrittenPair>,
+    /// Pairs left out because players did not like the reply.
+    pub disliked: usize,
     /// Lines left out because they do not hold what they should.
     pub broken: Vec<BrokenLine>,
 }
@@ -74,8 +76,9 @@ const MAX_BYTES: u64 = 1 << 30;
 ///   does, they are up to three capitalised words. Project Gutenberg's header and licence are left out.
 /// - JSON Lines of turns, `{work, turns: [{speaker, text, conf}]}`, or of pairs, `{character, work, context: [{speaker,
 ///   text}], reply}` (`prev` is read as `context`) and `{asker, question, reply}`. `conf`, `character` and `work` may be
-///   missing: a turn is then sure, a pair the asked character's, and the work has the file's name. Other fields are
-///   left alone.
+///   missing: a turn is then sure, a pair the asked character's, and the work has the file's name. A pair may carry
+///   players' opinion of it, `vote`: with `up` it is a pair like any other, with `down` it is counted and left out. Other
+///   fields are left alone.
 /// - Any of them in gzip.
 ///
 /// # Errors
@@ -88,6 +91,7 @@ pub fn read(files: &[impl AsRef<Path>], speakers: &Speakers, on_broken: OnBroken
             match record {
                 Ok(Record::Dialogue(dialogue)) => texts.dialogues.push(dialogue),
                 Ok(Record::Pair(pair)) => texts.pairs.push(pair),
+                Ok(Record::Disliked) => texts.disliked += 1,
                 Err(reason) => {
                     let broken = BrokenLine { file: file.to_owned(), line, reason };
                     if on_broken == OnBroken::Stop {
@@ -128,6 +132,8 @@ pub fn read(files: &[impl AsRef<Path>], speakers: &Speakers, on_broken: OnBroken
 enum Record {
     Dialogue(Dialogue),
     Pair(WrittenPair),
+    /// A pair that is no example to follow.
+    Disliked,
 }
 
 const NOT_UTF8: &str = "is not UTF-8 (hint: `iconv -f latin1 -t utf-8` converts most older texts)";
@@ -207,7 +213,12 @@ fn record(line: &[u8], stem: &str, speakers: &Speakers) -> Result<Record, String
         return Err("has a `reply` but nothing it replies to (hint: `context`, `prev` or `question`)".to_owned());
     };
     let character = fields.contains_key("character").then(|| name(&fields, "character", "")).transpose()?;
-    Ok(Record::Pair(WrittenPair { work, character, context, reply: text(&fields, "reply", "")? }))
+    let pair = WrittenPair { work, character, context, reply: text(&fields, "reply", "")? };
+    match fields.get("vote").map(|vote| vote.as_str()) {
+        None | Some(Some("up")) => Ok(Record::Pair(pair)),
+        Some(Some("down")) => Ok(Record::Disliked),
+        Some(_) => Err("field `vote` should be \"up\" or \"down\"".to_owned()),
+    }
 }
 
 /// A field's text, trimmed; `at` is where the fields lie, for errors.
@@ -310,7 +321,25 @@ mod tests {
         check("{\"context\": [{\"speaker\": \"A\", \"text\": \"b\"}], \"reply\": \" \"}", "`reply` is empty");
         check("{\"asker\": \"A\", \"reply\": \"b\"}", "nothing it replies to");
         check("{\"question\": \"A\", \"reply\": \"b\"}", "`asker` is missing");
+        check(
+            "{\"asker\": \"A\", \"question\": \"b\", \"reply\": \"c\", \"vote\": 1}",
+            "`vote` should be \"up\" or \"down\"",
+        );
         check("{\"work\": \"a\", \"para\": 1}", "neither `turns` nor `reply`, but para, work");
+    }
+
+    #[test]
+    fn who_was_voted_down_is_no_example() {
+        // A line as the agora writes it.
+        let line = |vote| {
+            format!(
+                r#"{{"character":"Ben","context":[{{"speaker":"Stranger","text":"Deep?"}}],"reply":"Yes.","vote":"{vote}","base":null,"adapter":null}}"#
+            )
+        };
+        let text = [line("up"), line("down"), line("up")].join("\n");
+        let texts = read_bytes("votes.jsonl", text.as_bytes(), OnBroken::Stop).unwrap();
+        assert_eq!(texts.disliked, 1);
+        assert_eq!(shown(&texts), ["votes| Stranger: Deep? -> Ben: Yes."; 2].join("\n"));
     }
 
     #[test]
