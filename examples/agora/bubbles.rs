@@ -292,9 +292,10 @@ fn place(
     mut bubbles: Query<(Entity, &Bubble, &mut Node, &mut Visibility, &mut GlobalZIndex)>,
     mut nodes: Query<&mut Node, Without<Bubble>>,
     papers: Query<&ComputedNode, With<Paper>>,
+    scale: Res<UiScale>,
 ) {
     let (camera, eye) = *camera;
-    let Some(window) = camera.logical_viewport_size() else { return };
+    let Some(window) = camera.logical_viewport_size().map(|size| size / scale.0) else { return };
     let view = GlobalTransform::from(*eye);
     let mut wanted = Vec::new();
     for (entity, bubble, _, mut visibility, _) in &mut bubbles {
@@ -304,7 +305,7 @@ fn place(
         let speaks = !bubble.is_empty() && (talks || distance < EARSHOT * 1.4);
         let named = near.0 == Some(bubble.of) || distance < NAMED;
         let crown = body.translation + figure.crown() + Vec3::Y * ABOVE;
-        let at = camera.world_to_viewport(&view, crown).ok();
+        let at = camera.world_to_viewport(&view, crown).ok().map(|at| at / scale.0);
         // Whoever talks to the player is heard from outside of the view as well.
         let seen = at.filter(|at| talks || (at.cmpge(Vec2::ZERO).all() && at.cmple(window).all()));
         let shown = seen.filter(|_| speaks || named);

@@ -94,7 +94,7 @@ fn look(
 ) {
     for (entity, mut looks_at, member) in &mut characters {
         let others = member.and_then(|member| groups.get(member.0).ok());
-        let mut others = others.into_iter().flat_map(|members| members.iter()).filter(|&other| other != entity);
+        let mut others = others.into_iter().flat_map(RelationshipTarget::iter).filter(|&other| other != entity);
         let whom = if talk.with == Some(entity) {
             Some(*player)
         } else {

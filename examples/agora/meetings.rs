@@ -186,7 +186,7 @@ fn part_when_left(mut commands: Commands, groups: Query<(Entity, &GroupMembers),
 }
 
 fn end(commands: &mut Commands, group: Entity, members: Option<&GroupMembers>) {
-    for member in members.into_iter().flat_map(|members| members.iter()) {
+    for member in members.into_iter().flat_map(RelationshipTarget::iter) {
         commands.entity(member).remove::<Meeting>();
     }
     commands.entity(group).despawn();

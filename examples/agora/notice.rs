@@ -57,6 +57,7 @@ fn spawn(mut commands: Commands, fonts: Res<Fonts>) {
 }
 
 fn tell(news: On<Tell>, mut all: ResMut<News>) {
+    all.passing.retain(|(text, _)| *text != news.0);
     all.passing.push((news.0.clone(), STAYS));
 }
 

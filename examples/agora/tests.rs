@@ -360,9 +360,20 @@ fn rect(node: &ComputedNode, transform: &UiGlobalTransform) -> Rect {
 
 #[test]
 fn a_bubble_holds_its_words_and_the_window_the_bubble() {
-    let mut app = game(&["--characters", "socrates"]);
-    frames(&mut app, 30);
+    for size in [(1280.0, 720.0), (640.0, 360.0), (2560.0, 1080.0)] {
+        bubbles_hold_their_words(Vec2::from(size));
+    }
+}
+
+fn bubbles_hold_their_words(size: Vec2) {
+    let mut app = game(&["--characters", "socrates", "--size", &format!("{}x{}", size.x, size.y)]);
+    run_until(&mut app, "a font", |world| {
+        let assets = world.resource::<AssetServer>();
+        assets.get_handle::<Font>("fonts/GFSNeohellenic.otf").is_some_and(|font| assets.is_loaded(&font))
+    });
+    frames(&mut app, 5);
     let socrates = character(app.world_mut(), "socrates");
+    let mut seen = 0;
     let long = "Whoever says that courage is knowledge must say what it is knowledge of. ".repeat(14);
     let unbroken = "ἀνδρεία".repeat(60);
     for text in
@@ -380,6 +391,7 @@ fn a_bubble_holds_its_words_and_the_window_the_bubble() {
             if !visible.get() {
                 continue;
             }
+            seen += 1;
             let mut words = app.world_mut().query_filtered::<(&ComputedNode, &UiGlobalTransform), With<Words>>();
             let (node, transform) = words.single(app.world()).unwrap();
             let words = rect(node, transform);
@@ -390,10 +402,11 @@ fn a_bubble_holds_its_words_and_the_window_the_bubble() {
                 "{shown}: {words:?} spills out of {paper:?}"
             );
             assert!(words.max.y <= paper.max.y, "{shown}: the newest words {words:?} are below {paper:?}");
-            let window = Rect::new(0.0, 0.0, 1280.0, 720.0);
+            let window = Rect::from_corners(Vec2::ZERO, size);
             assert_eq!(paper.union(window), window, "{shown}: {paper:?}");
         }
     }
+    assert!(seen >= 10, "{seen} bubbles were seen");
 }
 
 #[test]

@@ -41,8 +41,21 @@ impl Pointed<'_, '_> {
     }
 }
 
+/// The height, in logical pixels, that all sizes here are meant for; larger and smaller windows scale them.
+const HEIGHT: f32 = 720.0;
+
 pub fn view_plugin(app: &mut App) {
-    app.add_systems(PreStartup, load_fonts);
+    app.add_systems(PreStartup, load_fonts).add_systems(Update, scale);
+}
+
+/// Within limits, because letters must stay legible.
+fn scale(camera: Single<&Camera, With<Camera3d>>, mut scale: ResMut<UiScale>) {
+    if let Some(size) = camera.logical_viewport_size() {
+        let wanted = (size.y / HEIGHT).clamp(0.7, 3.0);
+        if scale.0 != wanted {
+            scale.0 = wanted;
+        }
+    }
 }
 
 fn load_fonts(mut commands: Commands, assets: Res<AssetServer>) {
