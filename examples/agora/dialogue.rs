@@ -17,6 +17,8 @@ use crate::{
 };
 
 const HISTORY_WIDTH: f32 = 380.0;
+/// Turns one can scroll back.
+const SHOWN: usize = 60;
 /// A notch of the wheel, or a press of a key, in logical pixels.
 const SCROLL: f32 = 60.0;
 
@@ -242,7 +244,7 @@ fn fill_history(
     *shown = wanted;
     let own_name = name_of(talk.with, &npcs, &characters);
     let mut rows = Vec::new();
-    for (at, turn) in turns.iter().enumerate() {
+    for (at, turn) in turns.iter().enumerate().skip(turns.len().saturating_sub(SHOWN)) {
         let own = own_name.as_ref() == Some(&turn.speaker);
         let (name, color) = match () {
             () if own => (turn.speaker.as_str(), TERRACOTTA.mix(&CHALK, 0.45)),

@@ -5,7 +5,7 @@ use std::time::Duration;
 use bevy::prelude::*;
 use bevy_elenchus::prelude::*;
 
-use crate::{args::Args, bubbles::Utter, crowd::Character, player::Player, talk::Talk};
+use crate::{args::Args, bubbles::Utter, crowd::Character, player::Player, talk::Talk, votes::Votes};
 
 /// Pairs that talk at the same time; more would be a noise.
 const AT_ONCE: usize = 2;
@@ -18,6 +18,9 @@ const QUIET: f32 = 9.0;
 /// What is said in one meeting.
 const TURNS: usize = 6;
 const REPLY_TOKENS: usize = 48;
+
+/// Beyond this, half of what somebody remembers is forgotten.
+const MOST_TURNS: usize = 120;
 
 /// Who begins, with whom, and how. Lines of our own.
 const OPENINGS: [(&str, &str, &str); 14] = [
@@ -172,8 +175,25 @@ fn hush(
     }
 }
 
-fn part(silent: On<GroupSilent>, mut commands: Commands, groups: Query<&GroupMembers>) {
-    end(&mut commands, silent.entity, groups.get(silent.entity).ok());
+/// They go their ways; and of talk without an end the oldest is forgotten.
+fn part(
+    silent: On<GroupSilent>,
+    mut commands: Commands,
+    groups: Query<&GroupMembers>,
+    mut conversations: Query<&mut Conversation>,
+    mut votes: ResMut<Votes>,
+) {
+    let members = groups.get(silent.entity).ok();
+    for member in members.into_iter().flat_map(RelationshipTarget::iter) {
+        if let Ok(mut conversation) = conversations.get_mut(member)
+            && conversation.turns.len() > MOST_TURNS
+        {
+            conversation.keep_newest(MOST_TURNS / 2);
+            // They are known by places that have moved.
+            votes.0.retain(|(voted, ..)| *voted != member);
+        }
+    }
+    end(&mut commands, silent.entity, members);
 }
 
 /// Whose company was despawned has nobody to talk to.

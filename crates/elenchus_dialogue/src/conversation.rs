@@ -31,11 +31,33 @@ impl Conversation {
     pub fn push(&mut self, speaker: impl Into<String>, text: impl Into<String>) {
         self.turns.push(Turn { speaker: speaker.into(), text: text.into() });
     }
+
+    /// Forgets all but the newest turns. A prompt never holds more than the context does, but every turn is counted for it
+    /// and saved: talk without an end, as among NPCs, is cut now and then. Cut seldom and deep, for the memory of a prompt
+    /// that begins elsewhere is read anew.
+    pub fn keep_newest(&mut self, turns: usize) {
+        self.turns.drain(..self.turns.len().saturating_sub(turns));
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_newest_turns_are_kept() {
+        let mut conversation = Conversation::from_seed(7);
+        for number in 0..5 {
+            conversation.push("player", number.to_string());
+        }
+        let said = |conversation: &Conversation| {
+            conversation.turns.iter().map(|turn| turn.text.clone()).collect::<Vec<_>>().join(" ")
+        };
+        conversation.keep_newest(9);
+        assert_eq!(said(&conversation), "0 1 2 3 4");
+        conversation.keep_newest(2);
+        assert_eq!(said(&conversation), "3 4");
+    }
 
     #[test]
     fn a_save_game_holds_all_of_it() {
