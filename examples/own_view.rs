@@ -31,6 +31,7 @@ fn main() -> AppExit {
     App::new()
         .add_plugins(AdaptersSourcePlugin::default())
         .add_plugins((DefaultPlugins, ElenchusPlugin::default()))
+        .insert_resource(ClearColor(Color::srgb(0.10, 0.07, 0.05)))
         .init_resource::<Subtitle>()
         .add_systems(Startup, spawn)
         .add_systems(Update, (greet, choose, write_out).chain())
@@ -57,7 +58,13 @@ fn spawn(mut commands: Commands, assets: Res<AssetServer>) {
             ..default()
         },
         children![
-            (Line, Text::default(), font.clone().with_font_size(30.0), TextLayout::justify(Justify::Center)),
+            (
+                Line,
+                Text::default(),
+                font.clone().with_font_size(30.0),
+                TextLayout::justify(Justify::Center),
+                Node { max_width: px(900), ..default() }
+            ),
             (Answers, Text::default(), font.with_font_size(22.0), TextColor(Color::srgb(0.75, 0.68, 0.5))),
         ],
     ));
