@@ -114,7 +114,6 @@ fn type_text(app: &mut App, text: &str) {
                 window,
             });
         }
-        app.update();
     }
 }
 

@@ -3,7 +3,7 @@
 use bevy::{
     input_focus::{FocusCause, InputFocus},
     prelude::*,
-    text::{EditableText, TextCursorStyle, TextEdit},
+    text::{EditableText, EditableTextSystems, TextCursorStyle, TextEdit},
 };
 
 use crate::view::{AEGEAN, FADED_INK, Fonts, INK, PARCHMENT};
@@ -15,6 +15,8 @@ const MOST: usize = 300;
 #[derive(Component)]
 pub struct TextField {
     hint: Entity,
+    /// Enter was pressed in this frame.
+    entered: bool,
 }
 
 /// Enter was pressed in a field; it is empty again.
@@ -25,7 +27,7 @@ pub struct Submitted {
 }
 
 pub fn text_field_plugin(app: &mut App) {
-    app.add_systems(Update, (submit, show_hint));
+    app.add_systems(Update, (enter, show_hint)).add_systems(PostUpdate, submit.after(EditableTextSystems));
 }
 
 /// A field as wide as its parent, with what is to be done with it shown while it is empty.
@@ -41,7 +43,7 @@ pub fn spawn(commands: &mut Commands, fonts: &Fonts, hint: &str) -> Entity {
         .id();
     let field = commands
         .spawn((
-            TextField { hint },
+            TextField { hint, entered: false },
             Node { flex_grow: 1.0, min_width: px(0), padding: UiRect::axes(px(12), px(7)), ..default() },
             EditableText { max_characters: Some(MOST), ..default() },
             TextLayout::no_wrap(),
@@ -69,24 +71,25 @@ pub fn set_hint(field: &TextField, hint: &str, texts: &mut Query<&mut Text>) {
     }
 }
 
-fn submit(
-    mut commands: Commands,
-    keys: Res<ButtonInput<KeyCode>>,
-    focus: Res<InputFocus>,
-    mut fields: Query<&mut EditableText, With<TextField>>,
-) {
-    if !keys.any_just_pressed([KeyCode::Enter, KeyCode::NumpadEnter]) {
-        return;
-    }
-    if let Some(entity) = focus.get()
-        && let Ok(mut editable) = fields.get_mut(entity)
-        && !editable.is_composing()
+/// Letters and Enter may come in one frame: the line is taken once the letters are in it.
+fn enter(keys: Res<ButtonInput<KeyCode>>, focus: Res<InputFocus>, mut fields: Query<(&mut TextField, &EditableText)>) {
+    if keys.any_just_pressed([KeyCode::Enter, KeyCode::NumpadEnter])
+        && let Some((mut field, editable)) = focus.get().and_then(|focused| fields.get_mut(focused).ok())
     {
-        let text = editable.value().to_string();
-        editable.clear();
-        // The caret stands behind what is not there any more.
-        editable.queue_edit(TextEdit::TextStart(false));
-        commands.trigger(Submitted { entity, text });
+        field.entered = !editable.is_composing();
+    }
+}
+
+fn submit(mut commands: Commands, mut fields: Query<(Entity, &mut TextField, &mut EditableText)>) {
+    for (entity, mut field, mut editable) in &mut fields {
+        if field.entered {
+            field.entered = false;
+            let text = editable.value().to_string();
+            editable.clear();
+            // The caret stands behind what is not there any more.
+            editable.queue_edit(TextEdit::TextStart(false));
+            commands.trigger(Submitted { entity, text });
+        }
     }
 }
 
