@@ -2,7 +2,7 @@
 
 use bevy::prelude::*;
 
-use crate::figure::{Beard, Hair, Hat, Look};
+use crate::figure::{Beard, Carries, Garb, Hair, Hat, Look};
 
 /// Somebody of the agora.
 pub struct Member {
@@ -29,10 +29,12 @@ const CITIZEN: Look = Look {
     skin: SKIN,
     tunic: LINEN,
     cloak: WHITE,
+    garb: Garb::Himation,
     hair: Hair::Short,
     hair_color: DARK,
     beard: Beard::Short,
     hat: Hat::None,
+    carries: Carries::Nothing,
 };
 
 pub const CAST: [Member; 9] = [
@@ -43,6 +45,7 @@ pub const CAST: [Member; 9] = [
             height: 0.97,
             girth: 1.25,
             cloak: Color::srgb(0.47, 0.38, 0.28),
+            garb: Garb::Threadbare,
             hair: Hair::Bald,
             hair_color: Color::srgb(0.82, 0.80, 0.76),
             beard: Beard::Full,
@@ -65,7 +68,13 @@ pub const CAST: [Member; 9] = [
     Member {
         folder: "callicles",
         home: Vec2::new(-4.0, -3.4),
-        look: Look { girth: 1.1, cloak: Color::srgb(0.62, 0.16, 0.13), beard: Beard::Full, ..CITIZEN },
+        look: Look {
+            girth: 1.1,
+            cloak: Color::srgb(0.62, 0.16, 0.13),
+            beard: Beard::Full,
+            carries: Carries::Staff,
+            ..CITIZEN
+        },
     },
     Member {
         folder: "cario",
@@ -75,9 +84,11 @@ pub const CAST: [Member; 9] = [
             skin: TANNED,
             tunic: Color::srgb(0.50, 0.40, 0.27),
             cloak: Color::srgb(0.45, 0.33, 0.20),
+            garb: Garb::Exomis,
             hair_color: BROWN,
             beard: Beard::None,
             hat: Hat::Pilos,
+            carries: Carries::Basket,
             ..CITIZEN
         },
     },
@@ -89,9 +100,11 @@ pub const CAST: [Member; 9] = [
             skin: PALE,
             tunic: WHITE,
             cloak: Color::srgb(0.85, 0.65, 0.22),
+            garb: Garb::Chlamys,
             hair_color: Color::srgb(0.60, 0.42, 0.18),
             beard: Beard::None,
             hat: Hat::WingedPetasos,
+            carries: Carries::Kerykeion,
             ..CITIZEN
         },
     },
@@ -105,6 +118,7 @@ pub const CAST: [Member; 9] = [
             hair_color: GREY,
             beard: Beard::Full,
             hat: Hat::Wreath,
+            carries: Carries::Scroll,
             ..CITIZEN
         },
     },
@@ -125,6 +139,7 @@ pub const CAST: [Member; 9] = [
             hair: Hair::Bald,
             hair_color: GREY,
             beard: Beard::Short,
+            carries: Carries::Staff,
             ..CITIZEN
         },
     },
@@ -135,6 +150,7 @@ pub const CAST: [Member; 9] = [
             height: 0.94,
             tunic: Color::srgb(0.66, 0.44, 0.28),
             cloak: Color::srgb(0.32, 0.36, 0.18),
+            garb: Garb::Peplos,
             hair: Hair::Kerchief,
             hair_color: Color::srgb(0.62, 0.20, 0.14),
             beard: Beard::None,
@@ -147,6 +163,7 @@ pub const CAST: [Member; 9] = [
 pub const STRANGER: Look = Look {
     tunic: Color::srgb(0.78, 0.70, 0.55),
     cloak: Color::srgb(0.24, 0.30, 0.40),
+    garb: Garb::Chlamys,
     hair_color: BROWN,
     beard: Beard::None,
     hat: Hat::Petasos,

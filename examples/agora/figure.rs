@@ -1,6 +1,15 @@
-//! A body made of primitives, and how it moves. What it is doing is told in one component; joints follow.
+//! A body modelled from a few numbers, and how it moves. What it is doing is told in one component; joints follow.
+
+mod body;
+mod head;
+mod limbs;
+mod motion;
+mod robes;
 
 use bevy::prelude::*;
+
+use crate::scene::mesh::{Clay, MATT, prepare_matt};
+use motion::{Limb, Rig};
 
 /// From the ground to the crown of somebody of middle height, in metres.
 pub const HEIGHT: f32 = 1.75;
@@ -15,12 +24,48 @@ pub struct Look {
     pub skin: Color,
     /// The tunic beneath.
     pub tunic: Color,
-    /// The cloak over it, from one shoulder.
+    /// The cloak over it.
     pub cloak: Color,
+    pub garb: Garb,
     pub hair: Hair,
     pub hair_color: Color,
     pub beard: Beard,
     pub hat: Hat,
+    pub carries: Carries,
+}
+
+/// How tunic and cloak are worn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Garb {
+    /// A long tunic, the cloak around it from the left shoulder.
+    Himation,
+    /// The same cloak and nothing beneath, no sandals either.
+    Threadbare,
+    /// A short tunic, the cape pinned at the neck: who travels.
+    Chlamys,
+    /// A short tunic from one shoulder: who works.
+    Exomis,
+    /// A woman's long dress, folded over at the waist; the cloak is a shawl.
+    Peplos,
+}
+
+impl Garb {
+    /// Legs are seen.
+    fn is_short(self) -> bool {
+        matches!(self, Self::Chlamys | Self::Exomis)
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carries {
+    Nothing,
+    /// In the right hand, on the ground.
+    Staff,
+    /// The herald's staff with two snakes.
+    Kerykeion,
+    /// Bread and figs, on the left arm.
+    Basket,
+    Scroll,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +117,7 @@ impl Figure {
 }
 
 pub fn figure_plugin(app: &mut App) {
-    app.add_systems(Update, animate);
+    app.add_systems(Update, motion::animate);
 }
 
 /// Gives an entity a body.
@@ -83,23 +128,26 @@ pub fn dress(
     meshes: &mut Assets<Mesh>,
     materials: &mut Assets<StandardMaterial>,
 ) {
-    let height = HEIGHT * look.height;
-    let body = meshes.add(Capsule3d::new(0.25 * look.girth, height - 0.85));
-    let head = meshes.add(Sphere::new(0.15));
-    commands.entity(entity).insert((Figure { height: look.height, ..default() }, Visibility::default())).with_children(
-        |parent| {
-            parent.spawn((
-                Mesh3d(body),
-                MeshMaterial3d(materials.add(look.cloak)),
-                Transform::from_xyz(0.0, 0.5 * (height - 0.35), 0.0),
-            ));
-            parent.spawn((
-                Mesh3d(head),
-                MeshMaterial3d(materials.add(look.skin)),
-                Transform::from_xyz(0.0, height - 0.15, 0.0),
-            ));
-        },
-    );
+    prepare_matt(materials);
+    let mut joint = |parent: Entity, place: Vec3, clay: Clay| {
+        let piece = (Mesh3d(meshes.add(clay.mesh())), MeshMaterial3d(MATT), Transform::from_translation(place));
+        commands.spawn((piece, ChildOf(parent))).id()
+    };
+    let hips = joint(entity, Vec3::ZERO, body::body(look));
+    let head = joint(hips, Vec3::Y * body::NECK, head::head(look));
+    let [left, right] = [-1.0, 1.0];
+    let arms = [left, right].map(|side| {
+        let root = joint(hips, body::shoulder(look, side), limbs::upper_arm(look, side));
+        Limb { root, bend: joint(root, Vec3::NEG_Y * limbs::UPPER_ARM, limbs::forearm(look, side)) }
+    });
+    let legs = [left, right].map(|side| {
+        let root = joint(hips, Vec3::new(0.095 * side, limbs::LEG, 0.0), limbs::thigh(look));
+        Limb { root, bend: joint(root, Vec3::NEG_Y * limbs::THIGH, limbs::shin(look)) }
+    });
+    commands.entity(hips).insert(Transform::from_scale(Vec3::splat(look.height)));
+    commands.entity(entity).insert((
+        Figure { height: look.height, ..default() },
+        Rig::new(look, entity, hips, head, arms, legs),
+        Visibility::default(),
+    ));
 }
-
-fn animate() {}

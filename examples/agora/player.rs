@@ -11,7 +11,7 @@ use crate::{
     cast::STRANGER,
     crowd::{Character, turn_towards},
     figure::{self, Figure},
-    scene::{BOUNDS, Obstacle},
+    scene::{BOUNDS, Obstacle, sky::mood},
     screen::{Canvas, has_window},
     talk::{BeginTalk, Near, Talk},
     view::Pointed,
@@ -78,6 +78,7 @@ fn spawn(
         canvas.0.clone(),
         IsDefaultUiCamera,
         Tonemapping::AgX,
+        mood(),
         Projection::from(PerspectiveProjection { fov: 0.9, far: 900.0, ..default() }),
         // Close to where `follow` will put it.
         Transform::from_translation(START + Vec3::new(0.0, 2.4, 4.6)).looking_to(Vec3::NEG_Z, Vec3::Y),

@@ -1,6 +1,22 @@
 //! The place: colonnade, market, sun and sky. Nothing here moves or speaks.
+//!
+//! Everything is modelled at the start, from code alone. What stands still is merged into a few meshes, and shade that one
+//! directional light cannot give (inside the colonnade, under a table, in a crown of leaves) is painted on.
+
+mod acropolis;
+mod land;
+mod market;
+pub mod mesh;
+mod monuments;
+mod paving;
+mod plants;
+pub mod sky;
+mod stoa;
+mod town;
 
 use bevy::prelude::*;
+
+use mesh::{Clay, MATT};
 
 /// Nobody walks through it: a circle on the ground, in metres.
 #[derive(Component, Clone, Copy, Debug)]
@@ -12,16 +28,50 @@ pub struct Obstacle {
 pub const BOUNDS: Vec2 = Vec2::new(17.0, 11.0);
 
 pub fn scene_plugin(app: &mut App) {
-    app.add_systems(Startup, build);
+    app.add_plugins(sky::sky_plugin).add_systems(Startup, build);
 }
 
 fn build(mut commands: Commands, mut meshes: ResMut<Assets<Mesh>>, mut materials: ResMut<Assets<StandardMaterial>>) {
-    commands.spawn((
-        DirectionalLight { illuminance: 9_000.0, shadow_maps_enabled: true, ..default() },
-        Transform::from_xyz(6.0, 9.0, 7.0).looking_at(Vec3::ZERO, Vec3::Y),
-    ));
-    commands.spawn((
-        Mesh3d(meshes.add(Plane3d::default().mesh().size(60.0, 60.0))),
-        MeshMaterial3d(materials.add(Color::srgb(0.66, 0.58, 0.44))),
-    ));
+    mesh::prepare_matt(&mut materials);
+    let mut site = Site::default();
+    land::build(&mut site);
+    paving::build(&mut site);
+    acropolis::build(&mut site);
+    stoa::build(&mut site);
+    monuments::build(&mut site);
+    market::build(&mut site);
+    plants::build(&mut site);
+    town::build(&mut site);
+    debug!("the scene has {} triangles", site.triangles);
+    for (clay, places) in site.pieces {
+        let mesh = meshes.add(clay.mesh());
+        commands.spawn_batch(places.into_iter().map(move |place| (Mesh3d(mesh.clone()), MeshMaterial3d(MATT), place)));
+    }
+    commands.spawn_batch(site.obstacles);
+}
+
+/// What has been built so far.
+#[derive(Default)]
+struct Site {
+    /// Each shape and where it stands.
+    pieces: Vec<(Clay, Vec<Transform>)>,
+    obstacles: Vec<(Transform, Obstacle)>,
+    triangles: usize,
+}
+
+impl Site {
+    /// Something there is one of, modelled in place.
+    fn put(&mut self, clay: Clay) {
+        self.put_all(clay, vec![Transform::IDENTITY]);
+    }
+
+    /// Something there are several of.
+    fn put_all(&mut self, clay: Clay, places: Vec<Transform>) {
+        self.triangles += clay.triangles() * places.len();
+        self.pieces.push((clay, places));
+    }
+
+    fn block(&mut self, x: f32, z: f32, radius: f32) {
+        self.obstacles.push((Transform::from_xyz(x, 0.0, z), Obstacle { radius }));
+    }
 }

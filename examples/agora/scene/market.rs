@@ -1,0 +1,2 @@
+use super::Site;
+pub fn build(_site: &mut Site) {}
