@@ -23,7 +23,7 @@ const DARK: Color = Color::srgb(0.12, 0.09, 0.07);
 const BROWN: Color = Color::srgb(0.29, 0.19, 0.11);
 
 /// Of middle height, in plain clothes: what the others differ from.
-const CITIZEN: Look = Look {
+pub const CITIZEN: Look = Look {
     height: 1.0,
     girth: 1.0,
     skin: SKIN,

@@ -151,3 +151,32 @@ pub fn dress(
         Visibility::default(),
     ));
 }
+
+/// A hero on a pedestal: all of a body in one piece, one arm raised, a spear in it.
+pub fn statue() -> Clay {
+    let look = Look { garb: Garb::Threadbare, beard: Beard::Short, ..crate::cast::CITIZEN };
+    let mut clay = body::body(&look);
+    clay.add(&head::head(&look), Transform::from_xyz(0.0, body::NECK, 0.0).with_rotation(Quat::from_rotation_y(-0.3)));
+    for (side, raised, bent) in [(-1.0, 0.15, 1.2), (1.0, 1.75, 0.75)] {
+        let root = Transform::from_translation(body::shoulder(&look, side))
+            .with_rotation(Quat::from_rotation_z(0.45 * side) * Quat::from_rotation_x(raised));
+        let bend = Transform::from_xyz(0.0, -limbs::UPPER_ARM, 0.0).with_rotation(Quat::from_rotation_x(bent));
+        clay.add(&limbs::upper_arm(&look, side), root);
+        clay.add(&limbs::forearm(&look, side), root * bend);
+        if side > 0.0 {
+            let hand = root * bend * Vec3::new(0.0, -0.28, 0.0);
+            limbs::spear(&mut clay, hand);
+        }
+    }
+    for (side, forward) in [(-1.0, 0.14), (1.0, -0.06)] {
+        let root = Transform::from_xyz(0.095 * side, limbs::LEG, 0.0).with_rotation(Quat::from_rotation_x(forward));
+        clay.add(&limbs::thigh(&look), root);
+        clay.add(&limbs::shin(&look), root * Transform::from_xyz(0.0, -limbs::THIGH, 0.0));
+    }
+    clay
+}
+
+/// The head alone, as it stands on a pillar by the road.
+pub fn bust() -> Clay {
+    head::head(&Look { hair: Hair::Long, beard: Beard::Full, hat: Hat::Wreath, ..crate::cast::CITIZEN })
+}

@@ -4,6 +4,7 @@
 //! directional light cannot give (inside the colonnade, under a table, in a crown of leaves) is painted on.
 
 mod acropolis;
+mod goods;
 mod land;
 mod market;
 pub mod mesh;

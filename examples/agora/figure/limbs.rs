@@ -137,6 +137,13 @@ pub fn staff(clay: &mut Clay) {
     clay.ball(foot + Vec3::Y * 1.43, Vec3::new(0.03, 0.034, 0.03), 5, WOOD);
 }
 
+/// Upright, in a raised hand.
+pub fn spear(clay: &mut Clay, hand: Vec3) {
+    let foot = hand.with_y(0.0);
+    clay.tube(&[foot, foot + Vec3::Y * 2.35], &[0.017, 0.015], 6, WOOD);
+    clay.tube(&[foot + Vec3::Y * 2.33, foot + Vec3::Y * 2.42, foot + Vec3::Y * 2.62], &[0.012, 0.038, 0.0], 6, GOLD);
+}
+
 fn kerykeion(clay: &mut Clay) {
     let at = |along: f32, aside: f32| Vec3::new(aside, -FOREARM - 0.055, 0.2 - along);
     clay.tube(&[at(0.0, 0.0), at(0.72, 0.0)], &[0.011, 0.011], 6, GOLD);
