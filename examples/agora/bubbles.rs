@@ -303,7 +303,8 @@ fn place(
         let distance = body.translation.distance(player.translation);
         let talks = talk.with == Some(bubble.of);
         let speaks = !bubble.is_empty() && (talks || distance < EARSHOT * 1.4);
-        let named = near.0 == Some(bubble.of) || distance < NAMED;
+        // While one talks, other names are in the way.
+        let named = talk.with.is_none() && (near.0 == Some(bubble.of) || distance < NAMED);
         let crown = body.translation + figure.crown() + Vec3::Y * ABOVE;
         let at = camera.world_to_viewport(&view, crown).ok().map(|at| at / scale.0);
         // Whoever talks to the player is heard from outside of the view as well.

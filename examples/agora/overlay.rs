@@ -169,7 +169,7 @@ fn write(
         format!("speaking: {speakers}"),
         format!("{:.0} tokens/s, {} at once, {} waiting", stats.tokens_per_second, stats.active, stats.queued),
         format!(
-            "memory of talk (KV): {:.1} MB;  read {} tokens, remembered {}",
+            "KV memory {:.1} MB; read {} tokens, remembered {}",
             stats.kv_bytes as f32 / 1e6,
             stats.prompt_tokens,
             stats.cached_tokens
@@ -178,11 +178,11 @@ fn write(
     for (entity, report) in &replies.0 {
         let adapter = report.adapter.map_or("no adapter".into(), |id| format!("adapter {}", &id.to_string()[..8]));
         lines.push(format!(
-            "{}, {adapter}: first token {} ms, {:.0} tokens/s, {} tokens",
+            "{}, {adapter}:\n    {} tokens, the first after {} ms, {:.0} tokens/s",
             npcs.get(*entity).map_or("?", name),
+            report.reply_ids.len(),
             report.first_token.as_millis(),
-            report.tokens_per_second,
-            report.reply_ids.len()
+            report.tokens_per_second
         ));
     }
     let ms = |median: Option<f32>| median.map_or("–".into(), |ms| format!("{ms:.1} ms"));

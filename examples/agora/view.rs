@@ -7,7 +7,7 @@ pub const INK: Color = Color::srgb(0.16, 0.11, 0.07);
 pub const FADED_INK: Color = Color::srgb(0.45, 0.37, 0.29);
 pub const TERRACOTTA: Color = Color::srgb(0.66, 0.25, 0.12);
 pub const AEGEAN: Color = Color::srgb(0.10, 0.31, 0.45);
-pub const SHADE: Color = Color::srgba(0.09, 0.07, 0.05, 0.82);
+pub const SHADE: Color = Color::srgba(0.09, 0.07, 0.05, 0.93);
 pub const CHALK: Color = Color::srgb(0.93, 0.90, 0.84);
 
 /// An open font that has Greek: GFS Neohellenic (`assets/fonts/OFL.txt`).
