@@ -29,13 +29,14 @@ pub fn upper_arm(look: &Look, side: f32) -> Clay {
     let thick = slender(look);
     let path = [Vec3::Y * 0.04, down(0.06), down(0.16), down(UPPER_ARM)];
     clay.tube(&path, &[0.03, 0.056, 0.05, 0.041].map(|radius| radius * thick), SIDES, look.skin);
+    clay.ball(down(0.012), Vec3::new(0.058, 0.062, 0.058) * thick, 7, look.skin);
     clay.ball(down(UPPER_ARM), Vec3::splat(0.041 * thick), 5, look.skin);
     let cloaked = side < 0.0 && matches!(look.garb, Garb::Himation | Garb::Threadbare);
     let bare = look.garb == Garb::Threadbare || (look.garb == Garb::Exomis && side > 0.0);
     if cloaked {
-        sleeve(&mut clay, UPPER_ARM + 0.02, 0.074 * thick, look.cloak);
+        sleeve(&mut clay, UPPER_ARM + 0.02, 0.069 * thick, look.cloak);
     } else if !bare {
-        sleeve(&mut clay, 0.17, 0.07 * thick, look.tunic);
+        sleeve(&mut clay, 0.16, 0.066 * thick, look.tunic);
     }
     clay
 }
@@ -46,7 +47,7 @@ fn sleeve(clay: &mut Clay, length: f32, radius: f32, color: Color) {
         |u, v| {
             let fold = 1.0 + 0.09 * (1.0 - v) * (u * 5.0 * std::f32::consts::TAU + 5.0 * v).sin();
             let round = (1.0 - ((v - 0.72).max(0.0) / 0.28).powi(2)).max(0.0).sqrt();
-            around(u) * radius * round * (1.22 - 0.22 * v) * fold + Vec3::Y * (0.06 - (length + 0.06) * (1.0 - v))
+            around(u) * radius * round * (1.22 - 0.22 * v) * fold + Vec3::Y * (0.048 - (length + 0.048) * (1.0 - v))
         },
         |u, v| tinted(color, 0.86 + 0.14 * (u * 5.0 * std::f32::consts::TAU + 5.0 * v).sin() * (1.0 - v)),
     );

@@ -8,7 +8,7 @@ use super::{Garb, Look, body::on_trunk};
 use crate::scene::mesh::{Clay, smoothstep, tinted};
 
 /// Around the body, up and down.
-const WEAVE: [usize; 2] = [52, 18];
+const WEAVE: [usize; 2] = [46, 15];
 
 /// Upright folds, from -1 to 1.
 fn folds(u: f32, seed: f32) -> f32 {
@@ -33,6 +33,8 @@ pub fn tunic(clay: &mut Clay, look: &Look) {
     let belted = !matches!(look.garb, Garb::Himation | Garb::Threadbare);
     let neckline = 1.475;
     let height = |v: f32| hem + (1.53 - hem) * v;
+    // Beneath a cloak it has no room for folds.
+    let deep = if belted { 0.026 } else { 0.012 };
     let belt = |y: f32| if belted { (-((y - 1.06) / 0.05).powi(2)).exp() } else { 0.0 };
     clay.sheet(
         WEAVE,
@@ -45,7 +47,7 @@ pub fn tunic(clay: &mut Clay, look: &Look) {
                 look,
                 u,
                 y,
-                flare + 0.005 - 0.018 * belt(y) + (0.006 + 0.026 * hanging) * folds(u, 0.7) * smoothstep(1.44, 1.3, y),
+                flare + 0.005 - 0.018 * belt(y) + (0.006 + deep * hanging) * folds(u, 0.7) * smoothstep(1.44, 1.3, y),
             )
         },
         |u, v| {
@@ -103,7 +105,12 @@ pub fn himation(clay: &mut Clay, look: &Look) {
         WEAVE,
         |u, v| {
             let roll = 0.026 * (-((v - 0.955) / 0.05).powi(2)).exp();
-            on_trunk(look, u, height(u, v), 0.024 + roll + (0.011 + 0.013 * (1.0 - v)) * drape(u, v))
+            on_trunk(
+                look,
+                u,
+                height(u, v),
+                0.026 + 0.024 * smoothstep(0.75, 0.2, v) + roll + (0.011 + 0.013 * (1.0 - v)) * drape(u, v),
+            )
         },
         |u, v| if v < 0.06 { tinted(look.cloak, 0.6) } else { folded(look.cloak, drape(u, v)) },
     );

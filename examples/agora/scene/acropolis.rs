@@ -42,7 +42,7 @@ pub fn build(site: &mut Site) {
         clay.boulder(Vec3::new(x, TOP + 0.5 * tall, z), Vec3::new(1.7 * size, tall, 1.7 * size), [5, 3], 0.3, PINE);
     }
     // Shrubs on the slope break its outline.
-    for number in 0..90 {
+    for number in 0..60 {
         let turn = number as f32 * 0.618 * TAU;
         let down = 0.16 + 0.3 * noise(number as f32 * 3.7, 1.0);
         let at = side(turn / TAU, 1.0 - down - 0.45);

@@ -17,7 +17,7 @@ const SCALES: Color = Color::srgb(0.55, 0.62, 0.66);
 
 fn turned(clay: &mut Clay, at: Vec3, size: f32, profile: &[(f32, f32)], color: impl Fn(f32) -> Color) {
     let profile: Vec<Vec2> = profile.iter().map(|&(radius, y)| Vec2::new(radius, y) * size).collect();
-    clay.lathe(at, &profile, 18, |y| color(y / size));
+    clay.lathe(at, &profile, 15, |y| color(y / size));
 }
 
 /// Two handles, from the neck to the shoulder.
@@ -117,9 +117,9 @@ pub fn basket(clay: &mut Clay, at: Vec3, wide: f32, heap: Heap, seed: u32) {
     let profile = [(0.0, 0.0), (0.74, 0.0), (0.9, 0.3), (1.0, 0.62), (1.04, 0.66), (0.97, 0.66), (0.9, 0.5)];
     turned(clay, at, wide, &profile, |y| tinted(WICKER, if (y * 14.0) as i32 % 2 == 0 { 0.78 } else { 1.0 }));
     let (count, size, color) = match heap {
-        Heap::GreenOlives => (70, Vec3::new(0.1, 0.085, 0.085), GREEN_OLIVE),
-        Heap::BlackOlives => (70, Vec3::new(0.1, 0.085, 0.085), BLACK_OLIVE),
-        Heap::Figs => (34, Vec3::new(0.15, 0.16, 0.15), FIG),
+        Heap::GreenOlives => (46, Vec3::new(0.12, 0.1, 0.1), GREEN_OLIVE),
+        Heap::BlackOlives => (46, Vec3::new(0.12, 0.1, 0.1), BLACK_OLIVE),
+        Heap::Figs => (26, Vec3::new(0.165, 0.18, 0.165), FIG),
         Heap::Bread => (9, Vec3::new(0.36, 0.2, 0.28), CRUST),
     };
     clay.ball(at + Vec3::Y * 0.42 * wide, Vec3::new(0.9, 0.3, 0.9) * wide, 6, tinted(color, 0.6));
@@ -128,7 +128,7 @@ pub fn basket(clay: &mut Clay, at: Vec3, wide: f32, heap: Heap, seed: u32) {
         let place = around(number as f32 * 0.618) * far * 0.82 + Vec3::Y * (0.62 + 0.16 * (1.0 - far * far));
         let tint = 0.8 + 0.45 * chance(number + seed * 131);
         let mut piece = Clay::default();
-        piece.ball(Vec3::ZERO, size * wide, if heap == Heap::Bread { 6 } else { 4 }, tinted(color, tint));
+        piece.ball(Vec3::ZERO, size * wide, if heap == Heap::Bread { 6 } else { 3 }, tinted(color, tint));
         let turn = Quat::from_rotation_y(number as f32 * 1.9);
         clay.add(&piece, Transform::from_translation(at + place * wide).with_rotation(turn));
     }

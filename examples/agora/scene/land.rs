@@ -26,7 +26,7 @@ pub fn build(site: &mut Site) {
         Vec2::new(sin, cos) * if v == 0.0 { 0.0 } else { far }
     };
     clay.sheet(
-        [112, 72],
+        [100, 62],
         |u, v| {
             let Vec2 { x, y: z } = place(u, v);
             Vec3::new(x, height(x, z), z)

@@ -56,10 +56,13 @@ fn slab(clay: &mut Clay, middle: Vec2, size: Vec2, seed: u32) {
     let top: Vec<Vec3> = ways.iter().zip(1..).map(|(way, number)| corner(*way, 3 * number, 0.025, high)).collect();
     let foot: Vec<Vec3> = ways.iter().zip(1..).map(|(way, number)| corner(*way, 3 * number, 0.0, -0.02)).collect();
     clay.quad([top[0], top[1], top[2], top[3]], color);
+    let from = clay.vertices();
     for side in 0..4 {
         let next = (side + 1) % 4;
-        clay.quad([foot[side], foot[next], top[next], top[side]], tinted(color, 0.95));
+        clay.quad([foot[side], foot[next], top[next], top[side]], tinted(color, 0.74));
     }
+    // A joint is a line of dust, and not a ruled edge that shines on one side and is black on the other.
+    clay.relight(from, |_| Vec3::Y);
 }
 
 fn pebbles(clay: &mut Clay) {

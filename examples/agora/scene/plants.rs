@@ -13,6 +13,9 @@ use super::{
 const BARK: Color = Color::srgb(0.40, 0.31, 0.24);
 const PALE_BARK: Color = Color::srgb(0.62, 0.55, 0.44);
 
+/// On each lump of a crown.
+const LEAVES: u32 = 62;
+
 /// Of which tree a crown is.
 struct Kind {
     bark: Color,
@@ -44,13 +47,10 @@ pub fn build(site: &mut Site) {
         (24.0, 8.0, 1.2),
         (-25.0, 12.0, 1.1),
         (18.5, -19.0, 0.9),
-        (27.0, -22.0, 1.1),
         (-13.0, 27.0, 1.2),
         (15.0, 28.0, 1.2),
         (31.0, -6.0, 1.2),
         (-34.0, -6.0, 1.3),
-        (-31.0, -16.0, 1.1),
-        (38.0, 14.0, 1.3),
     ];
     let planes = [(-19.5, -3.0, 1.1), (18.8, 4.6, 1.0), (-18.5, 14.5, 1.05), (10.5, 24.0, 1.1), (29.0, -14.5, 1.15)];
     grove(site, &olives, |seed| olive(seed));
@@ -71,9 +71,7 @@ pub fn build(site: &mut Site) {
         (28.5, 3.5, 0.9),
         (-29.0, 5.0, 1.2),
         (34.0, -16.0, 1.2),
-        (-55.0, -4.0, 1.4),
         (-58.0, 4.0, 1.2),
-        (44.0, -30.0, 1.4),
     ];
     grove(site, &cypresses, |seed| cypress(seed));
     site.put(undergrowth());
@@ -143,14 +141,14 @@ fn crown(clay: &mut Clay, kind: &Kind, middle: Vec3, radii: Vec3, lumps: u32, se
         let center = middle + on_sphere(turn, rise) * (radii - Vec3::splat(0.6 * size)) * (0.75 + 0.3 * luck(1));
         let wide = size * (0.75 + 0.5 * luck(2));
         let from = clay.vertices();
-        clay.boulder(center, Vec3::new(wide, 0.8 * wide, wide), [6, (seed + lump) as usize], 0.25, kind.dark);
-        for leaf in 0..46 {
-            let way = on_sphere(leaf as f32 * 0.618, 0.1 + 0.9 * (leaf as f32 + 0.5) / 46.0);
+        clay.boulder(center, Vec3::new(wide, 0.8 * wide, wide) * 0.94, [5, (seed + lump) as usize], 0.25, kind.dark);
+        for leaf in 0..LEAVES {
+            let way = on_sphere(leaf as f32 * 0.618, 0.1 + 0.9 * (leaf as f32 + 0.5) / LEAVES as f32);
             let number = lump * 1_000 + leaf * 7 + seed;
             leaf_at(
                 clay,
                 kind,
-                center + way * wide * Vec3::new(1.0, 0.8, 1.0) * (0.86 + 0.3 * chance(number)),
+                center + way * wide * Vec3::new(1.0, 0.8, 1.0) * (0.9 + 0.36 * chance(number)),
                 way,
                 number,
             );

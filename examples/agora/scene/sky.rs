@@ -12,15 +12,15 @@ use bevy::{
     render::view::{ColorGrading, ColorGradingGlobal, ColorGradingSection},
 };
 
-use super::mesh::{Clay, rough_noise, smoothstep};
+use super::mesh::{Clay, rough_noise, smoothstep, tinted};
 
 /// Towards the sun.
 const SUN: Vec3 = Vec3::new(-0.72, 0.46, 0.52);
 const SUNLIGHT: Color = Color::srgb(1.0, 0.83, 0.60);
 /// In the shade.
-const SKYLIGHT: Color = Color::srgb(0.66, 0.74, 0.94);
-const ZENITH: Color = Color::srgb(0.16, 0.36, 0.66);
-const BLUE: Color = Color::srgb(0.42, 0.62, 0.80);
+const SKYLIGHT: Color = Color::srgb(0.80, 0.80, 0.90);
+const ZENITH: Color = Color::srgb(0.12, 0.33, 0.68);
+const BLUE: Color = Color::srgb(0.34, 0.58, 0.84);
 const HAZE: Color = Color::srgb(0.86, 0.77, 0.62);
 const GLOW: Color = Color::srgb(1.0, 0.78, 0.46);
 const CLOUD: Color = Color::srgb(1.0, 0.90, 0.76);
@@ -33,7 +33,7 @@ const SHADOWS: f32 = 62.0;
 pub fn sky_plugin(app: &mut App) {
     app.insert_resource(DirectionalLightShadowMap { size: 2048 })
         .insert_resource(ClearColor(HAZE))
-        .insert_resource(GlobalAmbientLight { color: SKYLIGHT, brightness: 620.0, ..default() })
+        .insert_resource(GlobalAmbientLight { color: SKYLIGHT, brightness: 950.0, ..default() })
         .add_systems(Startup, build);
 }
 
@@ -49,7 +49,7 @@ pub fn mood() -> impl Bundle {
             Color::srgb(0.74, 0.70, 0.64),
         ),
     };
-    let section = ColorGradingSection { contrast: 1.12, saturation: 1.12, ..default() };
+    let section = ColorGradingSection { contrast: 1.08, saturation: 1.08, ..default() };
     let grading = ColorGrading {
         global: ColorGradingGlobal { post_saturation: 1.12, ..default() },
         shadows: section,
@@ -85,7 +85,7 @@ fn dome() -> Mesh {
         let (x, z) = (u * TAU).sin_cos();
         Vec3::new(x * cos, sin, z * cos)
     };
-    clay.sheet([200, 60], |u, v| way(u, v) * DOME, |u, v| sky(way(u, v)));
+    clay.sheet([150, 50], |u, v| way(u, v) * DOME, |u, v| sky(way(u, v)));
     clay.mesh()
 }
 
@@ -93,7 +93,7 @@ fn sky(way: Vec3) -> Color {
     let height = way.y.max(0.0);
     let sunward = way.dot(SUN.normalize()).max(0.0);
     let air = HAZE.mix(&BLUE, smoothstep(0.0, 0.26, height)).mix(&ZENITH, smoothstep(0.16, 0.9, height));
-    let air = air.mix(&GLOW, 0.65 * sunward.powi(6) + 0.35 * sunward.powi(40));
+    let air = air.mix(&tinted(GLOW, 1.0 + 1.5 * sunward.powi(8)), 0.7 * sunward.powi(5) + 0.3 * sunward.powi(40));
     // Long banks low over the hills, thin streaks above them.
     let turn = way.x.atan2(way.z);
     let bank = rough_noise(turn * 3.2 + 11.0, height * 17.0);

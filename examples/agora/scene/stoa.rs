@@ -255,16 +255,16 @@ fn roof() -> Clay {
     let mut clay = Clay::default();
     let wide = EAST - WEST + 2.0 * OVERHANG;
     let joints = (wide / 0.46).round();
-    let rows = 10;
     let west = WEST - OVERHANG;
-    for side in [0.0, 1.0] {
+    // Nobody sees much of the back.
+    for (side, rows) in [(0.0, 10.0), (1.0, 2.0)] {
         clay.facets(
-            [4 * joints as usize, 2 * rows],
+            [4 * joints as usize, 2 * rows as usize],
             |u, v| {
                 // Each row of tiles lies over the edge of the one below it.
-                let row = (v * rows as f32).floor().min(rows as f32 - 1.0);
-                let within = v * rows as f32 - row;
-                let climb = (row + if within > 0.2 { 0.96 } else { within }) / rows as f32;
+                let row = (v * rows).floor().min(rows - 1.0);
+                let within = v * rows - row;
+                let climb = (row + if within > 0.2 { 0.96 } else { within }) / rows;
                 let at = slope(if side == 0.0 { climb.min(1.0) } else { 2.0 - climb.min(1.0) });
                 let cover = [0.1, 0.045, 0.0, 0.045][(u * 4.0 * joints).round() as usize % 4];
                 let lap = 0.05 * (1.0 - within);
@@ -272,7 +272,7 @@ fn roof() -> Clay {
                 Vec3::new(x, at.y + 0.06 + cover + lap, at.x)
             },
             |u, v| {
-                let [tile, row] = [(u * joints).floor(), (v * rows as f32).floor()];
+                let [tile, row] = [(u * joints).floor(), (v * rows).floor()];
                 let fired = chance(tile as u32 * 57 + row as u32 * 911 + side as u32);
                 tinted(TILE.mix(&Color::srgb(0.72, 0.46, 0.28), 0.5 * fired), 0.78 + 0.3 * noise(tile * 0.4, row * 0.8))
             },

@@ -115,12 +115,12 @@ fn roof(clay: &mut Clay, size: Vec3) {
     let tiles = (size.x / 0.42).round();
     for side in [-1.0, 1.0] {
         clay.facets(
-            [2 * tiles as usize, 5],
+            [2 * tiles as usize, 3],
             |u, v| {
                 let ridge = if (u * 2.0 * tiles).round() as i32 % 2 == 0 { 0.07 } else { 0.0 };
                 Vec3::new(side * (1.0 - 2.0 * u) * -x, size.y - 0.12 + rise * v + ridge, side * z * (1.0 - v))
             },
-            |u, v| tinted(TILE, 0.8 + 0.4 * chance((u * tiles) as u32 * 13 + (v * 5.0) as u32 * 7)),
+            |u, v| tinted(TILE, 0.8 + 0.4 * chance((u * tiles) as u32 * 13 + (v * 3.0) as u32 * 7)),
         );
         let gable = |z: f32, y: f32| Vec3::new(0.5 * side * size.x, y, z);
         let [front, back] = [gable(0.5 * side * size.z, size.y - 0.05), gable(-0.5 * side * size.z, size.y - 0.05)];
