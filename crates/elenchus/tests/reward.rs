@@ -58,3 +58,60 @@ fn texts_become_a_learned_judge() {
     let error = failed(stage.run("train reward bad.toml --base tiny.gguf --out runs/bad", &[]));
     assert!(error.contains("no fit replies of the work `third` (hint: there are first, second)"), "{error}");
 }
+
+const PREFERENCES: &str = r#"
+kind = "preferences"
+character = "adapters/socrates/character.toml"
+data = ["preferences.jsonl"]
+folds = 2
+[lora]
+rank = 2
+dropout = 0.0
+[training]
+epochs = 8
+batch = 4
+max_tokens = 256
+learning_rate = 0.01
+eval_steps = 100
+"#;
+
+#[test]
+fn preferences_out_of_a_file_become_a_judge_measured_over_folds() {
+    let stage = Stage::new();
+    let said = |reply: &str, at: usize| format!("\n\nHuman: Is number {at} good?\n\nAssistant: {reply}");
+    let line = |at: usize| {
+        let rejected = if at < 3 { "It is good." } else { "Go away!" };
+        json!({"prompt": "", "chosen": said("It is good.", at), "rejected": said(rejected, at)}).to_string() + "\n"
+    };
+    fs::write(stage.path("preferences.jsonl"), (0..24).map(line).collect::<String>()).unwrap();
+    fs::write(stage.path("reward.toml"), PREFERENCES).unwrap();
+
+    let train = "train reward reward.toml --base tiny.gguf --out runs/r --folds --json";
+    let output = stage.run(train, &[]);
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    let all: Value = serde_json::from_str(&succeeded(output)).unwrap();
+    assert!(told.contains("3 ties dropped") && told.contains("held-out accuracy over 2 folds"), "{told}");
+    assert_eq!(all["folds"].as_array().unwrap().len(), 2);
+    let held_out = &all["held_out"];
+    assert_eq!(held_out["pairs"], 21, "each is measured once");
+    let number = |field: &str| held_out[field].as_f64().unwrap();
+    assert!(number("accuracy") > 0.9 && number("low") < number("accuracy"), "{held_out}");
+    assert!(all["calibration"]["log_loss"].is_number(), "{all}");
+    assert!(stage.path("runs/r/fold-1/reward/reward.json").is_file());
+    let report = fs::read_to_string(stage.path("runs/r/REPORT.md")).unwrap();
+    for part in ["| fold 1 |", "| pooled |", "## Calibration"] {
+        assert!(report.contains(part), "{part} is not in {report}");
+    }
+    // The same command measures again and trains nothing.
+    let again: Value = serde_json::from_str(&succeeded(stage.run(train, &[]))).unwrap();
+    assert_eq!(again, all);
+
+    let text = succeeded(stage.run("train reward reward.toml --base tiny.gguf --out runs/one --shuffled-labels", &[]));
+    assert!(text.contains("held-out accuracy: ") && text.contains("control with shuffled labels: "), "{text}");
+    let report = fs::read_to_string(stage.path("runs/one/REPORT.md")).unwrap();
+    assert!(report.contains("| model |") && report.contains("| control, labels shuffled |"), "{report}");
+
+    fs::write(stage.path("bad.toml"), PREFERENCES.replace("folds = 2", "aspect = \"motive\"")).unwrap();
+    let error = failed(stage.run("train reward bad.toml --base tiny.gguf --out runs/bad", &[]));
+    assert!(error.contains("none of 24 preferences is of the aspect `motive`"), "{error}");
+}

@@ -34,9 +34,11 @@ pub use example::{Example, example, examples};
 pub use lesson::{Lesson, read_character, read_pairs};
 pub use memory::resident_bytes;
 pub use perplexity::{Perplexity, perplexity, spread};
+pub use report::reward_report;
 pub use reward_model::{
-    Accuracy, ExamplePair, Preference, Preferences, RewardCard, RewardConfig, RewardEvent, RewardKind, RewardLearner,
-    RewardLesson, RewardLora, RewardModel, RewardOutcome, RewardSettings, RewardStep, bradley_terry, train_reward,
+    Accuracy, Calibration, CalibrationBin, ExamplePair, Preference, Preferences, RewardCard, RewardConfig, RewardEvent,
+    RewardKind, RewardLearner, RewardLesson, RewardLora, RewardModel, RewardOutcome, RewardSettings, RewardStep,
+    bradley_terry, train_reward,
 };
 pub use run_folder::RunFolder;
 pub use samples::Sample;

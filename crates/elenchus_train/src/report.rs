@@ -7,10 +7,12 @@ mod facts;
 mod html;
 mod markdown;
 mod plot;
+mod reward;
 pub(crate) mod rl;
 pub(crate) mod scale;
 
 pub(crate) use html::{escaped, head};
+pub use reward::reward_report;
 
 use crate::{Result, RunFolder};
 

@@ -6,6 +6,7 @@
 //! that several models can be weighed against each other.
 
 mod bradley_terry;
+mod calibration;
 mod config;
 mod preferences;
 mod saved;
@@ -19,6 +20,7 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
 pub use bradley_terry::{Accuracy, bradley_terry};
+pub use calibration::{Calibration, CalibrationBin};
 pub use config::{RewardConfig, RewardKind, RewardLora, RewardSettings};
 pub use preferences::{Preference, Preferences, RewardLesson};
 pub use saved::RewardCard;

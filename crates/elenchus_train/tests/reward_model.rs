@@ -119,7 +119,7 @@ impl Lab {
         match self.run(folder, |_| false) {
             (steps, RewardOutcome::Finished(model, card)) => {
                 assert_eq!(model, folder.join("reward"));
-                (steps, card)
+                (steps, *card)
             }
             (_, stopped) => panic!("{stopped:?}"),
         }

@@ -9,10 +9,11 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use elenchus_train::{
-    Accuracy, ExamplePair, Preference, Preferences, RewardCard, RewardEvent, RewardKind, RewardLearner, RewardLesson,
-    RewardOutcome, RewardStep, RunFolder, train_reward,
+    Accuracy, Calibration, ExamplePair, Preference, Preferences, RewardCard, RewardEvent, RewardKind, RewardLearner,
+    RewardLesson, RewardOutcome, RewardStep, RunFolder, reward_report, train_reward,
 };
 use indicatif::{ProgressBar, ProgressStyle};
+use serde_json::json;
 
 use super::{BaseArgs, interrupts};
 use crate::{
@@ -65,8 +66,7 @@ pub fn run(args: RewardArgs) -> Result<()> {
             let Some(card) = learn(&lesson, &voice, &of_fold, false, &should_stop, &tell)? else { return Ok(()) };
             cards.push(card);
         }
-        let pooled = Accuracy::pooled(cards.iter().map(|card| &card.held_out));
-        tell(&format!("held-out accuracy over {} folds: {pooled} pairs", cards.len()));
+        tell(&format!("held-out accuracy over {} folds: {} pairs", cards.len(), pooled(&cards).0));
     } else {
         let Some(card) = learn(&lesson, &voice, &out, false, &should_stop, &tell)? else { return Ok(()) };
         cards.push(card);
@@ -76,10 +76,24 @@ pub fn run(args: RewardArgs) -> Result<()> {
         let Some(control) = control else { return Ok(()) };
         cards.push(control);
     }
+    let run = RunFolder::open(&out, &lesson.text)?;
+    reward_report(&run, &cards)?;
+    tell(&format!("the report is in {}", run.file("REPORT.html").display()));
     if json {
-        print(&format!("{}\n", serde_json::to_string_pretty(&cards)?))?;
+        let all = if folds {
+            let (held_out, calibration) = pooled(&cards);
+            json!({ "folds": cards, "held_out": held_out, "calibration": calibration })
+        } else {
+            json!(cards)
+        };
+        print(&format!("{}\n", serde_json::to_string_pretty(&all)?))?;
     }
     Ok(())
+}
+
+fn pooled(folds: &[RewardCard]) -> (Accuracy, Calibration) {
+    let calibrations = folds.iter().filter_map(|card| card.calibration.as_ref());
+    (Accuracy::pooled(folds.iter().map(|card| &card.held_out)), Calibration::pooled(calibrations))
 }
 
 /// What there is to learn, before anything is.
@@ -156,7 +170,7 @@ fn learn(
                 card.token_count_only_accuracy * 100.0
             ));
             tell(&format!("the model is in {}", folder.display()));
-            Some(card)
+            Some(*card)
         }
     })
 }

@@ -6,7 +6,7 @@ use std::{num::NonZeroUsize, path::Path};
 use elenchus_dialogue::{Character, Turn};
 use serde::{Deserialize, de::DeserializeOwned};
 
-use super::{Pair, turns::unpacked};
+use super::{OnBroken, Pair, turns::unpacked};
 use crate::{BrokenLine, Error, Result};
 
 /// Who says a line that does not say it.
@@ -53,20 +53,35 @@ pub(crate) fn json_lines<L: DeserializeOwned, T>(
     forms: &str,
     of: impl Fn(L) -> Result<T, String>,
 ) -> Result<Vec<T>> {
+    Ok(json_lines_or_broken(file, forms, OnBroken::Stop, of)?.0)
+}
+
+/// The same, with the lines that were left out where a run goes on behind them.
+pub(crate) fn json_lines_or_broken<L: DeserializeOwned, T>(
+    file: &Path,
+    forms: &str,
+    on_broken: OnBroken,
+    of: impl Fn(L) -> Result<T, String>,
+) -> Result<(Vec<T>, Vec<BrokenLine>)> {
     let bytes = unpacked(file)?;
     let bytes = bytes.strip_prefix(b"\xef\xbb\xbf").unwrap_or(&bytes);
-    let broken = |line, reason| Error::BrokenLine(BrokenLine { file: file.to_owned(), line, reason });
-    let mut read = Vec::new();
+    let broken = |line, reason| BrokenLine { file: file.to_owned(), line, reason };
+    let (mut read, mut left_out) = (Vec::new(), Vec::new());
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
         if !line.trim_ascii().is_empty() {
             let line = serde_json::from_slice(line).map_err(|error| format!("{error} ({forms})"));
-            read.push(line.and_then(&of).map_err(|reason| broken(index + 1, reason))?);
+            match line.and_then(&of) {
+                Ok(line) => read.push(line),
+                Err(reason) if on_broken == OnBroken::Skip => left_out.push(broken(index + 1, reason)),
+                Err(reason) => return Err(Error::BrokenLine(broken(index + 1, reason))),
+            }
         }
     }
     if read.is_empty() {
-        return Err(broken(1, "there is nothing here (hint: was it saved or fetched whole?)".to_owned()));
+        let reason = "there is nothing here (hint: was it saved or fetched whole?)".to_owned();
+        return Err(Error::BrokenLine(left_out.into_iter().next().unwrap_or_else(|| broken(1, reason))));
     }
-    Ok(read)
+    Ok((read, left_out))
 }
 
 fn turns(line: PromptLine, character: &Character, most: NonZeroUsize) -> Result<Vec<Turn>, String> {

@@ -48,7 +48,7 @@ impl Accuracy {
         Self::wilson(right, count)
     }
 
-    fn wilson(right: f64, pairs: usize) -> Self {
+    pub(super) fn wilson(right: f64, pairs: usize) -> Self {
         let (n, z) = (pairs as f64, 1.959_963_984_540_054_f64);
         let accuracy = right / n;
         let center = (accuracy + z * z / (2.0 * n)) / (1.0 + z * z / n);

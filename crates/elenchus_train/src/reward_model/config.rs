@@ -228,7 +228,6 @@ impl RewardConfig {
             ("held_out_works", !self.held_out_works.is_empty()),
             ("excluded_works", !self.excluded_works.is_empty()),
             ("speakers", !self.speakers.is_empty()),
-            ("skip_broken", self.skip_broken),
             ("filters", self.filters != Filters::default()),
         ];
         if let Some((field, _)) = of_texts.iter().find(|(_, is_set)| is_written && *is_set) {

@@ -83,6 +83,7 @@ impl RewardLesson {
         config.fold = fold.unwrap_or(config.fold);
         let beside = |path: &PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
         let character = read_character(&beside(&config.character))?;
+        let on_broken = if config.skip_broken { OnBroken::Skip } else { OnBroken::Stop };
         if config.kind == RewardKind::Preferences {
             let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
             let of = Folds {
@@ -92,10 +93,9 @@ impl RewardLesson {
                 most: config.max_pairs.unwrap_or(usize::MAX),
                 bootstrap: config.bootstrap.then_some(config.training.seed),
             };
-            let preferences = written(&files, &character, config.context, of)?;
-            return Ok(Self { config, text, character, broken: Vec::new(), works: BTreeSet::new(), preferences });
+            let (preferences, broken) = written(&files, &character, config.context, on_broken, of)?;
+            return Ok(Self { config, text, character, broken, works: BTreeSet::new(), preferences });
         }
-        let on_broken = if config.skip_broken { OnBroken::Skip } else { OnBroken::Stop };
         let files: Vec<PathBuf> = config.data.iter().map(beside).collect();
         let (own, mut broken) = read_pairs(&files, &character, &config.speakers, config.context, on_broken)?;
         let files: Vec<PathBuf> = config.others.iter().map(beside).collect();

@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use elenchus_lm::{CandleExecutor, Executor, LoraAdapter, Precision, TrainableLora, write_whole};
 use serde::{Deserialize, Serialize};
 
-use super::{Accuracy, HEAD, RewardKind, RewardModel};
+use super::{Accuracy, Calibration, HEAD, RewardKind, RewardModel};
 use crate::{Error, Result};
 
 const HEAD_FILE: &str = "head.safetensors";
@@ -38,6 +38,9 @@ pub struct RewardCard {
     pub pairs: usize,
     /// On works, or prompts, that it never saw.
     pub held_out: Accuracy,
+    /// How much its probabilities can be believed, there as well; models of older versions do not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub calibration: Option<Calibration>,
     /// What the number of words alone would come to there; near 0.5, or length is part of what was learned.
     pub length_only_accuracy: f64,
     /// The same of the number of tokens.
@@ -52,6 +55,12 @@ pub struct RewardCard {
 }
 
 impl RewardCard {
+    /// Reads the card of a folder that [`RewardModel::save`] wrote.
+    pub fn open(folder: &Path) -> Result<Self> {
+        let card = serde_json::from_slice(&read(folder, CARD)?);
+        card.map_err(|error| Error::RewardModel { folder: folder.to_owned(), reason: format!("{CARD}: {error}") })
+    }
+
     /// What a judge with this model is called.
     pub fn name(&self) -> &str {
         self.aspect.as_deref().unwrap_or(self.kind.name())
@@ -86,16 +95,7 @@ impl RewardModel {
     /// A file that is missing or broken, or a model of another base.
     pub fn open(folder: &Path, executor: &CandleExecutor, base_sha256: &str) -> Result<(Self, RewardCard)> {
         let refuse = |reason: String| Error::RewardModel { folder: folder.to_owned(), reason };
-        let read = |name: &str| {
-            let file: PathBuf = folder.join(name);
-            fs::read(&file).map_err(|cause| Error::File {
-                file,
-                cause,
-                hint: " (hint: name the folder `reward` of a finished `elenchus train reward`)",
-            })
-        };
-        let card: RewardCard =
-            serde_json::from_slice(&read(CARD)?).map_err(|error| refuse(format!("{CARD}: {error}")))?;
+        let card = RewardCard::open(folder)?;
         if card.base_sha256 != base_sha256 {
             return Err(refuse(format!(
                 "was trained on {} ({}), not on a base with hash {base_sha256} (hint: name that base with --base, or train the model anew)",
@@ -108,7 +108,7 @@ impl RewardModel {
         let adapter = LoraAdapter::open(folder)?;
         let lora = TrainableLora::new(&adapter, executor)?;
         let tensors: HashMap<String, Tensor> =
-            candle_core::safetensors::load_buffer(&read(HEAD_FILE)?, &Device::Cpu)
+            candle_core::safetensors::load_buffer(&read(folder, HEAD_FILE)?, &Device::Cpu)
                 .map_err(|error| refuse(format!("{HEAD_FILE}: {error} (hint: train the model anew)")))?;
         let hidden_size = executor.config().hidden_size;
         let head = tensors.get(HEAD).ok_or_else(|| refuse(format!("{HEAD_FILE} has no tensor `{HEAD}`")))?;
@@ -124,4 +124,13 @@ impl RewardModel {
         }
         Ok((Self::new(executor, lora, &head, card.gain, card.bias)?, card))
     }
+}
+
+fn read(folder: &Path, name: &str) -> Result<Vec<u8>> {
+    let file: PathBuf = folder.join(name);
+    fs::read(&file).map_err(|cause| Error::File {
+        file,
+        cause,
+        hint: " (hint: name the folder `reward` of a finished `elenchus train reward`)",
+    })
 }

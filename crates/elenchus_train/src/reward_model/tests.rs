@@ -46,6 +46,7 @@ fn card(model: &RewardModel) -> RewardCard {
         max_tokens: 100,
         steps: 3,
         pairs: 5,
+        calibration: None,
         held_out: Accuracy { accuracy: 0.5, low: 0.125, high: 0.875, pairs: 2 },
         length_only_accuracy: 0.5,
         token_count_only_accuracy: 0.5,

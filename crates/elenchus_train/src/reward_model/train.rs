@@ -17,7 +17,7 @@ use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accuracy, Preference, RewardCard, RewardConfig, RewardModel, RewardSettings, bradley_terry,
+    Accuracy, Calibration, Preference, RewardCard, RewardConfig, RewardModel, RewardSettings, bradley_terry,
     preferences::length_only,
 };
 use crate::{
@@ -132,7 +132,7 @@ pub struct RewardStep {
 #[derive(Debug, Clone, PartialEq)]
 pub enum RewardOutcome {
     /// The run is over; its model is in this folder.
-    Finished(PathBuf, RewardCard),
+    Finished(PathBuf, Box<RewardCard>),
     /// It was stopped behind this step, and goes on from there.
     Stopped(u64),
 }
@@ -204,8 +204,9 @@ pub fn train_reward(
         step += 1;
 
         let evaluates = step == total_steps || step.is_multiple_of(settings.eval_steps);
-        let held_out_accuracy =
-            evaluates.then(|| Ok::<_, Error>(accuracy(executor, &model, &measured)?.accuracy)).transpose()?;
+        let held_out_accuracy = evaluates
+            .then(|| Ok::<_, Error>(Accuracy::of(scored(executor, &model, &measured)?).accuracy))
+            .transpose()?;
         let distances = scores.iter().map(|(chosen, rejected)| f64::from(chosen - rejected));
         let report = RewardStep {
             step,
@@ -235,6 +236,7 @@ pub fn train_reward(
     on_event(RewardEvent::Measuring(held_out.len()));
     let reference = spread(train, REFERENCE_PAIRS).into_iter().flat_map(|pair| [pair.chosen, pair.rejected]);
     model.normalise(executor, &reference.collect::<Vec<_>>())?;
+    let measured = scored(executor, &model, held_out)?;
     let card = RewardCard {
         kind: config.kind,
         aspect: config.aspect.clone(),
@@ -244,7 +246,8 @@ pub fn train_reward(
         max_tokens: settings.max_tokens,
         steps: step,
         pairs: train.len(),
-        held_out: accuracy(executor, &model, held_out)?,
+        held_out: Accuracy::of(measured.iter().copied()),
+        calibration: Some(Calibration::of(&measured)),
         length_only_accuracy: learner.length_only_accuracy,
         token_count_only_accuracy: length_only(&token_counts(train), &token_counts(held_out)),
         shuffled_labels: learner.shuffled_labels,
@@ -253,7 +256,7 @@ pub fn train_reward(
     };
     let folder = run.file(REWARD);
     model.save(&folder, &card)?;
-    Ok(RewardOutcome::Finished(folder, card))
+    Ok(RewardOutcome::Finished(folder, Box::new(card)))
 }
 
 /// Scores of a batch, its mean loss and the gradients, in as many passes as its tokens need.
@@ -287,11 +290,11 @@ fn gradients(
     Ok((all_scores, loss, grads))
 }
 
-/// How often a model prefers what is preferred.
-fn accuracy(executor: &CandleExecutor, model: &RewardModel, pairs: &[ExamplePair]) -> Result<Accuracy> {
+/// Scores of chosen and rejected replies, not normalised: the loss is made of these.
+fn scored(executor: &CandleExecutor, model: &RewardModel, pairs: &[ExamplePair]) -> Result<Vec<(f32, f32)>> {
     let examples: Vec<Example> = pairs.iter().flat_map(|pair| [pair.chosen.clone(), pair.rejected.clone()]).collect();
-    let scores = model.scores(executor, &examples)?;
-    Ok(Accuracy::of(scores.chunks_exact(2).map(|pair| (pair[0], pair[1]))))
+    let scores = model.raw_scores(executor, &examples)?;
+    Ok(scores.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
 fn token_counts(pairs: &[ExamplePair]) -> Vec<(usize, usize)> {

@@ -13,8 +13,8 @@ use sha2::{Digest, Sha256};
 
 use super::{Preference, Preferences};
 use crate::{
-    Error, Result,
-    data::{STRANGER, json_lines, newest_turns},
+    BrokenLine, Error, Result,
+    data::{OnBroken, STRANGER, json_lines_or_broken, newest_turns},
     order::mixed,
     spread,
 };
@@ -58,19 +58,22 @@ pub(super) struct Folds<'a> {
 /// Reads files of preferences, drops ties and splits the rest; what is dropped is counted as unmatched.
 ///
 /// # Errors
-/// A line of another form, or nothing left to train or to measure on.
+/// A line of another form, unless those are skipped, or nothing left to train or to measure on.
 pub(super) fn written(
     files: &[PathBuf],
     character: &Character,
     context: NonZeroUsize,
+    on_broken: OnBroken,
     of: Folds<'_>,
-) -> Result<Preferences> {
-    let mut read = Vec::new();
+) -> Result<(Preferences, Vec<BrokenLine>)> {
+    let (mut read, mut broken) = (Vec::new(), Vec::new());
     for file in files {
-        read.extend(json_lines(file, FORMS, |line: Line| {
+        let (lines, left_out) = json_lines_or_broken(file, FORMS, on_broken, |line: Line| {
             let aspect = line.aspect.clone();
             Ok((aspect, preference(line, character, context)?))
-        })?);
+        })?;
+        read.extend(lines);
+        broken.extend(left_out);
     }
     let all = read.len();
     read.retain(|(aspect, _)| of.aspect.is_none_or(|wanted| aspect.as_deref() == Some(wanted)));
@@ -96,7 +99,7 @@ pub(super) fn written(
         let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, BOOTSTRAP_SEED));
         train = (0..train.len()).map(|_| train[rng.random_range(0..train.len())].clone()).collect();
     }
-    Ok(Preferences { train, held_out, unmatched })
+    Ok((Preferences { train, held_out, unmatched }, broken))
 }
 
 /// The part that a prompt falls into: a function of its words alone, whatever else is in the files.
@@ -118,7 +121,7 @@ fn preference(line: Line, character: &Character, most: NonZeroUsize) -> Result<P
             let ((context, chosen), (other, rejected)) =
                 (transcript(&chosen, &character.name)?, transcript(&rejected, &character.name)?);
             if context != other {
-                return Err("has two transcripts that differ before their last reply (hint: leave it out)".to_owned());
+                return Err("has two transcripts that differ before their last reply (hint: leave it out, or set `skip_broken = true`)".to_owned());
             }
             (context, chosen, rejected)
         }
@@ -170,7 +173,22 @@ mod tests {
     fn read(lines: &str, of: Folds<'_>) -> Result<Preferences> {
         let file = tempfile::NamedTempFile::with_suffix(".jsonl").unwrap();
         std::fs::write(file.path(), lines).unwrap();
-        written(&[file.path().to_owned()], &character(), NonZeroUsize::new(4).unwrap(), of)
+        let context = NonZeroUsize::new(4).unwrap();
+        Ok(written(&[file.path().to_owned()], &character(), context, OnBroken::Stop, of)?.0)
+    }
+
+    #[test]
+    fn a_broken_line_ends_the_run_or_is_left_out_and_named() {
+        let file = tempfile::NamedTempFile::with_suffix(".jsonl").unwrap();
+        let two = r#"{"chosen": "Human: a\n\nAssistant: b", "rejected": "Human: c\n\nAssistant: b"}"#;
+        std::fs::write(file.path(), format!("{two}\n{}", many(60))).unwrap();
+        let read = |on_broken| {
+            written(&[file.path().to_owned()], &character(), NonZeroUsize::new(4).unwrap(), on_broken, FOLDS)
+        };
+        let error = read(OnBroken::Stop).unwrap_err().to_string();
+        assert!(error.contains("jsonl:1: has two transcripts") && error.contains("skip_broken"), "{error}");
+        let (of, broken) = read(OnBroken::Skip).unwrap();
+        assert_eq!((of.train.len() + of.held_out.len(), broken.len(), broken[0].line), (60, 1, 1));
     }
 
     fn many(count: usize) -> String {
