@@ -144,11 +144,19 @@ pub enum Error {
         /// Which setting or address, what is wrong, and the fix.
         reason: String,
     },
-    /// A judge that has no more to spend.
-    #[error("judge `{judge}`: `{budget}` is spent: {used} used of {limit} (hint: {hint})")]
-    JudgeBudget {
+    /// A chat model that cannot be asked.
+    #[error("chat model `{chat}`: {reason}")]
+    Chat {
         /// Its name.
-        judge: String,
+        chat: String,
+        /// Which setting or address, what is wrong, and the fix.
+        reason: String,
+    },
+    /// A chat model for which there is no more to spend.
+    #[error("chat model `{chat}`: `{budget}` is spent: {used} used of {limit} (hint: {hint})")]
+    ChatBudget {
+        /// Its name.
+        chat: String,
         /// The setting.
         budget: &'static str,
         /// What was used, earlier runs with the same cache included.
@@ -158,16 +166,16 @@ pub enum Error {
         /// How to go on.
         hint: &'static str,
     },
-    /// A judge that none of a batch's requests reached.
+    /// A chat model that none of a batch's requests reached.
     #[error(
-        "judge `{judge}`: {url} cannot be reached: all of {count} replies have {reason} (hint: is the server up? start again once it is; what was answered before is not asked again where `cache` is set)"
+        "chat model `{chat}`: {url} cannot be reached: all of {count} questions have {reason} (hint: is the server up? start again once it is; what was answered before is not asked again where `cache` is set)"
     )]
-    JudgeUnreachable {
+    ChatUnreachable {
         /// Its name.
-        judge: String,
+        chat: String,
         /// Where it was looked for.
         url: String,
-        /// Replies that were to be judged.
+        /// Questions that were to be answered.
         count: usize,
         /// What happened to the last.
         reason: String,

@@ -26,7 +26,7 @@ use std::collections::BTreeMap;
 use elenchus_dialogue::Turn;
 use serde::{Deserialize, Serialize};
 
-pub use chat::{ChatCounters, ChatJudge, ChatSettings, FailureKind};
+pub use chat::{ChatJudge, ChatJudgeSettings};
 pub(crate) use ensemble::DISAGREEMENT;
 pub use ensemble::{Combination, Combined, EnsembleJudge, Spread, Uwo};
 pub use information::Information;
@@ -36,6 +36,7 @@ pub use logistic::LogisticSettings;
 pub use model::{ModelJudge, ModelJudgeSettings};
 pub use ngrams::{NgramStyle, StyleTest};
 pub use panel::{Judged, Panel, Seat};
+
 pub use question::{Question, VerdictForm};
 pub use reader::{LeadingWord, Lexicon, Opinion, Or, Structured, VerdictReader};
 pub use rules::{Rule, Rules, Scripted};
@@ -44,6 +45,7 @@ pub use settings::{JudgeContext, JudgeSettings, ReaderSettings, SeatSettings, by
 pub use words::{Words, WordsSettings};
 
 use crate::Result;
+pub use crate::chat::Cost;
 
 /// A reply and what it replies to.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,25 +72,6 @@ pub struct Verdict {
     /// What it took.
     #[serde(default)]
     pub cost: Cost,
-}
-
-/// What verdicts took of somebody else's machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cost {
-    /// Requests sent, those that failed and were sent again included; 0 for a verdict out of a cache.
-    pub calls: u64,
-    /// Tokens read by a chat model.
-    pub prompt_tokens: u64,
-    /// Tokens it wrote.
-    pub completion_tokens: u64,
-}
-
-impl std::ops::AddAssign for Cost {
-    fn add_assign(&mut self, other: Self) {
-        self.calls += other.calls;
-        self.prompt_tokens += other.prompt_tokens;
-        self.completion_tokens += other.completion_tokens;
-    }
 }
 
 /// Says what it thinks of replies.

@@ -6,6 +6,7 @@
 
 mod adamw;
 pub mod bootstrap;
+pub mod chat;
 pub mod compare;
 mod config_file;
 pub mod data;

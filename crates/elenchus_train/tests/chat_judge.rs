@@ -18,9 +18,9 @@ use elenchus_dialogue::Turn;
 use elenchus_lm::base_model::fetch_default;
 use elenchus_train::{
     Error,
+    chat::{ChatSettings, Cost, FailureKind},
     judge::{
-        ChatJudge, ChatSettings, Cost, Exchange, FailureKind, Judge, LeadingWord, Lexicon, Structured, Verdict,
-        VerdictForm, VerdictReader,
+        ChatJudge, Exchange, Judge, LeadingWord, Lexicon, Question, Structured, Verdict, VerdictForm, VerdictReader,
     },
 };
 use fault_server::{Heard, Reply, Server, nobody};
@@ -42,7 +42,6 @@ fn settings(url: &str) -> ChatSettings {
     ChatSettings {
         url: url.to_owned(),
         model: "m".to_owned(),
-        criterion: "Is it kind?".to_owned(),
         timeout_seconds: 20.0,
         retries: 2,
         backoff_seconds: 0.002,
@@ -51,8 +50,16 @@ fn settings(url: &str) -> ChatSettings {
     }
 }
 
+fn question(criterion: &str, form: VerdictForm) -> Question {
+    Question { criterion: criterion.to_owned(), form }
+}
+
+fn is_kind() -> Question {
+    question("Is it kind?", VerdictForm::Words)
+}
+
 fn judge(settings: ChatSettings) -> ChatJudge {
-    ChatJudge::new(settings, Some(KEY), Box::new(LeadingWord)).unwrap()
+    ChatJudge::new(settings, is_kind(), Some(KEY), Box::new(LeadingWord)).unwrap()
 }
 
 fn scores(verdicts: &[Verdict]) -> Vec<Option<f32>> {
@@ -166,7 +173,7 @@ fn a_reply_whose_retries_are_spent_has_no_score_and_harms_no_other() {
         let verdicts = judge.judge(&exchanges(&["Good.", "Fine.", "Bad."])).unwrap();
         assert_eq!(scores(&verdicts), [Some(1.0), Some(1.0), None], "{name}");
         let words = &verdicts[2].words;
-        assert!(words.contains("no verdict") && words.contains(&kind.to_string()), "{name}: {words}");
+        assert!(words.contains("no answer") && words.contains(&kind.to_string()), "{name}: {words}");
         let counters = judge.counters();
         assert_eq!(counters.failures, BTreeMap::from([(kind, 2)]), "{name}");
         assert_eq!((counters.given_up, counters.worded, counters.parse_rate()), (1, 2, Some(1.0)), "{name}");
@@ -237,7 +244,7 @@ fn an_endpoint_that_is_down_ends_the_run_and_what_was_paid_stays() {
     let first = judge(cached());
     first.judge(&exchanges(&["A.", "B."])).unwrap();
     let error = first.judge(&exchanges(&["A.", "C.", "D."])).unwrap_err();
-    assert!(matches!(error, Error::JudgeUnreachable { count: 2, .. }), "{error}");
+    assert!(matches!(error, Error::ChatUnreachable { count: 2, .. }), "{error}");
     assert!(error.to_string().contains(&server.url) && error.to_string().contains("hint"), "{error}");
     let second = judge(cached());
     assert_eq!(scores(&second.judge(&exchanges(&["A.", "B."])).unwrap()), [Some(1.0); 2]);
@@ -245,7 +252,7 @@ fn an_endpoint_that_is_down_ends_the_run_and_what_was_paid_stays() {
 
     let judge = judge(settings(&nobody()));
     let error = judge.judge(&exchanges(&["A."])).unwrap_err();
-    assert!(matches!(error, Error::JudgeUnreachable { count: 1, .. }), "{error}");
+    assert!(matches!(error, Error::ChatUnreachable { count: 1, .. }), "{error}");
     assert_eq!(judge.counters().failures, BTreeMap::from([(FailureKind::Connection, 3)]));
     assert_eq!(judge.judge(&[]).unwrap(), [], "nothing asked, nothing missed");
 }
@@ -326,7 +333,7 @@ fn a_spent_budget_ends_the_run_and_a_raised_one_goes_on() {
         };
         let error = cached(3 * price).judge(&all).unwrap_err();
         let shown = error.to_string();
-        let Error::JudgeBudget { budget, used, limit, .. } = error else { panic!("{error}") };
+        let Error::ChatBudget { budget, used, limit, .. } = error else { panic!("{error}") };
         assert_eq!((budget, used, limit), (name, 3 * price, 3 * price));
         assert!(shown.contains(name) && shown.contains(&used.to_string()) && shown.contains("raise it"), "{shown}");
         assert_eq!(server.calls(), calls + 3);
@@ -384,7 +391,7 @@ fn what_was_paid_is_not_paid_again() {
 
     // Another reader reads the same words.
     let reader: Box<dyn VerdictReader> = Box::new(Structured);
-    let third = ChatJudge::new(cached(), None, reader).unwrap();
+    let third = ChatJudge::new(cached(), is_kind(), None, reader).unwrap();
     let verdicts = third.judge(&exchanges(&["A.", "B."])).unwrap();
     assert_eq!((scores(&verdicts), &*verdicts[0].words), (vec![None; 2], "Good, and patient."));
     assert_eq!((verdicts[0].cost, third.counters().parse_rate()), (Cost::default(), Some(0.0)));
@@ -397,24 +404,27 @@ fn another_question_is_asked_anew() {
     let (server, elsewhere) = (Server::saying("Yes."), Server::saying("No."));
     let folder = tempfile::tempdir().unwrap();
     let cached = || ChatSettings { cache: Some(folder.path().into()), ..settings(&server.url) };
-    let asks = |settings: ChatSettings, exchange: &Exchange| {
-        let judge = judge(settings);
+    let asks_as = |settings: ChatSettings, question: Question, exchange: &Exchange| {
+        let judge = ChatJudge::new(settings, question, Some(KEY), Box::new(LeadingWord)).unwrap();
         judge.judge(std::slice::from_ref(exchange)).unwrap();
         judge.counters().cost.calls == 1
     };
+    let asks = |settings: ChatSettings, exchange: &Exchange| asks_as(settings, is_kind(), exchange);
     let one = exchange("A.");
     assert!(asks(cached(), &one));
     let patient = ChatSettings { retries: 9, timeout_seconds: 30.0, requests_per_minute: Some(6000), ..cached() };
     assert!(!asks(patient, &one), "how it is asked for makes no other answer");
     let others = [
         ChatSettings { model: "n".into(), ..cached() },
-        ChatSettings { criterion: "Is it short?".into(), ..cached() },
-        ChatSettings { form: VerdictForm::Structured, ..cached() },
         ChatSettings { temperature: 0.5, ..cached() },
         ChatSettings { max_tokens: 9, ..cached() },
         ChatSettings { seed: Some(1), ..cached() },
         ChatSettings { url: elsewhere.url.clone(), ..cached() },
     ];
+    for other in [question("Is it short?", VerdictForm::Words), question("Is it kind?", VerdictForm::Structured)] {
+        assert!(asks_as(cached(), other.clone(), &one), "{other:?}");
+        assert!(!asks_as(cached(), other, &one));
+    }
     for other in others {
         let shown = format!("{other:?}");
         assert!(asks(other.clone(), &one), "{shown}");
@@ -462,8 +472,8 @@ fn words_are_read_as_far_as_they_go_and_never_made_up() {
 #[test]
 fn a_structured_verdict_is_asked_for_and_read() {
     let server = Server::saying(r#"{"score": 2, "reason": "he orders"}"#);
-    let structured = ChatSettings { form: VerdictForm::Structured, ..settings(&server.url) };
-    let judge = ChatJudge::new(structured, None, Box::new(Structured)).unwrap();
+    let structured = question("Is it kind?", VerdictForm::Structured);
+    let judge = ChatJudge::new(settings(&server.url), structured, None, Box::new(Structured)).unwrap();
     assert_eq!(scores(&judge.judge(&exchanges(&["Go."])).unwrap()), [Some(-1.0)]);
     let heard = server.heard.lock().unwrap();
     assert!(heard[0].question().contains(r#"{"score": 1 to 5, "reason": ".."}"#), "{}", heard[0].question());
@@ -473,18 +483,20 @@ fn a_structured_verdict_is_asked_for_and_read() {
 #[test]
 fn what_a_judge_cannot_be_made_of_is_refused_and_no_key_is_shown() {
     let check = |settings: ChatSettings, key: Option<&str>, says: &[&str]| {
-        let error = ChatJudge::new(settings, key, Box::new(LeadingWord)).unwrap_err().to_string();
+        let error = ChatJudge::new(settings, is_kind(), key, Box::new(LeadingWord)).unwrap_err().to_string();
         assert!(says.iter().all(|part| error.contains(part)) && !error.contains(KEY), "{error}");
     };
     let url = "http://127.0.0.1:1/v1";
     let keyed = || ChatSettings { key_env: Some("SOME_KEY".into()), ..settings(url) };
-    check(keyed(), None, &["judge `chat`", "SOME_KEY", "not set", "hint"]);
+    check(keyed(), None, &["chat model `chat`", "SOME_KEY", "not set", "hint"]);
     check(keyed(), Some(" \n"), &["SOME_KEY"]);
     check(keyed(), Some(&format!("{KEY}\n{KEY}")), &["line break"]);
-    check(ChatSettings { criterion: String::new(), ..keyed() }, Some(KEY), &["`criterion` is empty"]);
+    let nothing = ChatJudge::new(settings(url), question(" ", VerdictForm::Words), None, Box::new(LeadingWord));
+    assert!(nothing.unwrap_err().to_string().contains("`criterion` is empty"));
     let folder = tempfile::NamedTempFile::new().unwrap();
     check(ChatSettings { cache: Some(folder.path().into()), ..keyed() }, Some(KEY), &[folder.path().to_str().unwrap()]);
-    let shown = format!("{:?}", ChatJudge::new(keyed(), Some(&format!("{KEY}\n")), Box::new(LeadingWord)).unwrap());
+    let shown = ChatJudge::new(keyed(), is_kind(), Some(&format!("{KEY}\n")), Box::new(LeadingWord)).unwrap();
+    let shown = format!("{shown:?}");
     assert!(shown.contains("SOME_KEY") && !shown.contains(KEY), "{shown}");
 }
 
@@ -544,11 +556,9 @@ fn a_real_server_judges() {
 
     let replies = replies_to_judge();
     let folder = tempfile::tempdir().unwrap();
-    let settings = |form| ChatSettings {
+    let settings = || ChatSettings {
         url: format!("http://127.0.0.1:{port}/v1"),
         model: "default".to_owned(),
-        criterion: "Is this a fitting and friendly reply?".to_owned(),
-        form,
         seed: Some(1),
         concurrency: 2,
         cache: Some(folder.path().into()),
@@ -556,7 +566,8 @@ fn a_real_server_judges() {
     };
     let rate = |form, reader: Box<dyn VerdictReader>, calls: u64| {
         let name = reader.name().to_owned();
-        let judge = ChatJudge::new(settings(form), None, reader).unwrap();
+        let judge =
+            ChatJudge::new(settings(), question("Is this a fitting and friendly reply?", form), None, reader).unwrap();
         let verdicts = judge.judge(&replies).unwrap();
         let counters = judge.counters();
         println!("{form:?}, {name}: {counters:?}");

@@ -1,62 +1,46 @@
-//! A chat model behind an OpenAI-compatible endpoint as judge: what may go wrong with a request costs that reply its score,
-//! what would go wrong with every request ends the run, and nothing is paid for twice.
-//!
-//! An answer is known by a hash of what was sent and where to: the address counts, for a model's name means what its server
-//! means by it. A server that moved is asked again; verdicts of two models are never mixed.
+//! A chat model as judge, over the client that all chat models are asked through ([`crate::chat`]): a question it does not
+//! answer costs that reply its score.
 
-mod answers;
-mod counters;
-mod endpoint;
-mod pace;
-mod settings;
+use std::fmt;
 
-use std::{
-    collections::{BTreeMap, BTreeSet},
-    fmt,
-    hash::{BuildHasher, Hasher, RandomState},
-    sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicUsize, Ordering},
-    },
-    thread,
+use elenchus_lm::Message;
+use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
+use serde_json::{Map, Value};
+
+use super::{Exchange, Judge, Opinion, Question, Verdict, VerdictForm, VerdictReader};
+use crate::{
+    Error, Result,
+    chat::{ChatClient, ChatCounters, ChatSettings},
 };
 
-use elenchus_lm::hex;
-use sha2::{Digest, Sha256};
+/// A judge as a configuration has it: what is asked of each reply, beside whom it is asked of, in one table.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct ChatJudgeSettings {
+    /// What is asked of each reply, in words.
+    pub criterion: String,
+    /// How the verdict should look.
+    pub form: VerdictForm,
+    /// Whom, and how patiently.
+    #[serde(flatten)]
+    pub chat: ChatSettings,
+}
 
-use self::{
-    answers::{Answer, Answers},
-    endpoint::{Endpoint, Failure},
-    pace::{Pace, Stop},
-};
-pub use self::{
-    counters::{ChatCounters, FailureKind},
-    settings::ChatSettings,
-};
-use super::{Cost, Exchange, Judge, Opinion, Question, Verdict, VerdictReader};
-use crate::{Error, Result};
+impl<'de> Deserialize<'de> for ChatJudgeSettings {
+    /// By hand, because serde cannot flatten and refuse unknown keys.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let mut table = Map::deserialize(deserializer)?;
+        let criterion = table.remove("criterion").map(serde_json::from_value).transpose().map_err(D::Error::custom)?;
+        let form = table.remove("form").map(serde_json::from_value).transpose().map_err(D::Error::custom)?;
+        let chat = serde_json::from_value(Value::Object(table)).map_err(D::Error::custom)?;
+        Ok(Self { criterion: criterion.unwrap_or_default(), form: form.unwrap_or_default(), chat })
+    }
+}
 
 /// A judge that is asked over the network.
 pub struct ChatJudge {
-    settings: ChatSettings,
+    client: ChatClient,
     question: Question,
     reader: Box<dyn VerdictReader>,
-    endpoint: Endpoint,
-    answers: Mutex<Answers>,
-    counters: Mutex<ChatCounters>,
-    pace: Pace,
-}
-
-/// What is sent about one exchange, and what it is known by.
-struct Asked {
-    key: String,
-    body: String,
-}
-
-/// A request that was made until nothing more could come of it. Its answer is among the answers, if there is one.
-enum Outcome {
-    Answered(Cost),
-    GivenUp(FailureKind, String, Cost),
 }
 
 impl ChatJudge {
@@ -65,214 +49,46 @@ impl ChatJudge {
     ///
     /// # Errors
     /// Settings that cannot be meant, a key that is missing or no header can hold, and a cache that cannot be read.
-    pub fn new(settings: ChatSettings, key: Option<&str>, reader: Box<dyn VerdictReader>) -> Result<Self> {
-        let fail = |reason| Error::Judge { judge: settings.name.clone(), reason };
-        settings.check().map_err(fail)?;
-        let key = key.map(str::trim).filter(|key| !key.is_empty());
-        if let (Some(variable), None) = (&settings.key_env, key) {
-            return Err(fail(format!("`key_env` names {variable}, which is not set (hint: export {variable}=..)")));
+    pub fn new(
+        settings: ChatSettings,
+        question: Question,
+        key: Option<&str>,
+        reader: Box<dyn VerdictReader>,
+    ) -> Result<Self> {
+        if question.criterion.trim().is_empty() {
+            let reason = "`criterion` is empty (hint: criterion = \"Is the reply in character?\")".to_owned();
+            return Err(Error::Judge { judge: settings.name, reason });
         }
-        let endpoint = Endpoint::new(&settings, key).map_err(fail)?;
-        let answers = Answers::open(settings.cache.as_deref(), &settings.name)?;
-        let counters = ChatCounters {
-            spent_before: answers.spent_before,
-            broken_cache_lines: answers.broken_lines,
-            ..ChatCounters::default()
-        };
-        Ok(Self {
-            question: settings.question(),
-            pace: Pace::new(settings.requests_per_minute),
-            answers: Mutex::new(answers),
-            counters: Mutex::new(counters),
-            settings,
-            reader,
-            endpoint,
-        })
+        Ok(Self { client: ChatClient::new(settings, key)?, question, reader })
     }
 
     /// What happened so far.
     pub fn counters(&self) -> ChatCounters {
-        lock(&self.counters).clone()
-    }
-
-    fn asked(&self, exchange: &Exchange) -> Result<Asked> {
-        let body = endpoint::request(&self.settings, &self.question.messages(exchange));
-        let body = body.map_err(|error| self.fail(format!("a question cannot be written as JSON: {error}")))?;
-        let key = Sha256::new().chain_update(self.endpoint.url()).chain_update("\n").chain_update(&body).finalize();
-        Ok(Asked { key: hex(&key), body })
-    }
-
-    /// Asks everything, several at once, and says what came of each, in order.
-    fn ask_all(&self, asked: &[&Asked]) -> Result<Vec<Outcome>> {
-        let stop = Stop::default();
-        let outcomes: Vec<OnceLock<Outcome>> = asked.iter().map(|_| OnceLock::new()).collect();
-        let next = AtomicUsize::new(0);
-        let work = || {
-            while let Some(at) = Some(next.fetch_add(1, Ordering::Relaxed)).filter(|&at| at < asked.len()) {
-                match self.ask(asked[at], &stop) {
-                    Ok(Some(outcome)) => outcomes[at].get_or_init(|| outcome),
-                    // What another thread was told ends this one too.
-                    Ok(None) => return,
-                    Err(error) => return stop.tell(error),
-                };
-            }
-        };
-        thread::scope(|scope| (0..self.settings.concurrency.min(asked.len())).for_each(|_| _ = scope.spawn(work)));
-        match stop.into_error() {
-            Some(error) => Err(error),
-            None => Ok(outcomes.into_iter().filter_map(OnceLock::into_inner).collect()),
-        }
-    }
-
-    /// Asks until there is an answer or retries are spent; `None` if the batch was ended meanwhile.
-    fn ask(&self, asked: &Asked, stop: &Stop) -> Result<Option<Outcome>> {
-        let mut cost = Cost::default();
-        loop {
-            if !self.pace.wait(stop) {
-                return Ok(None);
-            }
-            self.take_call(cost.calls > 0)?;
-            cost.calls += 1;
-            let failure = match self.endpoint.ask(asked.body.clone()) {
-                Ok(answer) => return self.keep(&asked.key, answer, cost).map(Some),
-                Err(failure) => failure,
-            };
-            self.spend(failure.cost);
-            cost += failure.cost;
-            *lock(&self.counters).failures.entry(failure.kind).or_default() += 1;
-            if failure.kind == FailureKind::Denied {
-                return Err(self.denied(&failure));
-            }
-            let held = failure.retry_after.filter(|wait| *wait <= self.settings.longest_wait());
-            if let Some(wait) = held {
-                self.pace.hold(wait);
-            }
-            let Failure { kind, reason, retry_after, .. } = failure;
-            let asks_for_longer = retry_after.filter(|_| held.is_none());
-            if !kind.is_passing() || asks_for_longer.is_some() || cost.calls > u64::from(self.settings.retries) {
-                let wait = asks_for_longer.map_or(String::new(), |wait| format!(", and asks to wait {wait:?}"));
-                let reason = format!("no verdict ({kind}, requests: {}): the server {reason}{wait}", cost.calls);
-                return Ok(Some(Outcome::GivenUp(kind, reason, cost)));
-            }
-            // Whoever was told when to come back waits for that alone.
-            if held.is_none() && !stop.sleep(self.settings.backoff(cost.calls as u32).mul_f64(random())) {
-                return Ok(None);
-            }
-        }
-    }
-
-    /// Counts a request that is about to be sent, if the budget has room for it.
-    fn take_call(&self, is_retry: bool) -> Result<()> {
-        let mut counters = lock(&self.counters);
-        let mut spent = counters.cost;
-        spent += counters.spent_before;
-        let budgets = [
-            ("budget_calls", spent.calls, self.settings.budget_calls),
-            ("budget_tokens", spent.prompt_tokens + spent.completion_tokens, self.settings.budget_tokens),
-        ];
-        for (budget, used, limit) in budgets {
-            if let Some(limit) = limit.filter(|limit| used >= *limit) {
-                let hint = match &self.settings.cache {
-                    Some(_) => {
-                        "raise it and start again: every answer that was paid for is in the cache and costs nothing"
-                    }
-                    None => "raise it, and name a `cache` so that no answer has to be paid for again",
-                };
-                return Err(Error::JudgeBudget { judge: self.settings.name.clone(), budget, used, limit, hint });
-            }
-        }
-        counters.cost.calls += 1;
-        counters.retries += u64::from(is_retry);
-        Ok(())
-    }
-
-    /// Tokens are known once an answer is there.
-    fn spend(&self, cost: Cost) {
-        lock(&self.counters).cost += cost;
-    }
-
-    fn keep(&self, key: &str, mut answer: Answer, cost: Cost) -> Result<Outcome> {
-        self.spend(answer.cost);
-        let is_counted = answer.cost.prompt_tokens + answer.cost.completion_tokens > 0;
-        answer.cost += cost;
-        let outcome = Outcome::Answered(answer.cost);
-        lock(&self.answers).keep(key, answer)?;
-        if self.settings.budget_tokens.is_some() && !is_counted {
-            let reason = "answers without `usage`, so `budget_tokens` cannot be kept to (hint: set `budget_calls`)";
-            return Err(self.fail(format!("{} {reason}", self.endpoint.address())));
-        }
-        Ok(outcome)
-    }
-
-    fn denied(&self, failure: &Failure) -> Error {
-        let ChatSettings { model, key_env, .. } = &self.settings;
-        let hint = match key_env {
-            Some(variable) => {
-                format!(
-                    "is the key in {variable} right, is `url` right up to its /v1, and may the key use model `{model}`?"
-                )
-            }
-            None => format!(
-                "is `url` right up to its /v1, does the server have model `{model}`, and does it want a key? `key_env` names a key's variable"
-            ),
-        };
-        self.fail(format!("{} {} (hint: {hint})", self.endpoint.address(), failure.reason))
-    }
-
-    fn fail(&self, reason: String) -> Error {
-        Error::Judge { judge: self.settings.name.clone(), reason }
+        self.client.counters()
     }
 }
 
 impl Judge for ChatJudge {
     fn name(&self) -> &str {
-        &self.settings.name
+        self.client.name()
     }
 
-    /// Each exchange is asked about once, however often it stands in the batch.
+    /// Each exchange is asked about once, however often it stands in the batch; the first of several like ones bears the cost.
     ///
     /// # Errors
-    /// A server that denies itself to this model or key, one that cannot be reached by any request of the batch, a spent
-    /// budget, and a cache or a reader that fails. What was answered until then is in the cache.
+    /// Those of [`ChatClient::ask`], and a reader that fails.
     fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Verdict>> {
-        let all: Vec<Asked> = exchanges.iter().map(|exchange| self.asked(exchange)).collect::<Result<_>>()?;
-        let new: Vec<&Asked> = {
-            let answers = lock(&self.answers);
-            let mut seen = BTreeSet::new();
-            all.iter().filter(|asked| answers.get(&asked.key).is_none() && seen.insert(&asked.key)).collect()
+        let questions: Vec<[Message; 2]> = exchanges.iter().map(|exchange| self.question.messages(exchange)).collect();
+        let verdict = |said: crate::chat::Said| {
+            let words = match said.words {
+                Ok(words) => words,
+                Err(reason) => return Ok(Verdict { words: reason, cost: said.cost, ..Verdict::default() }),
+            };
+            let score = self.reader.read(&words)?.map(Opinion::value);
+            self.client.count_read(score.is_some());
+            Ok(Verdict { words, score, cost: said.cost, ..Verdict::default() })
         };
-        let outcomes = self.ask_all(&new)?;
-        if let Some(Outcome::GivenUp(_, reason, _)) = outcomes.last()
-            && outcomes.iter().all(|outcome| matches!(outcome, Outcome::GivenUp(FailureKind::Connection, ..)))
-        {
-            let (judge, url) = (self.settings.name.clone(), self.endpoint.address());
-            return Err(Error::JudgeUnreachable { judge, url, count: outcomes.len(), reason: reason.clone() });
-        }
-        let mut outcomes: BTreeMap<&str, Outcome> = new.iter().map(|asked| asked.key.as_str()).zip(outcomes).collect();
-        all.iter().map(|asked| self.verdict(&asked.key, outcomes.get_mut(asked.key.as_str()))).collect()
-    }
-}
-
-impl ChatJudge {
-    /// The verdict of an answer, or of its absence. The first of several like exchanges bears the cost.
-    fn verdict(&self, key: &str, outcome: Option<&mut Outcome>) -> Result<Verdict> {
-        let cost = match outcome {
-            Some(Outcome::GivenUp(_, reason, cost)) => {
-                lock(&self.counters).given_up += 1;
-                return Ok(Verdict { words: reason.clone(), cost: std::mem::take(cost), ..Verdict::default() });
-            }
-            Some(Outcome::Answered(cost)) => std::mem::take(cost),
-            None => Cost::default(),
-        };
-        let answer = lock(&self.answers).get(key).cloned();
-        let answer = answer.ok_or_else(|| self.fail("an answer is gone from the cache".to_owned()))?;
-        let score = self.reader.read(&answer.words)?.map(Opinion::value);
-        let mut counters = lock(&self.counters);
-        counters.cache_hits += u64::from(cost.calls == 0);
-        counters.truncated += u64::from(answer.is_truncated());
-        counters.worded += 1;
-        counters.readable += u64::from(score.is_some());
-        Ok(Verdict { words: answer.words, score, cost, ..Verdict::default() })
+        self.client.ask(&questions)?.into_iter().map(verdict).collect()
     }
 }
 
@@ -280,15 +96,6 @@ impl ChatJudge {
 impl fmt::Debug for ChatJudge {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let reader = self.reader.name();
-        f.debug_struct("ChatJudge").field("settings", &self.settings).field("reader", &reader).finish_non_exhaustive()
+        f.debug_struct("ChatJudge").field("client", &self.client).field("reader", &reader).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// Even over 0 to 1. The standard library's random keys are all the chance this needs.
-fn random() -> f64 {
-    RandomState::new().build_hasher().finish() as f64 / u64::MAX as f64
 }

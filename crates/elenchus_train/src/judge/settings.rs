@@ -12,9 +12,9 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ChatJudge, ChatSettings, Combination, EnsembleJudge, Exchange, Judge, LeadingWord, LearnedJudge, Lexicon,
-    ModelJudge, ModelJudgeSettings, Or, Panel, Rule, Rules, Scripted, Seat, Sentiment, Structured, VerdictForm,
-    VerdictReader, Words, rules::words,
+    ChatJudge, ChatJudgeSettings, Combination, EnsembleJudge, Exchange, Judge, LeadingWord, LearnedJudge, Lexicon,
+    ModelJudge, ModelJudgeSettings, Or, Panel, Question, Rule, Rules, Scripted, Seat, Sentiment, Structured,
+    VerdictForm, VerdictReader, Words, rules::words,
 };
 use crate::{Error, Result, RewardModel, rl::is_question};
 
@@ -46,9 +46,8 @@ impl<'de> Deserialize<'de> for SeatSettings {
         let reader = table.remove("reader").map(serde_json::from_value).transpose().map_err(D::Error::custom)?;
         let judge: JudgeSettings = serde_json::from_value(Value::Object(table)).map_err(D::Error::custom)?;
         let form = match &judge {
-            JudgeSettings::Chat(ChatSettings { form, .. }) | JudgeSettings::Model(ModelJudgeSettings { form, .. }) => {
-                Some(*form)
-            }
+            JudgeSettings::Chat(ChatJudgeSettings { form, .. })
+            | JudgeSettings::Model(ModelJudgeSettings { form, .. }) => Some(*form),
             _ => None,
         };
         match (form, &reader) {
@@ -88,7 +87,7 @@ pub enum JudgeSettings {
         name: String,
     },
     /// A chat model behind an endpoint.
-    Chat(ChatSettings),
+    Chat(ChatJudgeSettings),
     /// The base itself, asked in this process.
     Model(ModelJudgeSettings),
     /// A control: 1 for a reply of so many words, less the further it is away, -1 at the least.
@@ -165,6 +164,17 @@ pub struct JudgeContext<'a> {
     pub variable: &'a dyn Fn(&str) -> Option<String>,
 }
 
+impl JudgeSettings {
+    /// The folders of the reward models that it asks, as they are written.
+    pub fn rewards(&self) -> &[PathBuf] {
+        match self {
+            Self::Learned { reward } => std::slice::from_ref(reward),
+            Self::Ensemble { rewards, .. } => rewards,
+            _ => &[],
+        }
+    }
+}
+
 impl SeatSettings {
     /// All judges of a configuration.
     ///
@@ -200,11 +210,10 @@ impl SeatSettings {
                 let members = rewards.iter().map(|reward| learned(reward, context)).collect::<Result<_>>()?;
                 Box::new(EnsembleJudge::new(name, members, combination))
             }
-            JudgeSettings::Chat(mut settings) => {
-                settings.cache = settings.cache.map(|cache| folder.join(cache));
-                let key = settings.key_env.as_deref().and_then(variable);
-                let reader = reader(settings.form)?;
-                Box::new(ChatJudge::new(settings, key.as_deref(), reader)?)
+            JudgeSettings::Chat(ChatJudgeSettings { criterion, form, mut chat }) => {
+                chat.cache = chat.cache.map(|cache| folder.join(cache));
+                let key = chat.key_env.as_deref().and_then(variable);
+                Box::new(ChatJudge::new(chat, Question { criterion, form }, key.as_deref(), reader(form)?)?)
             }
             JudgeSettings::Model(settings) => {
                 let reader = reader(settings.form)?;

@@ -1,12 +1,12 @@
-//! What happened to a chat judge's requests, by kind: what a run's log holds beside the scores.
+//! What happened to a chat model's requests, by kind: what a run's log holds beside the scores.
 
 use std::{collections::BTreeMap, fmt};
 
 use serde::{Deserialize, Serialize};
 
-use crate::judge::Cost;
+use super::Cost;
 
-/// Why a request brought no verdict.
+/// Why a request brought no answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum FailureKind {
@@ -36,26 +36,26 @@ pub enum FailureKind {
     OtherShape,
 }
 
-/// What a chat judge did so far, in this process.
+/// What a chat client did so far, in this process.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ChatCounters {
     /// Requests sent, retries included, and the tokens they took.
     pub cost: Cost,
     /// What the answers that were in the cache when it was opened had taken. Counts for the budget.
     pub spent_before: Cost,
-    /// Replies whose verdict took no call: it was in the cache, or another reply of the batch is the same.
+    /// Questions whose answer took no call: it was in the cache, or another question of the batch is the same.
     pub cache_hits: u64,
     /// Lines of the cache that held no answer and were passed over.
     pub broken_cache_lines: u64,
     /// Requests that were sent again.
     pub retries: u64,
-    /// Replies without words, for every request failed.
+    /// Questions without an answer, for every request failed.
     pub given_up: u64,
     /// Answers that reached `max_tokens`; they are read as far as they go.
     pub truncated: u64,
-    /// Replies that were judged in words.
+    /// Answers that somebody tried to read: verdicts.
     pub worded: u64,
-    /// Those whose words the reader could read.
+    /// Those of them that could be read.
     pub readable: u64,
     /// Failed requests by kind.
     pub failures: BTreeMap<FailureKind, u64>,

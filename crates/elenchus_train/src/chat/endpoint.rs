@@ -16,8 +16,7 @@ use reqwest::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ChatSettings, FailureKind, answers::Answer};
-use crate::judge::Cost;
+use super::{ChatSettings, Cost, FailureKind, answers::Answer};
 
 /// No answer has more bytes than this.
 const MAX_BYTES: u64 = 4 << 20;

@@ -1,20 +1,18 @@
-//! What a chat judge asks, of whom, and how patiently. The key is no setting: only the name of its variable is.
+//! Who is asked, and how patiently. The key is no setting: only the name of its variable is.
 
 use std::{path::PathBuf, time::Duration};
 
 use reqwest::Url;
 use serde::{Deserialize, Serialize};
 
-use crate::judge::{Question, VerdictForm};
-
 /// No wait and no time-out is longer than a day.
 const LONGEST_SECONDS: f64 = 86_400.0;
 
-/// A judge over an OpenAI-compatible endpoint.
+/// A chat model behind an OpenAI-compatible endpoint.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChatSettings {
-    /// What logs, tables and the cache's file call the judge; two judges of a panel need two names.
+    /// What logs, tables and the cache's file call it; two judges of a panel need two names.
     pub name: String,
     /// The server, up to `/v1`; `/chat/completions` is added where it is missing.
     pub url: String,
@@ -23,13 +21,9 @@ pub struct ChatSettings {
     /// The environment variable that holds the key, for servers that want one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub key_env: Option<String>,
-    /// What is asked of each reply, in words.
-    pub criterion: String,
-    /// How the verdict should look.
-    pub form: VerdictForm,
     /// 0.33 is the AIRL paper's.
     pub temperature: f32,
-    /// Tokens of a verdict at most.
+    /// Tokens of an answer at most.
     pub max_tokens: u32,
     /// Sent along where it is set; not every server heeds it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -40,14 +34,14 @@ pub struct ChatSettings {
     pub retries: u32,
     /// The wait before the first retry lies anywhere between 0 and this; the upper end doubles with each further one.
     pub backoff_seconds: f64,
-    /// No wait is longer. A server that asks for a longer one is not asked again for this reply.
+    /// No wait is longer. A server that asks for a longer one is not asked again this question.
     pub longest_wait_seconds: f64,
     /// Requests are spread evenly over the minute, retries included; unlimited if left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub requests_per_minute: Option<u32>,
     /// Requests under way at once.
     pub concurrency: usize,
-    /// Requests at most, retries included. What the answers in the judge's cache took counts, so that a run which is
+    /// Requests at most, retries included. What the answers in the cache took counts, so that a run which is
     /// resumed keeps to one budget.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_calls: Option<u64>,
@@ -55,7 +49,7 @@ pub struct ChatSettings {
     /// under way when the budget is reached may exceed it.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub budget_tokens: Option<u64>,
-    /// The folder of answers that were paid for; without one they last as long as the judge.
+    /// The folder of answers that were paid for; without one they last as long as the client.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cache: Option<PathBuf>,
 }
@@ -67,8 +61,6 @@ impl Default for ChatSettings {
             url: String::new(),
             model: String::new(),
             key_env: None,
-            criterion: String::new(),
-            form: VerdictForm::default(),
             temperature: 0.33,
             max_tokens: 128,
             seed: None,
@@ -92,7 +84,6 @@ impl ChatSettings {
             ("name", &self.name, "\"in character\""),
             ("url", &self.url, "\"http://127.0.0.1:8000/v1\""),
             ("model", &self.model, "the model's name as the server has it"),
-            ("criterion", &self.criterion, "\"Is the reply in character?\""),
         ];
         if let Some((field, _, hint)) = texts.into_iter().find(|(_, text, _)| text.trim().is_empty()) {
             return Err(format!("`{field}` is empty (hint: {field} = {hint})"));
@@ -142,10 +133,6 @@ impl ChatSettings {
         Ok(url)
     }
 
-    pub(super) fn question(&self) -> Question {
-        Question { criterion: self.criterion.clone(), form: self.form }
-    }
-
     pub(super) fn timeout(&self) -> Duration {
         Duration::from_secs_f64(self.timeout_seconds)
     }
@@ -165,7 +152,7 @@ impl ChatSettings {
 mod tests {
     use super::*;
 
-    const LEAST: &str = "url = \"http://127.0.0.1:8000/v1\"\nmodel = \"m\"\ncriterion = \"Is it kind?\"\n";
+    const LEAST: &str = "url = \"http://127.0.0.1:8000/v1\"\nmodel = \"m\"\n";
 
     fn parse(more: &str) -> Result<ChatSettings, String> {
         let settings: ChatSettings = toml::from_str(&format!("{LEAST}{more}")).map_err(|error| error.to_string())?;
@@ -174,8 +161,8 @@ mod tests {
 
     #[test]
     fn defaults_are_there_and_written_settings_read_the_same() {
-        let settings = parse("form = \"structured\"\nseed = 7\nkey_env = \"KEY\"").unwrap();
-        assert_eq!((settings.temperature, settings.form), (0.33, VerdictForm::Structured));
+        let settings = parse("seed = 7\nkey_env = \"KEY\"").unwrap();
+        assert_eq!(settings.temperature, 0.33);
         let written = toml::to_string(&settings).unwrap();
         assert_eq!(toml::from_str::<ChatSettings>(&written).unwrap(), settings);
     }
@@ -187,7 +174,6 @@ mod tests {
             assert!(error.contains(says), "{error}");
         };
         check("temperatur = 0.1", "unknown field `temperatur`");
-        check("form = \"stars\"", "unknown variant `stars`");
         check("name = \" \"", "`name` is empty (hint: ");
         check("temperature = -0.1", "`temperature` is -0.1, expected 0 or more");
         check("temperature = nan", "`temperature` is NaN");

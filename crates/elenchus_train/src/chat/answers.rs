@@ -13,7 +13,8 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, judge::Cost};
+use super::Cost;
+use crate::{Error, Result};
 
 /// What a model said.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -50,7 +51,7 @@ impl Answer {
 }
 
 impl Answers {
-    /// Reads a judge's answers, cutting off a last line that was not written to its end.
+    /// Reads a chat model's answers, cutting off a last line that was not written to its end.
     pub fn open(folder: Option<&Path>, name: &str) -> Result<Self> {
         let mut answers = Self { by_key: HashMap::new(), file: None, spent_before: Cost::default(), broken_lines: 0 };
         let Some(folder) = folder else { return Ok(answers) };
@@ -91,9 +92,9 @@ impl Answers {
 }
 
 /// A name that every file system takes.
-fn file_name(judge: &str) -> String {
+fn file_name(chat: &str) -> String {
     let plain = |letter: char| if letter.is_ascii_alphanumeric() { letter.to_ascii_lowercase() } else { '-' };
-    format!("{}.jsonl", judge.trim().chars().map(plain).collect::<String>())
+    format!("{}.jsonl", chat.trim().chars().map(plain).collect::<String>())
 }
 
 fn locked<T>(file: &mut File, work: impl FnOnce(&mut File) -> io::Result<T>) -> io::Result<T> {
