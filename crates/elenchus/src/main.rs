@@ -117,6 +117,10 @@ mod tests {
         check("elenchus eval compare --adapters a --prompts p.jsonl --optimised rl.toml --best-of 4 --json", true);
         check("elenchus eval compare --adapters a --prompts p.jsonl --best-of 4", false);
         check("elenchus eval compare --prompts p.jsonl", false);
+        check("elenchus train revise revise.toml --out runs/r --device cuda", true);
+        check("elenchus train preferences preferences.toml --out runs/p --json", true);
+        check("elenchus train reward reward.toml --out runs/r --folds", true);
+        check("elenchus train reward reward.toml --out runs/r --folds --shuffled-labels", false);
         check("elenchus eval blind --compare-json a.json --out b --voices a,b --pairs 9 --seed 2", true);
         check("elenchus eval blind --score b --json", true);
         check("elenchus eval blind --compare-json a.json", false);

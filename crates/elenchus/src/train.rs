@@ -1,5 +1,7 @@
 //! `elenchus train`: a character's lines become an adapter, and judges make it better.
 
+mod preferences;
+mod revise;
 mod reward;
 mod rl;
 
@@ -48,6 +50,10 @@ pub enum TrainCommand {
     Reward(reward::RewardArgs),
     /// Learn from judges what to say; a run that was killed goes on where it was
     Rl(rl::RlArgs),
+    /// Let a chat model revise a character's answers by principles, for `train sft`; a run that was killed goes on
+    Revise(revise::ReviseArgs),
+    /// Let a chat model compare a character's answers, for `train reward`; a run that was killed goes on
+    Preferences(preferences::PreferencesArgs),
     /// Learn from labelled verdicts what a judge's words come to: the reader that ships was made this way
     Verdicts {
         /// JSON Lines of {verdict, label: -1, 0 or 1, idx: number of what was judged}
@@ -105,6 +111,8 @@ pub fn run(command: TrainCommand) -> Result<()> {
         TrainCommand::Sft { config, out, base } => sft(config, out, base),
         TrainCommand::Rl(args) => rl::run(args),
         TrainCommand::Reward(args) => reward::run(args),
+        TrainCommand::Revise(args) => revise::run(args),
+        TrainCommand::Preferences(args) => preferences::run(args),
         TrainCommand::Verdicts { labelled, out } => verdicts(&labelled, &out),
     }
 }

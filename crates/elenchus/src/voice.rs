@@ -10,7 +10,8 @@ use std::{
 use anyhow::{Result, bail};
 use elenchus_dialogue::Character;
 use elenchus_lm::{
-    CandleExecutor, ChatTemplate, ComputeDevice, CpuExecutor, CpuSettings, Executor, Numerics, Tokenizer, Weights,
+    Adapter, CandleExecutor, ChatTemplate, ComputeDevice, CpuExecutor, CpuSettings, Executor, LoraAdapter, Numerics,
+    Tokenizer, Weights,
 };
 use elenchus_train::{
     Example,
@@ -20,6 +21,47 @@ use elenchus_train::{
 };
 
 use crate::{model, output::note};
+
+/// A base that only speaks: as a game runs it, and nothing to train with.
+pub struct SpeakingBase {
+    pub weights: Arc<Weights>,
+    pub engine: Arc<dyn Executor + Sync>,
+    pub tokenizer: Tokenizer,
+    pub template: ChatTemplate,
+}
+
+impl SpeakingBase {
+    pub fn open(base: Option<PathBuf>, device: ComputeDevice) -> Result<Self> {
+        let weights = model::open(&model::base_or_default(base)?)?;
+        // The game's own engine where there is one.
+        let engine: Arc<dyn Executor + Sync> = match device {
+            ComputeDevice::Cpu => cpu_engine(&weights)?,
+            ComputeDevice::Cuda(_) => Arc::new(CandleExecutor::new(&weights, &device.open()?, Numerics::Exact)?),
+        };
+        let (tokenizer, template) = (weights.tokenizer()?, weights.chat_template()?);
+        Ok(Self { weights, engine, tokenizer, template })
+    }
+
+    /// What a character wears, if it fits.
+    pub fn adapter(&self, lora: Option<LoraAdapter>, scale: f32) -> Result<Option<Adapter>> {
+        let Some(lora) = lora else { return Ok(None) };
+        lora.check_fits(self.weights.config())?;
+        let adapter = Adapter::new(Arc::new(scaled(lora, scale)?));
+        self.engine.prepare(&adapter)?;
+        Ok(Some(adapter))
+    }
+}
+
+/// An adapter at the strength a character wears it.
+pub fn scaled(lora: LoraAdapter, scale: f32) -> Result<LoraAdapter> {
+    Ok(if scale == 1.0 { lora } else { LoraAdapter::merge("scaled", &[(&lora, scale)])? })
+}
+
+/// The base as a game runs it, on all cores.
+fn cpu_engine(weights: &Weights) -> Result<Arc<dyn Executor + Sync>> {
+    let threads = available_parallelism().map_or(1, usize::from);
+    Ok(Arc::new(CpuExecutor::new(weights, CpuSettings { threads, ..CpuSettings::default() })?))
+}
 
 /// A base model and what it takes to prompt it.
 pub struct Voice {
@@ -40,8 +82,7 @@ impl Voice {
 
     /// The base as a game runs it, on all cores.
     pub fn engine(&self) -> Result<Arc<dyn Executor + Sync>> {
-        let threads = available_parallelism().map_or(1, usize::from);
-        Ok(Arc::new(CpuExecutor::new(&self.weights, CpuSettings { threads, ..CpuSettings::default() })?))
+        cpu_engine(&self.weights)
     }
 
     /// The judges that a configuration file names.

@@ -30,4 +30,4 @@ pub use engine::{
 pub use error::{Error, Result};
 pub use prompt::messages;
 pub use reply::StopReason;
-pub use speak::{Spoken, speak, speak_whole};
+pub use speak::{Spoken, speak, speak_knowing, speak_whole};

@@ -43,8 +43,22 @@ pub fn speak_whole(
     turns: &[Turn],
     rng: Rng,
 ) -> Result<Spoken> {
+    speak_knowing(executor, tokenizer, template, character, adapter, &[], turns, rng)
+}
+
+/// The same of a character that a game has told facts.
+pub fn speak_knowing(
+    executor: &dyn Executor,
+    tokenizer: &Tokenizer,
+    template: &ChatTemplate,
+    character: &Character,
+    adapter: Option<&Adapter>,
+    facts: &[String],
+    turns: &[Turn],
+    rng: Rng,
+) -> Result<Spoken> {
     let context = executor.config().max_positions;
-    let prompt = prompt::fit(template, tokenizer, character, &[], turns, context)?;
+    let prompt = prompt::fit(template, tokenizer, character, facts, turns, context)?;
     let speakers = turns.iter().map(|turn| turn.speaker.as_str());
     // The assembler, and what ended the reply.
     let state = std::cell::RefCell::new((Assembler::new(&character.stop, &character.name, speakers), None));

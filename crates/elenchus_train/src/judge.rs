@@ -37,6 +37,7 @@ pub use model::{ModelJudge, ModelJudgeSettings};
 pub use ngrams::{NgramStyle, StyleTest};
 pub use panel::{Judged, Panel, Seat};
 
+pub(crate) use question::quote;
 pub use question::{Question, VerdictForm};
 pub use reader::{LeadingWord, Lexicon, Opinion, Or, Structured, VerdictReader};
 pub use rules::{Rule, Rules, Scripted};

@@ -28,6 +28,7 @@ mod sft;
 mod sft_config;
 mod shown_turns;
 mod tensorboard;
+pub mod virtue;
 
 pub use adamw::{AdamW, AdamWSettings};
 pub use error::{BrokenLine, Error, Result};

@@ -109,6 +109,14 @@ impl RunFolder {
         append().map_err(|cause| self.fail(name, cause))
     }
 
+    /// Replaces a file of JSON Lines as a whole.
+    pub(crate) fn write_lines(&self, name: &str, lines: &[impl Serialize]) -> Result<()> {
+        let line = |line| serde_json::to_string(line).map(|line| line + "\n");
+        let text: String =
+            lines.iter().map(line).collect::<Result<_, _>>().map_err(|cause| self.fail(name, cause.into()))?;
+        self.write(name, text.as_bytes())
+    }
+
     /// The metrics logged so far. A line that a kill cut short is left out.
     pub fn metrics<T: DeserializeOwned>(&self) -> Result<Vec<T>> {
         self.lines(METRICS)

@@ -65,7 +65,7 @@ impl Question {
 const LINE_ENDS: [char; 7] = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
 
 /// Every line of a text as a line of a quotation.
-fn quote(text: &mut String, quoted: &str) {
+pub(crate) fn quote(text: &mut String, quoted: &str) {
     for line in quoted.trim().replace("\r\n", "\n").split(LINE_ENDS) {
         text.push_str("> ");
         text.push_str(line);

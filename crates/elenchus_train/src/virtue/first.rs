@@ -1,0 +1,60 @@
+//! What the character itself says: the game's own prompt, sampler and stop rules, with a seed that follows from a number, so
+//! that a run which goes on says what it would have said.
+
+use elenchus_dialogue::{Character, Spoken, Turn, speak_knowing};
+use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Tokenizer};
+
+use crate::{Result, data::STRANGER, order::mixed};
+
+/// A character as it speaks.
+#[derive(Clone, Copy)]
+pub struct Speaker<'a> {
+    /// The base as a game runs it.
+    pub engine: &'a dyn Executor,
+    /// The base's.
+    pub tokenizer: &'a Tokenizer,
+    /// The base's.
+    pub template: &'a ChatTemplate,
+    /// Who speaks.
+    pub character: &'a Character,
+    /// What it wears; the base alone without.
+    pub adapter: Option<&'a Adapter>,
+}
+
+impl Speaker<'_> {
+    /// The answer to the newest turn; `draw` counts answers to prompt `number`. None where it has no words.
+    pub(super) fn say(&self, turns: &[Turn], seed: u64, number: usize, draw: u64) -> Result<Option<String>> {
+        let spoken = self.say_knowing(&[], turns, seed, number, draw)?;
+        Ok((!spoken.text.trim().is_empty()).then(|| spoken.text.trim().to_owned()))
+    }
+
+    /// The same of somebody who has been told facts, with its tokens.
+    pub(super) fn say_knowing(
+        &self,
+        facts: &[String],
+        turns: &[Turn],
+        seed: u64,
+        number: usize,
+        draw: u64,
+    ) -> Result<Spoken> {
+        let Self { engine, tokenizer, template, character, adapter } = *self;
+        let rng = Rng::from_seed(mixed(mixed(seed, number as u64), draw));
+        Ok(speak_knowing(engine, tokenizer, template, character, adapter, facts, turns, rng)?)
+    }
+
+    /// What the character says when it is asked about a reply of its own.
+    pub(super) fn say_about(
+        &self,
+        turns: &[Turn],
+        reply: &str,
+        asks: &str,
+        seed: u64,
+        number: usize,
+        draw: u64,
+    ) -> Result<Option<String>> {
+        let asker = turns.last().map_or(STRANGER, |turn| turn.speaker.as_str());
+        let turn = |speaker: &str, text: &str| Turn { speaker: speaker.to_owned(), text: text.to_owned() };
+        let more = [turn(&self.character.name, reply), turn(asker, asks)];
+        self.say(&[turns, &more].concat(), seed, number, draw)
+    }
+}
