@@ -3,6 +3,7 @@
 mod blind;
 mod compare;
 mod verdicts;
+mod virtue;
 mod voices;
 
 use std::{num::NonZeroUsize, path::PathBuf};
@@ -14,7 +15,7 @@ use elenchus_train::{data::OnBroken, perplexity, read_character, read_pairs};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use self::{blind::BlindArgs, compare::CompareArgs, verdicts::VerdictsArgs, voices::VoicesArgs};
+use self::{blind::BlindArgs, compare::CompareArgs, verdicts::VerdictsArgs, virtue::VirtueArgs, voices::VoicesArgs};
 use crate::{characters::Characters, output::print, voice::Voice};
 
 #[derive(Debug, Subcommand)]
@@ -27,6 +28,8 @@ pub enum EvalCommand {
     Verdicts(VerdictsArgs),
     /// Adapters beside the base on the same prompts, under judges that nothing was optimised against
     Compare(Box<CompareArgs>),
+    /// A voice before and after, by reward models on prompts never trained on, and how it stays in role
+    Virtue(Box<VirtueArgs>),
     /// Pairs of replies for a person to choose from, without knowing whose they are
     Blind(BlindArgs),
 }
@@ -68,6 +71,7 @@ pub fn run(command: EvalCommand) -> Result<()> {
         EvalCommand::Voices(args) => voices::run(args),
         EvalCommand::Verdicts(args) => verdicts::run(args),
         EvalCommand::Compare(args) => compare::run(*args),
+        EvalCommand::Virtue(args) => virtue::run(*args),
         EvalCommand::Blind(args) => blind::run(args),
     }
 }

@@ -117,6 +117,10 @@ mod tests {
         check("elenchus eval compare --adapters a --prompts p.jsonl --optimised rl.toml --best-of 4 --json", true);
         check("elenchus eval compare --adapters a --prompts p.jsonl --best-of 4", false);
         check("elenchus eval compare --prompts p.jsonl", false);
+        check("elenchus eval virtue --after a --rewards r,mine=s --prompts p.jsonl --rl rl.toml --html h.html", true);
+        check("elenchus eval virtue --before b --after a --roles r.toml --draws 2 --judges j.toml --json", true);
+        check("elenchus eval virtue --after a", false);
+        check("elenchus eval virtue --after a --roles r.toml --prompts p.jsonl", false);
         check("elenchus train revise revise.toml --out runs/r --device cuda", true);
         check("elenchus train preferences preferences.toml --out runs/p --json", true);
         check("elenchus train reward reward.toml --out runs/r --folds", true);

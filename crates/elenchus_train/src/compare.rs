@@ -6,12 +6,12 @@
 
 pub mod blind;
 mod html;
-mod measures;
+pub(crate) mod measures;
 mod planted;
 mod reserved;
-mod rows;
+pub(crate) mod rows;
 mod speak;
-mod table;
+pub(crate) mod table;
 
 use std::collections::BTreeMap;
 

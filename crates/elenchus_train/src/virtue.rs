@@ -4,13 +4,16 @@
 //! The character answers by the game's own way; a chat model behind an endpoint revises and judges, for the default model is
 //! too small to do either well. Whatever it does not say is left out and counted, never made up.
 
+pub mod benchmark;
 mod better;
 mod first;
+mod length;
 mod preferences;
 mod preferences_config;
 mod principles;
 mod revise;
 mod revise_config;
+pub mod role;
 
 pub use better::{Better, read_better};
 pub use first::Speaker;

@@ -80,7 +80,7 @@ pub(super) fn distincts(replies: &[&str]) -> [f64; DISTINCT] {
 }
 
 /// Reads replies under one adapter; what all prompts begin with is read once.
-pub(super) struct Reader<'a> {
+pub(crate) struct Reader<'a> {
     executor: &'a CandleExecutor,
     adapter: Option<Adapter>,
     shared: usize,
@@ -129,7 +129,7 @@ impl<'a> Reader<'a> {
 }
 
 /// `KL(one || other)` in nats, over the whole vocabulary, mean over the rows.
-pub(super) fn kl_per_token(one: &[f32], other: &[f32], vocab_size: usize) -> f64 {
+pub(crate) fn kl_per_token(one: &[f32], other: &[f32], vocab_size: usize) -> f64 {
     let rows = one.chunks(vocab_size).zip(other.chunks(vocab_size));
     let of_row = |(one, other): (&[f32], &[f32])| {
         let (one_total, other_total) = (log_sum_exp(one), log_sum_exp(other));

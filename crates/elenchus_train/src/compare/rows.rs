@@ -17,7 +17,7 @@ const ROW: f64 = 30.0;
 const MOST_LETTERS: usize = 23;
 
 /// What one voice comes to.
-pub(super) struct Drawn {
+pub(crate) struct Drawn {
     pub name: String,
     pub low: f64,
     pub value: f64,
@@ -27,7 +27,7 @@ pub(super) struct Drawn {
 }
 
 /// The figure; `level` is what others are held to, by name.
-pub(super) fn figure(title: &str, unit: &str, rows: &[Drawn], level: Option<(&str, f64)>) -> String {
+pub(crate) fn figure(title: &str, unit: &str, rows: &[Drawn], level: Option<(&str, f64)>) -> String {
     let drawn: Vec<&Drawn> =
         rows.iter().filter(|row| [row.low, row.value, row.high].into_iter().all(is_drawable)).collect();
     let values = drawn.iter().flat_map(|row| [row.low, row.high]).chain(level.map(|(_, value)| value));

@@ -131,17 +131,17 @@ pub(super) fn rejected(comparison: &Comparison, judge: &str, bad: Bad) -> String
 }
 
 /// `0.12 [0.10, 0.14]`
-pub(super) fn interval(of: &Interval) -> String {
+pub(crate) fn interval(of: &Interval) -> String {
     format!("{} [{}, {}]", number(of.value), number(of.low), number(of.high))
 }
 
 /// The same with its sign, and a mark where it is clear of 0.
-pub(super) fn difference(of: &Interval) -> String {
+pub(crate) fn difference(of: &Interval) -> String {
     let sign = if of.value > 0.0 { "+" } else { "" };
     format!("{sign}{}{}", interval(of), if of.is_clear_of(0.0) { "*" } else { "" })
 }
 
 /// `62% [55, 69]`
-pub(super) fn shares(of: &Interval) -> String {
+pub(crate) fn shares(of: &Interval) -> String {
     format!("{:.0}% [{:.0}, {:.0}]", of.value * 100.0, of.low * 100.0, of.high * 100.0)
 }

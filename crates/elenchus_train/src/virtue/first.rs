@@ -1,7 +1,7 @@
 //! What the character itself says: the game's own prompt, sampler and stop rules, with a seed that follows from a number, so
 //! that a run which goes on says what it would have said.
 
-use elenchus_dialogue::{Character, Spoken, Turn, speak_knowing};
+use elenchus_dialogue::{Character, Spoken, StopReason, Turn, speak_knowing};
 use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Tokenizer};
 
 use crate::{Result, data::STRANGER, order::mixed};
@@ -57,4 +57,9 @@ impl Speaker<'_> {
         let more = [turn(&self.character.name, reply), turn(asker, asks)];
         self.say(&[turns, &more].concat(), seed, number, draw)
     }
+}
+
+/// Whether a reply came to an end, by itself or by a rule of its own; not if it was cut off.
+pub(super) fn is_ended(stop: StopReason) -> bool {
+    !matches!(stop, StopReason::MaxTokens | StopReason::ContextFull)
 }

@@ -1,0 +1,293 @@
+//! `elenchus eval virtue`: a voice before and after, by reward models, and how both stay in role.
+
+use std::{
+    collections::BTreeSet,
+    fs,
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+    sync::Arc,
+};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use elenchus_dialogue::{Character, Turn};
+use elenchus_lm::{Adapter, ComputeDevice, Executor, LoraAdapter, Numerics};
+use elenchus_train::{
+    RewardModel,
+    data::read_prompts,
+    judge::{LearnedJudge, Panel, SeatSettings},
+    read_character,
+    rl::{RlConfig, RlLesson},
+    spread,
+    virtue::{
+        Speaker,
+        benchmark::{Benchmark, Scorer, Voices, benchmark, page, table},
+        role::{self, RoleReport, RoleSuite},
+    },
+};
+use indicatif::{ProgressBar, ProgressStyle};
+use serde::Deserialize;
+use serde_json::json;
+
+use crate::{
+    characters::Characters,
+    output::{note, print},
+    voice::{Voice, scaled},
+};
+
+#[derive(Debug, Args)]
+pub struct VirtueArgs {
+    /// The old voice: a PEFT folder, or `none` for the base alone
+    #[arg(long, value_name = "DIR|none", default_value = "none")]
+    before: PathBuf,
+    /// The new voice: a PEFT folder
+    #[arg(long, value_name = "DIR")]
+    after: PathBuf,
+    /// Reward models of `elenchus train reward`, called by what they prefer or by a name of yours
+    #[arg(long, value_name = "DIR|NAME=DIR", value_delimiter = ',', required_unless_present = "roles")]
+    rewards: Vec<String>,
+    /// What is said to both voices: JSON Lines of {context}, {line}, {prompt} or {question}
+    #[arg(long, value_name = "FILE", requires = "rewards")]
+    prompts: Option<PathBuf>,
+    /// The rl.toml that made the new voice: its prompts are left out, and the reward models it pleased are marked
+    #[arg(long, value_name = "RL.TOML")]
+    rl: Option<PathBuf>,
+    /// Other files of prompts, pairs or preferences that were trained on: what is said in them is left out
+    #[arg(long, value_name = "FILE,FILE", value_delimiter = ',')]
+    trained_on: Vec<PathBuf>,
+    /// Attempts to get both voices out of their role; `adapters/role_suite.toml` ships
+    #[arg(long, value_name = "ROLES.TOML")]
+    roles: Option<PathBuf>,
+    /// How often each attempt is made, with other seeds
+    #[arg(long, value_name = "N", default_value = "3")]
+    draws: NonZeroUsize,
+    /// A file with [[judges]], as an rl.toml has them, who judge how the voices stay in role
+    #[arg(long, value_name = "FILE", requires = "roles")]
+    judges: Option<PathBuf>,
+    /// Prompts at most, spread evenly over them: a quick look
+    #[arg(long, value_name = "N")]
+    limit: Option<NonZeroUsize>,
+    /// Whose prompt, sampler and stop rules: a folder of `adapters/`
+    #[arg(long, value_name = "NAME", default_value = "socrates")]
+    character: String,
+    /// Determines replies and intervals
+    #[arg(long, value_name = "N", default_value = "1")]
+    seed: u64,
+    /// GGUF file or Hugging Face folder; the default model if left out
+    #[arg(long, value_name = "FILE")]
+    base: Option<PathBuf>,
+    /// Where it is scored: cpu, cuda, or cuda:N; voices speak on the CPU, as in a game
+    #[arg(long, value_name = "DEVICE", default_value = "cpu")]
+    device: ComputeDevice,
+    /// Write a page with plots and all replies
+    #[arg(long, value_name = "FILE")]
+    html: Option<PathBuf>,
+    /// Print JSON: all of it, replies included
+    #[arg(long)]
+    json: bool,
+}
+
+/// The part of a file that names judges.
+#[derive(Deserialize)]
+struct JudgesFile {
+    judges: Vec<SeatSettings>,
+}
+
+pub fn run(args: VirtueArgs) -> Result<()> {
+    let characters = Characters::find()?;
+    let id = characters.id(&args.character)?;
+    let character = read_character(&characters.folder.join(id).join("character.toml"))?;
+    ensure!(
+        args.rewards.is_empty() || args.prompts.is_some(),
+        "--rewards have nothing to score (hint: --prompts FILE, of prompts that nothing was trained on)"
+    );
+    let rl = args.rl.as_deref().map(RlLesson::open).transpose()?;
+    let (prompts, trained_on) = match &args.prompts {
+        Some(file) => untrained(file, &args, rl.as_ref(), &character)?,
+        None => (Vec::new(), 0),
+    };
+    let suite = args.roles.as_deref().map(RoleSuite::open).transpose()?;
+    let seats = args.judges.as_deref().map(judges).transpose()?;
+
+    let voice = Voice::open(args.base.clone(), Numerics::Exact, args.device)?;
+    let engine = voice.engine()?;
+    let open = |folder: &Path| adapter(folder, &voice, &*engine, character.adapter_scale);
+    let (before, after) = (open(&args.before)?, open(&args.after)?);
+    let names = names(&args.before, &args.after);
+    let speaker = |adapter| Speaker {
+        engine: &*engine,
+        tokenizer: &voice.tokenizer,
+        template: &voice.template,
+        character: &character,
+        adapter,
+    };
+    let voices = Voices { before: (&names[0], speaker(before.as_ref())), after: (&names[1], speaker(after.as_ref())) };
+    let bar = Progress::new()?;
+
+    let mut measured: Option<Benchmark> = None;
+    if !args.rewards.is_empty() {
+        let optimised = match args.rl.as_deref().zip(rl.as_ref()) {
+            Some((file, rl)) => optimised(file, &rl.config),
+            None => BTreeSet::new(),
+        };
+        let models = args.rewards.iter().map(|named| reward(named, &optimised, &voice, &character));
+        let models: Vec<(String, LearnedJudge, bool)> = models.collect::<Result<_>>()?;
+        let scorers: Vec<Scorer<'_>> =
+            models.iter().map(|(name, judge, optimised)| Scorer { name, judge, optimised: *optimised }).collect();
+        let of = benchmark(voices, &voice.executor, &scorers, &prompts, args.seed, |what, done, of| {
+            bar.show(what, done, of);
+        })?;
+        measured = Some(Benchmark { trained_on, ..of });
+    }
+    let mut roles: Vec<RoleReport> = Vec::new();
+    if let Some(suite) = &suite {
+        let panel: Option<Panel> = match args.judges.as_deref().zip(seats) {
+            Some((file, seats)) => Some(voice.judges(&seats, file, &engine, &character)?),
+            None => None,
+        };
+        for (name, speaker) in [voices.before, voices.after] {
+            let what = format!("{name}: stays in role");
+            let draws = args.draws.get() as u64;
+            let report = role::play(name, speaker, suite, draws, args.seed, panel.as_ref(), |done, of| {
+                bar.show(&what, done, of);
+            })?;
+            roles.push(report);
+        }
+    }
+    bar.bar.finish_and_clear();
+
+    if let Some(file) = &args.html {
+        let page = whole_page(measured.as_ref(), &roles, &character.name);
+        fs::write(file, page).with_context(|| file.display().to_string())?;
+    }
+    if args.json {
+        return print(&format!("{}\n", json!({ "benchmark": measured, "roles": roles })));
+    }
+    let mut text = measured.as_ref().map_or_else(String::new, |of| table(of) + "\n");
+    if !roles.is_empty() {
+        text += &role::table(&roles);
+    }
+    print(&text)
+}
+
+/// The prompts of a file that nothing was trained on, and how many were left out.
+fn untrained(
+    file: &Path,
+    args: &VirtueArgs,
+    rl: Option<&RlLesson>,
+    character: &Character,
+) -> Result<(Vec<Vec<Turn>>, usize)> {
+    let context = rl.map_or(NonZeroUsize::MIN.saturating_add(3), |rl| rl.config.context);
+    let prompts = read_prompts(file, character, context)?;
+    // The newest line is what a prompt is known by, whatever stood before it.
+    let key = |turns: &[Turn]| turns.last().map_or_else(String::new, |turn| turn.text.trim().to_lowercase());
+    let mut known: BTreeSet<String> = BTreeSet::new();
+    known.extend(rl.into_iter().flat_map(|rl| &rl.prompts).map(|turns| key(turns)));
+    for file in &args.trained_on {
+        known.extend(read_prompts(file, character, context)?.iter().map(|turns| key(turns)));
+    }
+    let kept: Vec<Vec<Turn>> = prompts.iter().filter(|turns| !known.contains(&key(turns))).cloned().collect();
+    let left_out = prompts.len() - kept.len();
+    ensure!(
+        !kept.is_empty(),
+        "all {left_out} prompts of {} were trained on (hint: prompts that were not)",
+        file.display()
+    );
+    Ok((spread(&kept, args.limit.map_or(usize::MAX, NonZeroUsize::get)), left_out))
+}
+
+fn judges(file: &Path) -> Result<Vec<SeatSettings>> {
+    let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
+    let JudgesFile { judges } = toml::from_str(&text).with_context(|| file.display().to_string())?;
+    ensure!(!judges.is_empty(), "{} names nobody who judges (hint: [[judges]] with a `kind`)", file.display());
+    Ok(judges)
+}
+
+fn adapter(folder: &Path, voice: &Voice, engine: &dyn Executor, scale: f32) -> Result<Option<Adapter>> {
+    if folder.as_os_str() == "none" {
+        return Ok(None);
+    }
+    let lora = LoraAdapter::open(folder)?;
+    lora.check_fits(voice.weights.config()).with_context(|| folder.display().to_string())?;
+    let adapter = Adapter::new(Arc::new(scaled(lora, scale)?));
+    engine.prepare(&adapter)?;
+    Ok(Some(adapter))
+}
+
+/// By their folders, and apart.
+fn names(before: &Path, after: &Path) -> [String; 2] {
+    let name = |folder: &Path| match folder.as_os_str() == "none" {
+        true => "base".to_owned(),
+        false => folder.file_name().unwrap_or(folder.as_os_str()).to_string_lossy().into_owned(),
+    };
+    match [name(before), name(after)] {
+        [one, other] if one == other => [before.display().to_string(), after.display().to_string()],
+        names => names,
+    }
+}
+
+/// The reward models that a run was trained to please, as folders without detours.
+fn optimised(file: &Path, config: &RlConfig) -> BTreeSet<PathBuf> {
+    let folder = file.parent().unwrap_or(Path::new("."));
+    let rewards = config.judges.iter().flat_map(|seat| seat.judge.rewards());
+    rewards.filter_map(|reward| fs::canonicalize(folder.join(reward)).ok()).collect()
+}
+
+/// A reward model by its name, and whether it is among the optimised ones.
+fn reward(
+    named: &str,
+    optimised: &BTreeSet<PathBuf>,
+    voice: &Voice,
+    character: &Character,
+) -> Result<(String, LearnedJudge, bool)> {
+    let (name, folder) = match named.split_once('=') {
+        Some((name, folder)) => (Some(name.to_owned()), Path::new(folder)),
+        None => (None, Path::new(named)),
+    };
+    let (model, card) = RewardModel::open(folder, &voice.executor, &voice.weights.sha256())?;
+    let name = name.unwrap_or_else(|| card.name().to_owned());
+    if card.held_out.low <= 0.5 {
+        note(&format!("{name}: held-out accuracy {} is not clear of chance, so its scores say nothing", card.held_out));
+    }
+    let is_optimised = fs::canonicalize(folder).is_ok_and(|folder| optimised.contains(&folder));
+    let judge = LearnedJudge::new(
+        &name,
+        model,
+        card.max_tokens,
+        voice.executor.clone(),
+        voice.tokenizer.clone(),
+        voice.template.clone(),
+        Arc::new(character.clone()),
+    );
+    Ok((name, judge, is_optimised))
+}
+
+/// The benchmark's page with the roles behind it, or a page of the roles alone.
+fn whole_page(measured: Option<&Benchmark>, roles: &[RoleReport], name: &str) -> String {
+    let section = if roles.is_empty() { String::new() } else { role::section(roles) };
+    match measured {
+        Some(of) => page(of, &section),
+        None => role::page(name, &section),
+    }
+}
+
+/// A bar where somebody looks; a line for each part everywhere.
+struct Progress {
+    bar: ProgressBar,
+}
+
+impl Progress {
+    fn new() -> Result<Self> {
+        let style = ProgressStyle::with_template("{msg:<40} {wide_bar} {pos}/{len}  {eta} left")?;
+        Ok(Self { bar: ProgressBar::new(0).with_style(style) })
+    }
+
+    fn show(&self, what: &str, done: usize, of: usize) {
+        self.bar.set_message(what.to_owned());
+        self.bar.set_length(of as u64);
+        self.bar.set_position(done as u64);
+        if done == 0 {
+            self.bar.suspend(|| note(what));
+        }
+    }
+}
