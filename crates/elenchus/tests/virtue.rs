@@ -78,6 +78,10 @@ fn principles_become_a_voice_and_the_voice_is_measured() {
               [[judges]]\nkind = \"ensemble\"\nname = \"virtue\"\nrewards = [\"runs/action/reward\", \"runs/motivation/reward\"]\n\
               [sampling]\nprompts = 3\ngroup = 2\nmax_tokens = 8\nheld_out_prompts = 2\n[training]\nsteps = 2\n";
     write("rl.toml", rl);
+    // A dozen held-out preferences do not show that a model beats a coin, and nothing is learned from one that may not.
+    let error = failed(stage.run("train rl rl.toml --out runs/rl --base tiny.gguf", &[]));
+    assert!(error.contains("held-out accuracy") && error.contains("guards.reward_accuracy"), "{error}");
+    write("rl.toml", &format!("{rl}[guards]\nreward_accuracy = 0.0\n"));
     let told = succeeded(stage.run("train rl rl.toml --out runs/rl --base tiny.gguf", &[]));
     assert!(told.contains("judges: virtue"), "{told}");
 

@@ -222,6 +222,7 @@ impl RlConfig {
         config_file::at_most_one(&[
             ("guards.parse_rate", self.guards.parse_rate),
             ("guards.distinct_2", self.guards.distinct_2),
+            ("guards.reward_accuracy", self.guards.reward_accuracy),
         ])?;
         config_file::below_one(&[
             ("training.adamw.beta1", beta1),

@@ -19,13 +19,23 @@ pub struct GuardSettings {
     pub length_drift: f64,
     /// The share of distinct word pairs that responses must keep, of what they had at first.
     pub distinct_2: f64,
+    /// What the interval of a reward model's held-out accuracy must lie above before anything is learned from it: a coin's
+    /// 0.5. At 0 every model may judge.
+    pub reward_accuracy: f64,
     /// Nats a token between the engine that samples and the trainer: beyond it a warning is given.
     pub engine_kl: f64,
 }
 
 impl Default for GuardSettings {
     fn default() -> Self {
-        Self { max_kl: 15.0, parse_rate: 0.95, length_drift: 2.0, distinct_2: 0.5, engine_kl: 0.02 }
+        Self {
+            max_kl: 15.0,
+            parse_rate: 0.95,
+            length_drift: 2.0,
+            distinct_2: 0.5,
+            reward_accuracy: 0.5,
+            engine_kl: 0.02,
+        }
     }
 }
 

@@ -7,7 +7,7 @@ use elenchus_lm::LoraAdapter;
 
 use super::RlConfig;
 use crate::{
-    Lesson, Result,
+    Error, Lesson, Result, RewardCard,
     data::{Pair, read_prompts, read_written},
     lesson::read_text,
     read_character,
@@ -38,6 +38,10 @@ impl RlLesson {
         let text = read_text(file)?;
         let config = RlConfig::parse(&text, &file.display().to_string())?;
         let beside = |path: &PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
+        for reward in config.judges.iter().flat_map(|seat| seat.judge.rewards()) {
+            let folder = beside(reward);
+            check_reward(RewardCard::open(&folder)?, folder, config.guards.reward_accuracy)?;
+        }
         let character_file = beside(&config.character);
         let character = read_character(&character_file)?;
         let start = LoraAdapter::open(&beside(&config.start))?;
@@ -54,5 +58,55 @@ impl RlLesson {
             None => Vec::new(),
         };
         Ok(Self { config, text, character_file, character, start, prompts, offline })
+    }
+}
+
+/// What a model of which nobody knows that it beats a coin likes is not to be learned.
+fn check_reward(card: RewardCard, folder: PathBuf, above: f64) -> Result<()> {
+    if above == 0.0 || card.held_out.low > above {
+        return Ok(());
+    }
+    let reason = format!(
+        "its held-out accuracy, {}, is not clear of {:.0}%, so there is nothing to learn from it (hint: more preferences; or set `guards.reward_accuracy` lower, 0 for any)",
+        card.held_out,
+        above * 100.0
+    );
+    Err(Error::RewardModel { folder, reason })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Accuracy, RewardKind};
+
+    #[test]
+    fn a_reward_model_that_may_be_a_coin_is_not_learned_from() {
+        let check = |right: usize, of: usize, above: f64| {
+            let card = RewardCard {
+                kind: RewardKind::Preferences,
+                aspect: None,
+                character: String::new(),
+                base_name: String::new(),
+                base_sha256: String::new(),
+                max_tokens: 9,
+                steps: 1,
+                pairs: 9,
+                held_out: Accuracy::of((0..of).map(|at| if at < right { (1, 0) } else { (0, 1) })),
+                calibration: None,
+                length_only_accuracy: 0.5,
+                token_count_only_accuracy: 0.5,
+                shuffled_labels: false,
+                gain: 1.0,
+                bias: 0.0,
+            };
+            check_reward(card, PathBuf::from("runs/r/reward"), above).map_err(|error| error.to_string())
+        };
+        assert_eq!(check(90, 100, 0.5), Ok(()));
+        let error = check(55, 100, 0.5).unwrap_err();
+        for part in ["runs/r/reward", "55.0% [45.2, 64.4] of 100", "guards.reward_accuracy"] {
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(check(60, 100, 0.55).is_err() && check(60, 100, 0.5).is_ok());
+        assert_eq!(check(5, 100, 0.0), Ok(()));
     }
 }
