@@ -54,7 +54,7 @@ pub(super) fn question(
         }
     }
     if let Some(principles) = principles {
-        text.push_str(&format!("\nThe principles:\n{}", principles.lines()));
+        text.push_str(&format!("\nJudge by these principles:\n{}", principles.lines()));
     }
     text.push_str(&format!(
         "\n{}\nAnswer with one letter alone: A, B, or N where neither is better.",

@@ -71,16 +71,16 @@ fn three() -> Vec<Aspect> {
         criterion: criterion.to_owned(),
     };
     vec![
-        aspect("action", None, "Which reply is the better thing to say, by the principles?"),
+        aspect("action", None, "Which reply is the better thing to say?"),
         aspect(
             "motivation",
             Some("Why did you answer me like that?"),
-            "Which speaker had the better motive for the reply, by the principles?",
+            "Which speaker had the better motive for the reply?",
         ),
         aspect(
             "consequence",
             Some("What will come of it if I do as you say?"),
-            "Which reply will have the better consequences, by the principles?",
+            "Which reply will have the better consequences?",
         ),
     ]
 }
