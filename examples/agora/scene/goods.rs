@@ -76,7 +76,7 @@ pub fn krater(clay: &mut Clay, at: Vec3, size: f32, turn: f32) {
 
 /// A cup, a jug, a plate standing on edge: whatever comes next on a potter's table.
 pub fn small_pot(clay: &mut Clay, at: Vec3, seed: u32) {
-    let glazed = seed % 2 == 0;
+    let glazed = seed.is_multiple_of(2);
     let [body, band] = if glazed { [GLAZE, CLAY] } else { [CLAY, GLAZE] };
     let color = move |y: f32| if (0.45..0.6).contains(&y) { band } else { body };
     match seed % 3 {
@@ -152,7 +152,8 @@ pub fn loaf(clay: &mut Clay, at: Vec3, seed: u32) {
 /// It lies on its side.
 pub fn fish(clay: &mut Clay, at: Vec3, turn: f32, seed: u32) {
     let mut fish = Clay::default();
-    let color = SCALES.mix(&Color::srgb(0.72, 0.50, 0.44), if seed % 3 == 0 { 0.8 } else { 0.1 * chance(seed) });
+    let color =
+        SCALES.mix(&Color::srgb(0.72, 0.50, 0.44), if seed.is_multiple_of(3) { 0.8 } else { 0.1 * chance(seed) });
     fish.sheet(
         [10, 8],
         |u, v| {

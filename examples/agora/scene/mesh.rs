@@ -124,7 +124,7 @@ impl Clay {
 
     /// What a potter's wheel makes: radius and height from the foot up.
     pub fn lathe(&mut self, base: Vec3, profile: &[Vec2], sides: usize, color: impl Fn(f32) -> Color) {
-        let at = |v: f32| along(profile, v, |a, b, t| a.lerp(b, t));
+        let at = |v: f32| along(profile, v, Vec2::lerp);
         self.sheet(
             [sides, profile.len() - 1],
             |u, v| {

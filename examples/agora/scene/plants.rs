@@ -53,8 +53,8 @@ pub fn build(site: &mut Site) {
         (-34.0, -6.0, 1.3),
     ];
     let planes = [(-19.5, -3.0, 1.1), (18.8, 4.6, 1.0), (-18.5, 14.5, 1.05), (10.5, 24.0, 1.1), (29.0, -14.5, 1.15)];
-    grove(site, &olives, |seed| olive(seed));
-    grove(site, &planes, |seed| plane(seed));
+    grove(site, &olives, olive);
+    grove(site, &planes, plane);
     let cypresses = [
         (10.6, -12.0, 0.62),
         (25.5, -14.2, 1.2),
@@ -73,7 +73,7 @@ pub fn build(site: &mut Site) {
         (34.0, -16.0, 1.2),
         (-58.0, 4.0, 1.2),
     ];
-    grove(site, &cypresses, |seed| cypress(seed));
+    grove(site, &cypresses, cypress);
     site.put(undergrowth());
 }
 

@@ -215,8 +215,8 @@ fn triglyph(clay: &mut Clay, x: f32, face: f32) {
 
 /// A rosette or a shield between two triglyphs.
 fn metope(clay: &mut Clay, x: f32, face: f32, number: usize) {
-    let color = if number % 2 == 0 { RED } else { Color::srgb(0.76, 0.55, 0.22) };
-    let petals = if number % 2 == 0 { 8.0 } else { 0.0 };
+    let color = if number.is_multiple_of(2) { RED } else { Color::srgb(0.76, 0.55, 0.22) };
+    let petals = if number.is_multiple_of(2) { 8.0 } else { 0.0 };
     clay.sheet(
         [32, 2],
         |u, v| {
