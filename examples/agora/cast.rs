@@ -145,7 +145,7 @@ pub const CAST: [Member; 9] = [
     },
     Member {
         folder: "olive_seller",
-        home: Vec2::new(-8.4, 3.2),
+        home: Vec2::new(-7.6, 1.0),
         look: Look {
             height: 0.94,
             tunic: Color::srgb(0.66, 0.44, 0.28),

@@ -43,7 +43,7 @@ fn build(mut commands: Commands, mut meshes: ResMut<Assets<Mesh>>, mut materials
     market::build(&mut site);
     plants::build(&mut site);
     town::build(&mut site);
-    info!("the scene has {} triangles", site.triangles);
+    debug!("the scene has {} triangles", site.triangles);
     for (clay, places) in site.pieces {
         let mesh = meshes.add(clay.mesh());
         commands.spawn_batch(places.into_iter().map(move |place| (Mesh3d(mesh.clone()), MeshMaterial3d(MATT), place)));

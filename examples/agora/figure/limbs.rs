@@ -184,7 +184,7 @@ pub fn basket(clay: &mut Clay, look: &Look) {
     clay.lathe(foot, &profile, 18, |y| tinted(WICKER, if (y * 40.0) as i32 % 2 == 0 { 0.8 } else { 1.0 }));
     for number in 0..14 {
         let at = on_sphere(0.382 * number as f32, 0.5) * 0.13 * chance(number).sqrt();
-        let (color, radii) = if number % 3 == 0 {
+        let (color, radii) = if number.is_multiple_of(3) {
             (Color::srgb(0.72, 0.45, 0.19), Vec3::new(0.065, 0.045, 0.05))
         } else {
             (Color::srgb(0.32, 0.17, 0.27), Vec3::new(0.034, 0.038, 0.034))

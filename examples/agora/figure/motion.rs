@@ -132,8 +132,8 @@ fn pose(rig: &Rig, figure: &Figure, now: f32, joints: &mut Query<&mut Transform,
 fn arm(rig: &Rig, side: f32, swing: f32, now: f32) -> Hold {
     let left = side < 0.0;
     let breath = 0.03 * (1.7 * now + side).sin();
-    let rest = if left && (rig.drapes || matches!(rig.carries, Carries::Kerykeion | Carries::Scroll | Carries::Basket))
-    {
+    let holds = matches!(rig.carries, Carries::Kerykeion | Carries::Scroll | Carries::Basket);
+    let rest = if left && (rig.drapes || holds) {
         Hold { forward: 0.12 + breath, outward: 0.13, bent: 1.22 + breath }
     } else if !left && rig.carries == Carries::Staff {
         return Hold { forward: 0.27, outward: 0.2, bent: 1.08 };

@@ -142,7 +142,7 @@ pub fn cape(clay: &mut Clay, look: &Look) {
             let around = 0.5 - (0.5 - around) * (0.72 + 0.28 * v);
             let y = 0.42 + 1.06 * v + 0.03 * folds(u * 0.8, 1.0) * (1.0 - v);
             let hanging = 1.0 - v;
-            on_trunk(look, around, y, 0.03 + 0.11 * hanging.powf(0.7) + (0.012 + 0.03 * hanging) * folds(u * 0.8, 1.0))
+            on_trunk(look, around, y, 0.03 + 0.075 * hanging.powf(0.7) + (0.012 + 0.03 * hanging) * folds(u * 0.8, 1.0))
         },
         |u, v| if v < 0.05 { tinted(look.cloak, 0.62) } else { folded(look.cloak, folds(u * 0.8, 1.0)) },
     );

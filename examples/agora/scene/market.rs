@@ -36,19 +36,19 @@ struct Stall {
 
 const STALLS: [Stall; 6] = [
     Stall {
-        place: Vec2::new(-11.4, 3.4),
+        place: Vec2::new(-10.3, 0.2),
         turn: -FRAC_PI_2 - 0.15,
         trade: Trade::Olives,
         stripes: Color::srgb(0.42, 0.46, 0.20),
     },
     Stall {
-        place: Vec2::new(-12.3, -1.0),
+        place: Vec2::new(-12.9, -3.7),
         turn: -FRAC_PI_2 + 0.2,
         trade: Trade::Pottery,
         stripes: Color::srgb(0.62, 0.20, 0.12),
     },
     Stall {
-        place: Vec2::new(-12.6, 8.2),
+        place: Vec2::new(-12.2, 4.9),
         turn: -FRAC_PI_2 - 0.35,
         trade: Trade::Cloth,
         stripes: Color::srgb(0.45, 0.20, 0.36),
@@ -219,7 +219,7 @@ fn wares(clay: &mut Clay, trade: Trade, seed: u32) {
 
 /// Jars that wait to be fetched, in groups.
 fn loose_pots(clay: &mut Clay, site: &mut Site) {
-    for (x, z, count) in [(-13.6, 1.4, 4), (10.7, -7.0, 3), (13.8, 3.6, 4), (-10.6, 6.4, 3)] {
+    for (x, z, count) in [(-12.6, 2.4, 4), (10.7, -7.0, 3), (13.8, 3.6, 4), (-11.4, 8.3, 3)] {
         for number in 0..count {
             let seed = (10.0_f32 * x).abs() as u32 + number;
             let turn = number as f32 * 2.1 + x;

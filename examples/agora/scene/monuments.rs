@@ -24,7 +24,7 @@ pub fn build(site: &mut Site) {
         site.block(x, z, radius);
     };
     place(altar(), 6.1, 0.6, 0.12, 1.05);
-    place(herm(), -5.9, 0.7, TAU * 0.5 - 0.5, 0.4);
+    place(herm(), 2.3, -6.1, TAU * 0.5, 0.4);
     place(hero(), -6.2, -6.0, TAU * 0.5 + 0.15, 0.85);
     place(tripod(), 9.9, -6.3, 0.3, 0.7);
     for (x, z, turn) in [(-14.6, -6.4, 0.4), (15.4, -1.2, 1.45), (6.5, -6.2, 0.0)] {

@@ -16,14 +16,14 @@ use super::mesh::{Clay, rough_noise, smoothstep, tinted};
 
 /// Towards the sun.
 const SUN: Vec3 = Vec3::new(-0.72, 0.46, 0.52);
-const SUNLIGHT: Color = Color::srgb(1.0, 0.83, 0.60);
+const SUNLIGHT: Color = Color::srgb(1.0, 0.81, 0.56);
 /// In the shade.
 const SKYLIGHT: Color = Color::srgb(0.80, 0.80, 0.90);
 const ZENITH: Color = Color::srgb(0.12, 0.33, 0.68);
 const BLUE: Color = Color::srgb(0.34, 0.58, 0.84);
 const HAZE: Color = Color::srgb(0.86, 0.77, 0.62);
-const GLOW: Color = Color::srgb(1.0, 0.78, 0.46);
-const CLOUD: Color = Color::srgb(1.0, 0.90, 0.76);
+const GLOW: Color = Color::srgb(1.0, 0.70, 0.34);
+const CLOUD: Color = Color::srgb(1.0, 0.93, 0.82);
 const CLOUD_SHADE: Color = Color::srgb(0.62, 0.60, 0.68);
 /// Inside of what the camera sees, outside of all hills.
 const DOME: f32 = 820.0;
@@ -33,7 +33,7 @@ const SHADOWS: f32 = 62.0;
 pub fn sky_plugin(app: &mut App) {
     app.insert_resource(DirectionalLightShadowMap { size: 2048 })
         .insert_resource(ClearColor(HAZE))
-        .insert_resource(GlobalAmbientLight { color: SKYLIGHT, brightness: 950.0, ..default() })
+        .insert_resource(GlobalAmbientLight { color: SKYLIGHT, brightness: 820.0, ..default() })
         .add_systems(Startup, build);
 }
 
@@ -49,7 +49,7 @@ pub fn mood() -> impl Bundle {
             Color::srgb(0.74, 0.70, 0.64),
         ),
     };
-    let section = ColorGradingSection { contrast: 1.08, saturation: 1.08, ..default() };
+    let section = ColorGradingSection { contrast: 1.1, saturation: 1.1, ..default() };
     let grading = ColorGrading {
         global: ColorGradingGlobal { post_saturation: 1.12, ..default() },
         shadows: section,
