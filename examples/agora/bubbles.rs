@@ -26,8 +26,9 @@ const NAMED: f32 = 14.0;
 /// To the edges of the window, and between two bubbles, in logical pixels.
 const MARGIN: f32 = 10.0;
 const GAP: f32 = 4.0;
-/// What the tip adds below a bubble, and how large a name is.
+/// What the tip adds below a bubble, and a line to it; how large a name is.
 const TIP: f32 = 6.0;
+const LINE: f32 = 24.0;
 const PLATE: Vec2 = Vec2::new(110.0, 32.0);
 
 /// A line that nobody generated: a greeting, an opening.
@@ -321,9 +322,10 @@ fn place(
     for (order, at, speaks, entity) in wanted {
         let Ok((_, bubble, mut frame, _, mut z_index)) = bubbles.get_mut(entity) else { continue };
         z_index.set_if_neq(GlobalZIndex(order));
-        // As large as it was in the last frame: a line more is caught up with in the next.
+        // As large as it was in the last frame, and a line more while it grows.
         let paper = papers.get(bubble.paper).map_or(Vec2::ZERO, |paper| paper.size() * paper.inverse_scale_factor());
-        let size = if speaks { paper + Vec2::Y * TIP } else { PLATE };
+        let growing = if bubble.stays.is_none() { LINE } else { 0.0 };
+        let size = if speaks { paper + Vec2::Y * (TIP + growing) } else { PLATE };
         let left = (at.x - WIDTH / 2.0).clamp(MARGIN, (window.x - WIDTH - MARGIN).max(MARGIN));
         let mut bottom = at.y.clamp((size.y + MARGIN).min(window.y), window.y - MARGIN);
         let middle = left + WIDTH / 2.0;

@@ -56,7 +56,7 @@ pub fn mood() -> impl Bundle {
         midtones: section,
         highlights: section,
     };
-    // Four samples a pixel, or a lit pixel that another one hides, take a second where a processor draws.
+    // Where a processor draws, every sample that is lit costs: one a pixel, and none that another one hides.
     (fog, grading, DepthPrepass, Msaa::Off, Fxaa::default())
 }
 
