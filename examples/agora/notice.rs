@@ -63,7 +63,9 @@ fn tell(news: On<Tell>, mut all: ResMut<News>) {
 
 fn find_broken(mut failed: MessageReader<UntypedAssetLoadFailedEvent>, mut news: ResMut<News>) {
     for failure in failed.read() {
-        let text = format!("{} cannot be used: {}", failure.path, failure.error);
+        // What may follow is where in the code it was noticed, and helps no player.
+        let error = failure.error.to_string();
+        let text = error.lines().next().unwrap_or_default().to_owned();
         if !news.broken.contains(&text) {
             news.broken.push(text);
         }
@@ -96,7 +98,10 @@ fn write(
         EngineStatus::Ready { .. } => {}
     }
     for broken in &news.broken {
-        lines.push(format!("{broken}\nWho needs it speaks lines that were written for that. Repair the file: it is loaded again by itself."));
+        lines.push(format!(
+            "{broken}\nWho needs it speaks lines that were written for that.\n\
+             In a terminal:  cargo run --release -- adapter inspect FOLDER    says more; a repaired file is heard at once."
+        ));
     }
     lines.extend(news.passing.iter().map(|(text, _)| text.clone()));
     let (mut text, mut visibility) = notice.into_inner();

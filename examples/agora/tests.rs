@@ -427,6 +427,26 @@ fn without_a_model_characters_speak_lines_written_for_that_and_the_player_is_tol
 }
 
 #[test]
+fn a_broken_voice_is_told_in_few_words_and_never_spoken_in_with_the_real_model() {
+    let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adapters/socrates");
+    let folder = tempfile::tempdir().unwrap();
+    let own = folder.path().join("socrates");
+    fs::create_dir(&own).unwrap();
+    for file in ["character.toml", "adapter_config.json"] {
+        fs::copy(shipped.join(file), own.join(file)).unwrap();
+    }
+    fs::write(own.join("adapter_model.safetensors"), "half of it").unwrap();
+    let mut app = game(&["--characters", "socrates", "--adapters", folder.path().to_str().unwrap()]);
+    play(&mut app, "wait model\nwalk socrates\nsay What is courage?\nwait 0.2");
+    let notice = app.world_mut().query_filtered::<&Text, With<Notice>>().single(app.world()).unwrap().0.clone();
+    assert!(notice.contains("socrates/adapter_model.safetensors") && notice.contains("adapter inspect"), "{notice}");
+    assert!(notice.lines().count() <= 3, "{notice}");
+    assert!(app.world().resource::<Heard>().0.is_empty());
+    let bubble = app.world_mut().query::<&Bubble>().single(app.world()).unwrap().text.clone();
+    assert!(!bubble.is_empty());
+}
+
+#[test]
 fn pictures_and_scripts_of_the_readme_are_scripts() {
     let folder = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("agora/scripts");
     let scripts: Vec<_> = fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path()).collect();
