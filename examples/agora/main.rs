@@ -5,6 +5,7 @@
 //!
 //! | module       | job                                                                    |
 //! |--------------|------------------------------------------------------------------------|
+//! | `args`       | what can be chosen on the command line                                 |
 //! | `cast`       | who is there and what they look like                                   |
 //! | `scene`      | the place: colonnade, market, sun and sky                              |
 //! | `figure`     | a body, and how it moves                                               |
