@@ -109,7 +109,6 @@ fn begin(
     if let Some(character) = characters.get(&npc.character)
         && let Some(greeting) = character.character.greetings.first()
         && !met
-        && conversation.turns.is_empty()
     {
         commands.trigger(Hear::new(begin.entity, &character.character.name, greeting));
         commands.trigger(crate::bubbles::Utter { entity: begin.entity, text: greeting.clone() });
