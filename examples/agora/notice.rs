@@ -1,6 +1,9 @@
 //! What is missing, and what to do about it; what was saved, for a moment. A game goes on without a model.
 
-use bevy::{asset::UntypedAssetLoadFailedEvent, prelude::*};
+use bevy::{
+    asset::{AssetPath, UntypedAssetLoadFailedEvent},
+    prelude::*,
+};
 use bevy_elenchus::prelude::*;
 
 use crate::view::{CHALK, Fonts, SHADE};
@@ -18,7 +21,7 @@ struct News {
     /// With how long each stays.
     passing: Vec<(String, f32)>,
     /// Files that could not be loaded, each with its reason.
-    broken: Vec<String>,
+    broken: Vec<(AssetPath<'static>, String)>,
 }
 
 #[derive(Component)]
@@ -27,7 +30,10 @@ pub struct Notice;
 pub fn notice_plugin(app: &mut App) {
     app.init_resource::<News>()
         .add_systems(Startup, spawn)
-        .add_systems(Update, (find_broken, retry, write).chain())
+        .add_systems(
+            Update,
+            (find_broken, forget_repaired::<CharacterAsset>, forget_repaired::<AdapterAsset>, retry, write).chain(),
+        )
         .add_observer(tell);
 }
 
@@ -64,10 +70,23 @@ fn tell(news: On<Tell>, mut all: ResMut<News>) {
 fn find_broken(mut failed: MessageReader<UntypedAssetLoadFailedEvent>, mut news: ResMut<News>) {
     for failure in failed.read() {
         // What may follow is where in the code it was noticed, and helps no player.
-        let error = failure.error.to_string();
-        let text = error.lines().next().unwrap_or_default().to_owned();
-        if !news.broken.contains(&text) {
-            news.broken.push(text);
+        let text = failure.error.to_string().lines().next().unwrap_or_default().to_owned();
+        news.broken.retain(|(path, _)| *path != failure.path);
+        news.broken.push((failure.path.clone(), text));
+    }
+}
+
+/// What can be loaded after all is no news any more.
+fn forget_repaired<A: Asset>(
+    mut events: MessageReader<AssetEvent<A>>,
+    assets: Res<AssetServer>,
+    mut news: ResMut<News>,
+) {
+    for event in events.read() {
+        if let AssetEvent::Added { id } | AssetEvent::Modified { id } = event
+            && let Some(repaired) = assets.get_path(*id)
+        {
+            news.broken.retain(|(path, _)| *path != repaired);
         }
     }
 }
@@ -97,7 +116,7 @@ fn write(
         )),
         EngineStatus::Ready { .. } => {}
     }
-    for broken in &news.broken {
+    for (_, broken) in &news.broken {
         lines.push(format!(
             "{broken}\nWho needs it speaks lines that were written for that.\n\
              In a terminal:  cargo run --release -- adapter inspect FOLDER    says more; a repaired file is heard at once."

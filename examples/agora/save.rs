@@ -1,6 +1,6 @@
 //! The whole scene as a file: where everybody stands, what was said to whom, who was talking to whom, mid-sentence included.
 
-use std::{fs, path::Path};
+use std::{fs, io, path::Path};
 
 use bevy::prelude::*;
 use bevy_elenchus::prelude::*;
@@ -13,6 +13,7 @@ use crate::{
     notice::Tell,
     player::{NAME, Player},
     talk::{EndTalk, Talk},
+    votes::Votes,
 };
 
 #[derive(Event, Clone, Copy, Debug)]
@@ -50,11 +51,18 @@ struct SavedCharacter {
 /// Who talks to whom; members by folder, because entities are another run's business.
 #[derive(Serialize, Deserialize, Debug)]
 struct SavedGroup {
-    members: Vec<String>,
+    members: Vec<SavedMember>,
     opener: String,
     opening: String,
     /// Once they stand beside each other.
     group: Option<ConversationGroup>,
+}
+
+#[derive(Serialize, Deserialize, Debug)]
+struct SavedMember {
+    folder: String,
+    /// Where it is going, or is already: x and z.
+    place: [f32; 2],
 }
 
 const VERSION: u32 = 1;
@@ -79,6 +87,7 @@ fn save(
     player: Single<&Transform, With<Player>>,
     characters: Query<(&Character, &Transform, &GameFacts, &Conversation)>,
     groups: Query<(&Appointment, &GroupMembers, Option<&ConversationGroup>)>,
+    meetings: Query<&Meeting>,
 ) -> Result {
     let folder = |entity| characters.get(entity).map(|(character, ..)| character.folder.clone());
     let saved = Saved {
@@ -97,7 +106,13 @@ fn save(
             .iter()
             .map(|(appointment, members, group)| {
                 Ok(SavedGroup {
-                    members: members.iter().map(folder).collect::<Result<_, _>>()?,
+                    members: members
+                        .iter()
+                        .map(|member| {
+                            let place = meetings.get(member)?.place;
+                            Ok(SavedMember { folder: folder(member)?, place: [place.x, place.z] })
+                        })
+                        .collect::<Result<_>>()?,
                     opener: folder(appointment.opener)?,
                     opening: appointment.line.clone(),
                     group: group.cloned(),
@@ -105,8 +120,10 @@ fn save(
             })
             .collect::<Result<_>>()?,
     };
-    write(&args.save, &saved).map_err(|error| format!("{}: {error}", args.save.display()))?;
-    commands.trigger(Tell(format!("Saved in {}", args.save.display())));
+    commands.trigger(Tell(match write(&args.save, &saved) {
+        Ok(()) => format!("Saved in {}", args.save.display()),
+        Err(error) => format!("Not saved: {}: {error} (hint: --save FILE)", args.save.display()),
+    }));
     Ok(())
 }
 
@@ -119,6 +136,7 @@ fn load(
     mut player: Single<(&mut Player, &mut Transform), Without<Character>>,
     mut characters: Query<(Entity, &Character, &mut Transform)>,
     groups: Query<Entity, With<Appointment>>,
+    mut votes: ResMut<Votes>,
 ) {
     let saved = match read(&args.save) {
         Ok(saved) => saved,
@@ -134,6 +152,8 @@ fn load(
     for group in &groups {
         commands.entity(group).despawn();
     }
+    // They are known by places in other conversations.
+    votes.0.clear();
     player.0.errand = None;
     *player.1 = saved.player.transform();
     let mut absent = Vec::new();
@@ -154,12 +174,12 @@ fn load(
     }
     let find = |folder: &String| characters.iter().find(|(_, character, _)| character.folder == *folder);
     for saved in saved.groups {
-        let members: Vec<(Entity, Vec3)> =
-            saved.members.iter().filter_map(find).map(|(entity, _, place)| (entity, place.translation)).collect();
         let Some((opener, ..)) = find(&saved.opener) else { continue };
         let group = commands.spawn(Appointment { opener, line: saved.opening }).id();
-        for (member, place) in members {
-            commands.entity(member).insert((Meeting { place }, MemberOf(group)));
+        for SavedMember { folder, place: [x, z] } in saved.members {
+            if let Some((member, ..)) = find(&folder) {
+                commands.entity(member).insert((Meeting { place: Vec3::new(x, 0.0, z) }, MemberOf(group)));
+            }
         }
         if let Some(conversation_group) = saved.group {
             commands.entity(group).insert(conversation_group);
@@ -184,11 +204,10 @@ impl Stance {
 }
 
 /// Beside the old one first: who is killed while saving still has that.
-fn write(file: &Path, saved: &Saved) -> Result {
+fn write(file: &Path, saved: &Saved) -> io::Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, serde_json::to_string_pretty(saved)?)?;
-    fs::rename(&new, file)?;
-    Ok(())
+    fs::rename(&new, file)
 }
 
 fn read(file: &Path) -> Result<Saved, String> {

@@ -352,6 +352,20 @@ fn two_talk_until_the_player_speaks_beside_them_with_the_real_model() {
     });
 }
 
+#[test]
+fn who_was_on_the_way_to_somebody_when_the_game_was_saved_goes_on_with_the_real_model() {
+    let folder = tempfile::tempdir().unwrap();
+    let save = folder.path().join("save.json").to_str().unwrap().to_owned();
+    let mut app = game(&["--characters", "socrates,hermes", "--save", &save]);
+    play(&mut app, "wait model\nmeet hermes socrates\nwait 0.3\nsave\nload");
+    let mut groups = app.world_mut().query::<Option<&ConversationGroup>>();
+    assert!(groups.iter(app.world()).all(|group| group.is_none()), "they are not there yet");
+    play(&mut app, "wait chat\nsave\nload\nwait 0.1");
+    let turns = |world: &mut World| world.query::<&ConversationGroup>().single(world).unwrap().turns;
+    let before = turns(app.world_mut());
+    run_until(&mut app, "another turn", |world| turns(world) > before);
+}
+
 /// Corners of nodes, in physical pixels.
 fn rect(node: &ComputedNode, transform: &UiGlobalTransform) -> Rect {
     Rect::from_center_size(transform.translation, node.size())
@@ -444,6 +458,24 @@ fn a_broken_voice_is_told_in_few_words_and_never_spoken_in_with_the_real_model()
     assert!(app.world().resource::<Heard>().0.is_empty());
     let bubble = app.world_mut().query::<&Bubble>().single(app.world()).unwrap().text.clone();
     assert!(!bubble.is_empty());
+
+    let new = own.join("new");
+    fs::copy(shipped.join("adapter_model.safetensors"), &new).unwrap();
+    fs::rename(new, own.join("adapter_model.safetensors")).unwrap();
+    run_until(&mut app, "the end of the notice", |world| {
+        world.query_filtered::<&Text, With<Notice>>().single(world).unwrap().0.is_empty()
+    });
+    play(&mut app, "say What is courage?\nwait reply");
+    assert!(last(&app).adapter.is_some());
+}
+
+#[test]
+fn what_cannot_be_written_is_told_and_ends_no_game_with_the_real_model() {
+    let nowhere = ["--characters", "socrates", "--save", "/there/is/none.json", "--votes", "/there/is/none.jsonl"];
+    let mut app = game(&nowhere);
+    play(&mut app, "wait model\nwalk socrates\nsay What is courage?\nwait reply\nvote up\nsave\nwait 0.1");
+    let notice = app.world_mut().query_filtered::<&Text, With<Notice>>().single(app.world()).unwrap().0.clone();
+    assert!(notice.contains("none.jsonl") && notice.contains("Not saved: /there/is/none.json"), "{notice}");
 }
 
 #[test]

@@ -11,7 +11,7 @@ use bevy::prelude::*;
 use bevy_elenchus::{Turn, prelude::*};
 use serde::{Deserialize, Serialize};
 
-use crate::{args::Args, talk::Talk};
+use crate::{args::Args, notice::Tell, talk::Talk};
 
 /// What the player thinks of a reply of whom they talk with.
 #[derive(Event, Clone, Copy, Debug)]
@@ -52,21 +52,22 @@ pub fn votes_plugin(app: &mut App) {
 
 fn vote(
     vote: On<Vote>,
+    mut commands: Commands,
     args: Res<Args>,
     talk: Res<Talk>,
     mut votes: ResMut<Votes>,
     npcs: Query<(&Npc, &Conversation)>,
     characters: Res<Assets<CharacterAsset>>,
-) -> Result {
-    let Some(with) = talk.with else { return Ok(()) };
-    let Ok((npc, conversation)) = npcs.get(with) else { return Ok(()) };
-    let Some(character) = characters.get(&npc.character) else { return Ok(()) };
+) {
+    let Some(with) = talk.with else { return };
+    let Ok((npc, conversation)) = npcs.get(with) else { return };
+    let Some(character) = characters.get(&npc.character) else { return };
     let turns = &conversation.turns;
     let own = |turn: &Turn| turn.speaker == character.character.name;
     // A greeting answers nobody: there is nothing to learn from it.
-    let Some(at) = vote.turn.or_else(|| turns.iter().rposition(own)) else { return Ok(()) };
+    let Some(at) = vote.turn.or_else(|| turns.iter().rposition(own)) else { return };
     if turns.get(at).is_none_or(|turn| !own(turn)) || !turns[..at].iter().any(|turn| !own(turn)) {
-        return Ok(());
+        return;
     }
     let line = VoteLine {
         character: character.character.name.clone(),
@@ -76,11 +77,12 @@ fn vote(
         base: conversation.base.clone(),
         adapter: conversation.adapter.clone(),
     };
-    append(&args.votes, &line).map_err(|error| format!("{}: {error}", args.votes.display()))?;
+    if let Err(error) = append(&args.votes, &line) {
+        return commands.trigger(Tell(format!("{}: {error} (hint: --votes FILE)", args.votes.display())));
+    }
     votes.0.retain(|(entity, turn, _)| (*entity, *turn) != (with, at));
     votes.0.push((with, at, vote.opinion));
     info!("a vote, kept in {}", args.votes.display());
-    Ok(())
 }
 
 fn append(file: &Path, line: &VoteLine) -> io::Result<()> {
