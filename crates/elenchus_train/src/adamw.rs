@@ -36,6 +36,8 @@ pub struct AdamW {
 
 struct Moments {
     var: Var,
+    /// Times the learning rate.
+    rate: f64,
     mean: Tensor,
     square: Tensor,
 }
@@ -45,9 +47,17 @@ impl AdamW {
     pub fn new(vars: impl IntoIterator<Item = (String, Var)>, settings: AdamWSettings) -> Result<Self> {
         let moments = vars.into_iter().map(|(name, var)| {
             let zeros = || var.zeros_like();
-            Ok((name, Moments { mean: zeros()?, square: zeros()?, var }))
+            Ok((name, Moments { rate: 1.0, mean: zeros()?, square: zeros()?, var }))
         });
         Ok(Self { settings, step: 0, moments: moments.collect::<Result<_>>()? })
+    }
+
+    /// The same with another learning rate for the variables whose names begin so: `factor` times everybody's.
+    pub fn with_rate(mut self, prefix: &str, factor: f64) -> Self {
+        for (_, of) in self.moments.iter_mut().filter(|(name, _)| name.starts_with(prefix)) {
+            of.rate = factor;
+        }
+        self
     }
 
     /// Steps taken.
@@ -64,9 +74,11 @@ impl AdamW {
         }
         self.step += 1;
         let correction = |beta: f64| 1.0 - beta.powf(self.step as f64);
-        let (step_size, root) = (learning_rate / correction(beta1), correction(beta2).sqrt());
+        let (correction1, root) = (correction(beta1), correction(beta2).sqrt());
         for of in self.moments.values_mut() {
             let Some(grad) = grads.get(&of.var) else { continue };
+            let learning_rate = learning_rate * of.rate;
+            let step_size = learning_rate / correction1;
             let grad = (grad.detach() * scale)?;
             of.mean = ((&of.mean * beta1)? + (&grad * (1.0 - beta1))?)?.detach();
             of.square = ((&of.square * beta2)? + (grad.sqr()? * (1.0 - beta2))?)?.detach();

@@ -36,19 +36,31 @@ pub(crate) fn reply_forward(
     dropout: Option<&mut LoraDropout>,
     activations: Activations,
 ) -> Result<ReplyForward> {
-    let Packed { tokens, segments, ends } = pack(examples);
-    let (mut positions, mut targets) = (Vec::new(), Vec::new());
-    for (example, end) in examples.iter().zip(ends) {
-        let reply = &example.tokens[example.reply_start..];
-        // The token before foresees it.
-        positions.extend((end - reply.len() - 1..end - 1).map(|at| at as u32));
-        targets.extend_from_slice(reply);
-    }
-    let packed = PackedSequences { tokens: &tokens, segments: &segments };
-    let hidden = executor.hidden_states(packed, lora, dropout, activations)?;
-    let hidden = hidden.index_select(&Tensor::new(positions, hidden.device())?, 0)?;
+    let hidden = reply_states(executor, lora, examples, dropout, activations)?;
+    let targets: Vec<u32> =
+        examples.iter().flat_map(|example| &example.tokens[example.reply_start..]).copied().collect();
     let logprobs = executor.token_logprobs(&hidden, &targets, activations != Activations::Drop)?;
     Ok(ReplyForward { hidden, logprobs })
+}
+
+/// The states that foresee all reply tokens, `(targets, hidden_size)`, example by example.
+pub(crate) fn reply_states(
+    executor: &CandleExecutor,
+    lora: Option<&TrainableLora>,
+    examples: &[&Example],
+    dropout: Option<&mut LoraDropout>,
+    activations: Activations,
+) -> Result<Tensor> {
+    let Packed { tokens, segments, ends } = pack(examples);
+    // The token before foresees it.
+    let of = |(example, end): (&&Example, usize)| {
+        let reply = example.tokens.len() - example.reply_start;
+        (end - reply - 1..end - 1).map(|at| at as u32)
+    };
+    let positions: Vec<u32> = examples.iter().zip(ends).flat_map(of).collect();
+    let packed = PackedSequences { tokens: &tokens, segments: &segments };
+    let hidden = executor.hidden_states(packed, lora, dropout, activations)?;
+    Ok(hidden.index_select(&Tensor::new(positions, hidden.device())?, 0)?)
 }
 
 /// The hidden state of each example's last token, `(examples, hidden_size)`; differentiable as [`reply_logprobs`] is.
@@ -122,28 +134,27 @@ fn common_prefix(a: &Example, b: &Example) -> usize {
 
 /// Cuts examples into passes of at most `tokens` tokens, what is shared counted once, and at least one example each.
 pub(crate) fn passes<'a>(examples: &'a [&'a Example], tokens: usize) -> impl Iterator<Item = &'a [&'a Example]> {
-    group_passes(examples, 1, tokens)
+    joined_passes(examples, |_| false, tokens)
 }
 
-/// The same of groups that must be in one pass: each `group` examples from the first on.
-pub(crate) fn group_passes<'a>(
+/// The same, where `joined` says of an example's place, never 0, that it must be in the pass of the one before.
+pub(crate) fn joined_passes<'a>(
     examples: &'a [&'a Example],
-    group: usize,
+    joined: impl Fn(usize) -> bool,
     tokens: usize,
 ) -> impl Iterator<Item = &'a [&'a Example]> {
-    let mut rest = examples;
+    let mut start = 0;
     std::iter::from_fn(move || {
-        rest.first()?;
-        let mut count = group.min(rest.len());
-        while count < rest.len() {
-            let more = (count + group).min(rest.len());
-            if pack(&rest[..more]).tokens.len() > tokens {
-                break;
-            }
-            count = more;
+        let next = |end: usize| (end + 1..examples.len()).find(|&at| !joined(at)).unwrap_or(examples.len());
+        if start == examples.len() {
+            return None;
         }
-        let (pass, others) = rest.split_at(count);
-        rest = others;
+        let mut end = next(start);
+        while end < examples.len() && pack(&examples[start..next(end)]).tokens.len() <= tokens {
+            end = next(end);
+        }
+        let pass = &examples[start..end];
+        start = end;
         Some(pass)
     })
 }
@@ -229,7 +240,7 @@ mod tests {
 
         let pairs = [&a, &b, &c, &a];
         let check = |tokens: usize, expected: &[usize]| {
-            let counts: Vec<usize> = group_passes(&pairs, 2, tokens).map(<[_]>::len).collect();
+            let counts: Vec<usize> = joined_passes(&pairs, |at| at % 2 == 1, tokens).map(<[_]>::len).collect();
             assert_eq!(counts, expected, "{tokens} tokens");
         };
         check(1, &[2, 2]);

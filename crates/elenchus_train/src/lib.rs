@@ -39,8 +39,8 @@ pub use perplexity::{Perplexity, perplexity, spread};
 pub use report::reward_report;
 pub use reward_model::{
     Accuracy, Calibration, CalibrationBin, ExamplePair, Preference, Preferences, RewardCard, RewardConfig, RewardEvent,
-    RewardKind, RewardLearner, RewardLesson, RewardLora, RewardModel, RewardOutcome, RewardSettings, RewardStep,
-    bradley_terry, train_reward,
+    RewardKind, RewardLearner, RewardLesson, RewardLora, RewardLoss, RewardModel, RewardOutcome, RewardSettings,
+    RewardStep, bradley_terry, read_preferences, train_reward,
 };
 pub use run_folder::RunFolder;
 pub use samples::Sample;

@@ -11,6 +11,7 @@ mod config;
 mod preferences;
 mod saved;
 mod train;
+mod value;
 mod written;
 
 use candle_core::{Tensor, Var};
@@ -21,16 +22,18 @@ use rand_pcg::Pcg64Mcg;
 
 pub use bradley_terry::{Accuracy, bradley_terry};
 pub use calibration::{Calibration, CalibrationBin};
-pub use config::{RewardConfig, RewardKind, RewardLora, RewardSettings};
+pub use config::{RewardConfig, RewardKind, RewardLora, RewardLoss, RewardSettings};
 pub use preferences::{Preference, Preferences, RewardLesson};
 pub use saved::RewardCard;
 pub use train::{ExamplePair, RewardEvent, RewardLearner, RewardOutcome, RewardStep, train_reward};
+
+pub use written::read_preferences;
 
 use crate::{
     Error, Example, Result,
     data::Pair,
     example,
-    forward::{last_hidden_states, passes},
+    forward::{last_hidden_states, passes, reply_states},
     order::mixed,
 };
 
@@ -131,6 +134,38 @@ impl RewardModel {
         Ok(scores)
     }
 
+    /// What is expected before each reply token, normalised as scores are, `(targets)`, example by example; differentiable
+    /// unless activations are dropped. Of a model that learned values (`training.loss = "value"`) this is what it learned;
+    /// a model of whole replies is a critic to begin with.
+    pub fn values(
+        &self,
+        executor: &CandleExecutor,
+        examples: &[&Example],
+        activations: Activations,
+    ) -> Result<Tensor> {
+        let values = self.pass_values(executor, examples, None, activations)?;
+        Ok(((values * f64::from(self.gain))? + f64::from(self.bias))?)
+    }
+
+    /// Values before normalisation.
+    fn pass_values(
+        &self,
+        executor: &CandleExecutor,
+        examples: &[&Example],
+        dropout: Option<&mut LoraDropout>,
+        activations: Activations,
+    ) -> Result<Tensor> {
+        let hidden = reply_states(executor, Some(&self.lora), examples, dropout, activations)?;
+        Ok(hidden.matmul(&self.head(activations))?.squeeze(1)?)
+    }
+
+    fn head(&self, activations: Activations) -> Tensor {
+        match activations {
+            Activations::Drop => self.head.as_detached_tensor(),
+            _ => self.head.as_tensor().clone(),
+        }
+    }
+
     /// Scores before normalisation, `(examples)`, differentiable unless activations are dropped.
     fn pass(
         &self,
@@ -143,11 +178,7 @@ impl RewardModel {
             return Err(Error::NotEnded { tokens: examples[at].tokens.len() });
         }
         let hidden = last_hidden_states(executor, Some(&self.lora), examples, dropout, activations)?;
-        let head = match activations {
-            Activations::Drop => self.head.as_detached_tensor(),
-            _ => self.head.as_tensor().clone(),
-        };
-        Ok(hidden.matmul(&head)?.squeeze(1)?)
+        Ok(hidden.matmul(&self.head(activations))?.squeeze(1)?)
     }
 }
 

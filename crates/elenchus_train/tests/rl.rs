@@ -109,6 +109,8 @@ impl Lab {
             prompts,
             judges,
             offline,
+            preferences: &[],
+            value_model: None,
         };
         let config = RlConfig::parse(&self.config, "rl.toml").unwrap();
         let run = RunFolder::open(folder, &self.config).unwrap();

@@ -16,7 +16,7 @@ use super::{
     ModelJudge, ModelJudgeSettings, Or, Panel, Question, Rule, Rules, Scripted, Seat, Sentiment, Structured,
     VerdictForm, VerdictReader, Words, rules::words,
 };
-use crate::{Error, Result, RewardModel, rl::is_question};
+use crate::{Error, Result, RewardLoss, RewardModel, rl::is_question};
 
 /// A judge, its weight, and who reads its words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -232,7 +232,12 @@ impl SeatSettings {
 /// A reward model, called by what it prefers.
 fn learned(reward: &Path, context: &JudgeContext<'_>) -> Result<LearnedJudge> {
     let JudgeContext { folder, executor, tokenizer, template, character, base_sha256, .. } = context.clone();
-    let (model, card) = RewardModel::open(&folder.join(reward), &executor, base_sha256)?;
+    let folder = folder.join(reward);
+    let (model, card) = RewardModel::open(&folder, &executor, base_sha256)?;
+    if card.loss == RewardLoss::Value {
+        let reason = "foretells what replies come to and scores none (hint: method = { name = \"dvpo\", value_model = .. }, or train it without `training.loss`)";
+        return Err(Error::RewardModel { folder, reason: reason.to_owned() });
+    }
     Ok(LearnedJudge::new(card.name(), model, card.max_tokens, executor, tokenizer, template, character))
 }
 

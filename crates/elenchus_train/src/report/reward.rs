@@ -190,6 +190,7 @@ mod tests {
         let scores: Vec<(f32, f32)> = (0..40).map(|at| (at as f32 * 0.1 - (40 - right) as f32 * 0.1, 0.0)).collect();
         RewardCard {
             kind: RewardKind::Preferences,
+            loss: crate::RewardLoss::BradleyTerry,
             aspect: Some("<action>".to_owned()),
             character: "Meno".to_owned(),
             base_name: "tiny".to_owned(),

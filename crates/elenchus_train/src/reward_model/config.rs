@@ -121,10 +121,27 @@ impl Default for RewardLora {
     }
 }
 
+/// What moves adapter and head.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum RewardLoss {
+    /// Whole replies are scored, so that the chosen one has the higher score.
+    #[default]
+    BradleyTerry,
+    /// Before each token of a reply it is foretold what the reply comes to: 1 chosen, -1 rejected. A value model judges
+    /// nothing; `method = "dvpo"` learns from it, and `"ppo-max"` may begin its critic as one.
+    Value,
+}
+
 /// How it is trained.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RewardSettings {
+    /// What moves adapter and head.
+    #[serde(skip_serializing_if = "is_default")]
+    pub loss: RewardLoss,
+    /// Of the returns that values are drawn to: at 1 the reply's worth itself, below it the values that follow as well.
+    pub lam: f32,
     /// Determines the fresh model, who is matched with whom, the order of pairs and the dropout.
     pub seed: u64,
     /// Times every pair is seen.
@@ -162,6 +179,8 @@ pub struct RewardSettings {
 impl Default for RewardSettings {
     fn default() -> Self {
         Self {
+            loss: RewardLoss::BradleyTerry,
+            lam: 0.95,
             seed: 0,
             epochs: 1,
             batch: 8,
@@ -267,6 +286,7 @@ impl RewardConfig {
             ("training.adamw.eps", eps),
         ];
         config_file::above_zero(&above_nothing)?;
+        config_file::at_most_one(&[("training.lam", f64::from(training.lam))])?;
         config_file::not_negative(&[("training.margin", training.margin), ("training.center", training.center)])?;
         let shares = [
             ("lora.dropout", f64::from(lora.dropout)),

@@ -10,7 +10,7 @@ use candle_core::{Device, Tensor};
 use elenchus_lm::{CandleExecutor, Executor, LoraAdapter, Precision, TrainableLora, write_whole};
 use serde::{Deserialize, Serialize};
 
-use super::{Accuracy, Calibration, HEAD, RewardKind, RewardModel};
+use super::{Accuracy, Calibration, HEAD, RewardKind, RewardLoss, RewardModel};
 use crate::{Error, Result};
 
 const HEAD_FILE: &str = "head.safetensors";
@@ -21,6 +21,9 @@ const CARD: &str = "reward.json";
 pub struct RewardCard {
     /// What it prefers.
     pub kind: RewardKind,
+    /// What it learned by: a value model foretells, the others score.
+    #[serde(default)]
+    pub loss: RewardLoss,
     /// What its preferences were given for, where their files say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub aspect: Option<String>,

@@ -39,6 +39,7 @@ fn ended(from: u32, count: u32) -> Example {
 fn card(model: &RewardModel) -> RewardCard {
     RewardCard {
         kind: RewardKind::Style,
+        loss: RewardLoss::BradleyTerry,
         aspect: None,
         character: "Meno".into(),
         base_name: "tiny".into(),

@@ -17,15 +17,17 @@ use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Accuracy, Calibration, Preference, RewardCard, RewardConfig, RewardModel, RewardSettings, bradley_terry,
+    Accuracy, Calibration, PASS_TOKENS, Preference, RewardCard, RewardConfig, RewardLoss, RewardModel, RewardSettings,
+    bradley_terry,
     preferences::length_only,
+    value::{last_values, reply_tokens, value_loss},
 };
 use crate::{
     AdamW, Error, Example, Result, RunFolder,
     adamw::{add_gradients, set_vars},
     config_file,
     data::Pair,
-    forward::group_passes,
+    forward::{joined_passes, passes},
     memory::resident_bytes,
     order::{batch, mixed},
     run_folder::{Checkpoint, METRICS},
@@ -205,7 +207,7 @@ pub fn train_reward(
 
         let evaluates = step == total_steps || step.is_multiple_of(settings.eval_steps);
         let held_out_accuracy = evaluates
-            .then(|| Ok::<_, Error>(Accuracy::of(scored(executor, &model, &measured)?).accuracy))
+            .then(|| Ok::<_, Error>(Accuracy::of(scored(executor, &model, &measured, settings.loss)?).accuracy))
             .transpose()?;
         let distances = scores.iter().map(|(chosen, rejected)| f64::from(chosen - rejected));
         let report = RewardStep {
@@ -234,11 +236,15 @@ pub fn train_reward(
     }
 
     on_event(RewardEvent::Measuring(held_out.len()));
-    let reference = spread(train, REFERENCE_PAIRS).into_iter().flat_map(|pair| [pair.chosen, pair.rejected]);
-    model.normalise(executor, &reference.collect::<Vec<_>>())?;
-    let measured = scored(executor, &model, held_out)?;
+    // A value is what it says; scores are as large as training made them.
+    if settings.loss == RewardLoss::BradleyTerry {
+        let reference = spread(train, REFERENCE_PAIRS).into_iter().flat_map(|pair| [pair.chosen, pair.rejected]);
+        model.normalise(executor, &reference.collect::<Vec<_>>())?;
+    }
+    let measured = scored(executor, &model, held_out, settings.loss)?;
     let card = RewardCard {
         kind: config.kind,
+        loss: settings.loss,
         aspect: config.aspect.clone(),
         character: learner.character.to_owned(),
         base_name: learner.base_name.to_owned(),
@@ -270,12 +276,23 @@ fn gradients(
     let activations = if settings.gradient_checkpointing { Activations::Recompute } else { Activations::Keep };
     let examples: Vec<&Example> = pairs.iter().flat_map(|pair| [&pair.chosen, &pair.rejected]).collect();
     let (mut all_scores, mut sums) = (Vec::new(), None);
-    for pass in group_passes(&examples, 2, settings.pass_tokens) {
-        let scores = model.pass(executor, pass, Some(dropout), activations)?.reshape((pass.len() / 2, 2))?;
-        all_scores.extend(scores.to_vec2::<f32>()?.into_iter().map(|pair| (pair[0], pair[1])));
-        let (chosen, rejected) = (scores.narrow(1, 0, 1)?, scores.narrow(1, 1, 1)?);
-        let losses = bradley_terry(&chosen, &rejected, settings.margin, settings.center)?;
-        let loss = (losses.sum_all()? * (1.0 / pairs.len() as f64))?;
+    let tokens: usize = examples.iter().map(|example| reply_tokens(example)).sum();
+    for pass in joined_passes(&examples, |at| at % 2 == 1, settings.pass_tokens) {
+        let loss = match settings.loss {
+            RewardLoss::BradleyTerry => {
+                let scores = model.pass(executor, pass, Some(dropout), activations)?;
+                all_scores.extend(scores.to_vec1::<f32>()?);
+                let scores = scores.reshape((pass.len() / 2, 2))?;
+                let (chosen, rejected) = (scores.narrow(1, 0, 1)?, scores.narrow(1, 1, 1)?);
+                let losses = bradley_terry(&chosen, &rejected, settings.margin, settings.center)?;
+                (losses.sum_all()? * (1.0 / pairs.len() as f64))?
+            }
+            RewardLoss::Value => {
+                let values = model.pass_values(executor, pass, Some(dropout), activations)?;
+                all_scores.extend(last_values(&values, pass)?);
+                (value_loss(&values, pass, settings.lam)? * (1.0 / tokens as f64))?
+            }
+        };
         let value = f64::from(loss.to_scalar::<f32>()?);
         let grads = loss.backward()?;
         sums = Some(match sums {
@@ -287,13 +304,28 @@ fn gradients(
         });
     }
     let (loss, grads) = sums.ok_or_else(|| elenchus_lm::Error::Batch("a step without pairs".to_owned()))?;
-    Ok((all_scores, loss, grads))
+    Ok((all_scores.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect(), loss, grads))
 }
 
 /// Scores of chosen and rejected replies, not normalised: the loss is made of these.
-fn scored(executor: &CandleExecutor, model: &RewardModel, pairs: &[ExamplePair]) -> Result<Vec<(f32, f32)>> {
+/// Of a value model what it expects when all words are said.
+fn scored(
+    executor: &CandleExecutor,
+    model: &RewardModel,
+    pairs: &[ExamplePair],
+    loss: RewardLoss,
+) -> Result<Vec<(f32, f32)>> {
     let examples: Vec<Example> = pairs.iter().flat_map(|pair| [pair.chosen.clone(), pair.rejected.clone()]).collect();
-    let scores = model.raw_scores(executor, &examples)?;
+    let scores = match loss {
+        RewardLoss::BradleyTerry => model.raw_scores(executor, &examples)?,
+        RewardLoss::Value => {
+            let mut values = Vec::with_capacity(examples.len());
+            for pass in passes(&examples.iter().collect::<Vec<_>>(), PASS_TOKENS) {
+                values.extend(last_values(&model.values(executor, pass, Activations::Drop)?, pass)?);
+            }
+            values
+        }
+    };
     Ok(scores.chunks_exact(2).map(|pair| (pair[0], pair[1])).collect())
 }
 

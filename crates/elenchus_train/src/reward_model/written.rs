@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{Preference, Preferences};
 use crate::{
     BrokenLine, Error, Result,
-    data::{OnBroken, STRANGER, json_lines_or_broken, newest_turns},
+    data::{OnBroken, STRANGER, json_lines, json_lines_or_broken, newest_turns},
     order::mixed,
     spread,
 };
@@ -53,6 +53,19 @@ pub(super) struct Folds<'a> {
     pub most: usize,
     /// Draws as many as there are with replacement, by this seed: members of an ensemble see different samples.
     pub bootstrap: Option<u64>,
+}
+
+/// Reads files of preferences, all of them but ties.
+///
+/// # Errors
+/// A line of another form.
+pub fn read_preferences(files: &[PathBuf], character: &Character, context: NonZeroUsize) -> Result<Vec<Preference>> {
+    let mut preferences = Vec::new();
+    for file in files {
+        preferences.extend(json_lines(file, FORMS, |line: Line| preference(line, character, context))?);
+    }
+    preferences.retain(|of| of.chosen.trim() != of.rejected.trim());
+    Ok(preferences)
 }
 
 /// Reads files of preferences, drops ties and splits the rest; what is dropped is counted as unmatched.

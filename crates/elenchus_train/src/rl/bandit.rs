@@ -8,14 +8,13 @@ use candle_core::{DType, Device, Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use super::*;
+use super::{method::Settings, *};
 use crate::{AdamW, AdamWSettings, Result};
 
 const REFERENCE: [f64; 5] = [0.4, 0.3, 0.15, 0.1, 0.05];
 const REWARDS: [f64; 5] = [0.0, 0.2, 0.5, 1.0, 0.8];
 const KL_COEF: f64 = 0.3;
 const STEPS: u64 = 300;
-const GROUPS: usize = 8;
 const GROUP: usize = 4;
 
 /// What a method is given, changed on the way: nothing, or what a mutant does.
@@ -26,9 +25,14 @@ struct World {
     shift: f64,
     /// Whether each token's log-probability stands at the place of the one before.
     mask_off_by_one: bool,
+    /// How much chance there is in a comparison: the probability that one arm is preferred to another is the logistic of
+    /// their rewards' difference in these units.
+    noise: Option<f64>,
+    /// Queries of an iteration.
+    groups: usize,
 }
 
-const FAIR: World = World { rewards: REWARDS, shift: 0.0, mask_off_by_one: false };
+const FAIR: World = World { rewards: REWARDS, shift: 0.0, mask_off_by_one: false, noise: None, groups: 8 };
 
 fn softmax(logits: &[f64]) -> Vec<f64> {
     let exps: Vec<f64> = logits.iter().map(|logit| logit.exp()).collect();
@@ -63,18 +67,19 @@ fn learned(method: &mut dyn Method, world: &World, seed: u64) -> Result<Vec<f64>
     let head = Var::zeros(2, DType::F32, &Device::Cpu)?;
     let plan = method.plan();
     let mut vars = vec![("logits".to_owned(), logits.clone())];
-    if plan.values {
+    if plan.values == Values::Head {
         vars.push(("head".to_owned(), head.clone()));
     }
     let mut optimiser = AdamW::new(vars, AdamWSettings::default())?;
     let probabilities = || Ok::<_, crate::Error>(softmax(&logits.to_dtype(DType::F64)?.to_vec1::<f64>()?));
     for step in 0..STEPS {
         let now = probabilities()?;
-        let values = head.to_vec1::<f32>()?;
-        let arms: Vec<usize> = (0..GROUPS * GROUP)
+        let heads = head.to_vec1::<f32>()?;
+        let said = if plan.source == Source::Policy { now.clone() } else { REFERENCE.to_vec() };
+        let arms: Vec<usize> = (0..world.groups * GROUP)
             .map(|_| {
                 let mut left: f64 = rng.random();
-                now.iter()
+                said.iter()
                     .position(|p| {
                         left -= p;
                         left < 0.0
@@ -82,18 +87,50 @@ fn learned(method: &mut dyn Method, world: &World, seed: u64) -> Result<Vec<f64>
                     .unwrap_or(4)
             })
             .collect();
-        let rollouts = arms.iter().enumerate().map(|(at, &arm)| Rollout {
-            query: at / GROUP,
-            score: (world.rewards[arm] + world.shift) as f32,
-            logprobs: vec![now[arm].ln() as f32, 0.0],
-            ref_logprobs: vec![REFERENCE[arm].ln() as f32, 0.0],
-            values: if plan.values { values.clone() } else { Vec::new() },
-        });
-        let experience = Experience { rollouts: rollouts.collect() };
+        let mut rollouts = Vec::new();
+        for (at, &arm) in arms.iter().enumerate() {
+            let score = match world.noise {
+                _ if !plan.scores => 0.0,
+                // The better of two is whoever has more of reward and noise: by Gumbel's, as Bradley and Terry say.
+                Some(scale) => world.rewards[arm] / scale - (-rng.random::<f64>().ln()).ln(),
+                None => world.rewards[arm] + world.shift,
+            };
+            let values = match plan.values {
+                Values::None => Vec::new(),
+                Values::Head => heads.clone(),
+                // What is known of the start is a matter of taste; of an arm it is what the arm is worth.
+                Values::Model { .. } => vec![0.5, world.rewards[arm] as f32],
+            };
+            // The value of an arm is known when it is pulled, that of the start from draws of the policy.
+            let mut steps = Vec::new();
+            if let Some(Rerolls { count, .. }) = plan.steps {
+                let draw = |rng: &mut Pcg64Mcg| {
+                    let mut left: f64 = rng.random();
+                    let at = now.iter().position(|p| {
+                        left -= p;
+                        left < 0.0
+                    });
+                    world.rewards[at.unwrap_or(4)]
+                };
+                let start = (0..count).map(|_| draw(&mut rng)).sum::<f64>() / count as f64;
+                let values = [start + world.shift, world.rewards[arm] + world.shift];
+                steps.extend(values.iter().enumerate().map(|(start, &value)| ValuedStep { start, value: value as f32 }));
+            }
+            rollouts.push(Rollout {
+                query: at / GROUP,
+                score: score as f32,
+                logprobs: vec![now[arm].ln() as f32, 0.0],
+                ref_logprobs: vec![REFERENCE[arm].ln() as f32, 0.0],
+                values,
+                steps,
+            });
+        }
+        let experience = Experience { rollouts, ..Experience::default() };
         let (objective, _) = method.objective(&experience)?;
         for epoch in 0..plan.epochs {
             let mini_batch = if plan.mini_batch == 0 { arms.len() } else { plan.mini_batch };
-            let order: Vec<usize> = (0..arms.len()).map(|at| (at + epoch) % arms.len()).collect();
+            // Whole groups, other ones each time.
+            let order: Vec<usize> = (0..arms.len()).map(|at| (at + epoch * GROUP) % arms.len()).collect();
             for responses in order.chunks(mini_batch) {
                 let of = MiniBatch { responses: responses.len(), tokens: 2 * responses.len() };
                 let ids: Vec<u32> = responses.iter().map(|&at| arms[at] as u32).collect();
@@ -106,7 +143,7 @@ fn learned(method: &mut dyn Method, world: &World, seed: u64) -> Result<Vec<f64>
                     logprobs = Tensor::cat(&[rest, logprobs.narrow(0, 0, 1)?], 0)?;
                 }
                 let values = head.as_tensor().unsqueeze(0)?.repeat((responses.len(), 1))?.flatten_all()?;
-                let policy = PolicyOutput { logprobs, values: plan.values.then_some(values) };
+                let policy = PolicyOutput { logprobs, values: (plan.values == Values::Head).then_some(values) };
                 let loss = objective.loss(responses, of, &policy)?;
                 let rate = 0.05 * (1.0 - step as f64 / STEPS as f64);
                 optimiser.step(&loss.total.backward()?, 1.0, rate)?;
@@ -142,19 +179,51 @@ const PPO: PpoSettings = PpoSettings {
 };
 
 fn rloo(kl_coef: f64) -> Box<dyn Method> {
-    Box::new(RlooSettings { kl_coef: kl_coef as f32, ..RlooSettings::default() }.method())
+    Box::new(Settings::method(&RlooSettings { kl_coef: kl_coef as f32, ..RlooSettings::default() }))
 }
 
 fn reinforce(kl_coef: f64) -> Box<dyn Method> {
-    Box::new(ReinforceSettings { kl_coef: kl_coef as f32 }.method())
+    Box::new(Settings::method(&ReinforceSettings { kl_coef: kl_coef as f32 }))
 }
 
 fn ppo(kl_coef: f64) -> Box<dyn Method> {
-    Box::new(PpoSettings { kl_coef, ..PPO }.method())
+    Box::new(Settings::method(&PpoSettings { kl_coef, ..PPO }))
 }
 
-/// By name, so that mutants of each can be made.
-const METHODS: [(&str, fn(f64) -> Box<dyn Method>); 3] = [("reinforce", reinforce), ("rloo", rloo), ("ppo", ppo)];
+fn rebel(kl_coef: f64) -> Box<dyn Method> {
+    Box::new(Settings::method(&RebelSettings { kl_coef: kl_coef as f32, ..RebelSettings::default() }))
+}
+
+fn p3o_joint(kl_coef: f64) -> Box<dyn Method> {
+    Box::new(Settings::method(&P3oSettings { kl_coef: kl_coef as f32, ..P3oSettings::default() }))
+}
+
+fn p3o_separate(kl_coef: f64) -> Box<dyn Method> {
+    let clip = p3o::PairClip::Separate;
+    Box::new(Settings::method(&P3oSettings { kl_coef: kl_coef as f32, clip, ..P3oSettings::default() }))
+}
+
+/// The target has the price of divergence in it.
+fn apa_shifted(kl_coef: f64) -> Box<dyn Method> {
+    Box::new(Settings::method(&ApaSettings { lambda: kl_coef, log_partition: true, mini_batch: 0, ..ApaSettings::default() }))
+}
+
+/// With true values of arms and no look beyond them: `A = V(arm) - V(start) - kl_coef * log-ratio`.
+fn dvpo(kl_coef: f64) -> Box<dyn Method> {
+    Box::new(Settings::method(&DvpoSettings { kl_coef, lam: 0.0, mini_batch: 0, ..DvpoSettings::new("value".into()) }))
+}
+
+/// Methods whose optimum is that of reward less divergence, by name, so that mutants of each can be made.
+const METHODS: [(&str, fn(f64) -> Box<dyn Method>); 8] = [
+    ("reinforce", reinforce),
+    ("rloo", rloo),
+    ("ppo", ppo),
+    ("rebel", rebel),
+    ("p3o, joint clip", p3o_joint),
+    ("p3o, separate clips", p3o_separate),
+    ("apa, shifted", apa_shifted),
+    ("dvpo", dvpo),
+];
 
 #[test]
 fn the_optimum_is_the_known_one() {
@@ -185,7 +254,7 @@ fn what_is_added_to_all_rewards_changes_nothing() {
 fn mutants_fail() {
     for (name, method) in METHODS {
         for (mutant, worst) in [
-            ("flipped KL sign", worst(|| method(-KL_COEF), &FAIR)),
+            ("flipped sign", worst(|| method(-KL_COEF), &FAIR)),
             ("mask off by one", worst(|| method(KL_COEF), &World { mask_off_by_one: true, ..FAIR })),
         ] {
             println!("{name}, {mutant}: {worst:.2e}");
@@ -246,6 +315,155 @@ fn an_ensemble_is_fooled_by_its_mean_and_not_by_its_spread_or_its_worst_case() {
     }
 }
 
+/// `x` where an increasing function is 0.
+fn root(mut low: f64, mut high: f64, f: impl Fn(f64) -> f64) -> f64 {
+    for _ in 0..200 {
+        let middle = (low + high) / 2.0;
+        if f(middle) < 0.0 { low = middle } else { high = middle }
+    }
+    low
+}
+
+/// The policy that stays where it is: `pi = step(pi)`, gone to in small steps.
+fn fixed_point(step: impl Fn(&[f64]) -> Vec<f64>) -> Vec<f64> {
+    let mut policy = REFERENCE.to_vec();
+    for _ in 0..4000 {
+        let next = step(&policy);
+        policy.iter_mut().zip(next).for_each(|(p, next)| *p += 0.05 * (next - *p));
+    }
+    policy
+}
+
+fn deviation(policy: &[f64], of: &[f64]) -> f64 {
+    let mean: f64 = policy.iter().zip(of).map(|(p, x)| p * x).sum();
+    policy.iter().zip(of).map(|(p, x)| p * (x - mean).powi(2)).sum::<f64>().sqrt()
+}
+
+/// Where divergence is a k3 in the loss, its expected gradient on the policy's own samples is that of `KL(reference || pi)`,
+/// `-reference / pi` by `log pi`. So at rest `gain(a) + kl_coef reference(a) / pi(a)` is the same for all arms:
+/// `pi = kl_coef reference / (c - gain)`, with the `c` at which it adds up to 1.
+fn at_rest_with_k3(gain: &[f64], kl_coef: f64) -> Vec<f64> {
+    let most = gain.iter().copied().fold(f64::MIN, f64::max);
+    let of = |c: f64| -> Vec<f64> { REFERENCE.iter().zip(gain).map(|(p, gain)| kl_coef * p / (c - gain)).collect() };
+    of(root(most + 1e-12, most + 100.0, |c| 1.0 - of(c).iter().sum::<f64>()))
+}
+
+/// The expected advantage of each arm in a group of [`GROUP`] that the policy draws, standardised within the group.
+fn expected_standardised(policy: &[f64]) -> Vec<f64> {
+    let of = |arm: usize| {
+        let mut sum = 0.0;
+        for others in 0..125 {
+            let group = [arm, others / 25, others / 5 % 5, others % 5];
+            let chance: f64 = group[1..].iter().map(|&other| policy[other]).product();
+            let scores = group.map(|arm| REWARDS[arm] as f32);
+            sum += chance * f64::from(standardised(&scores, &[0; 4], true)[0]);
+        }
+        sum
+    };
+    (0..5).map(of).collect()
+}
+
+fn check(name: &str, method: &dyn Fn() -> Box<dyn Method>, world: &World, optimum: &[f64]) {
+    let far = |seed: u64| kl(&learned(&mut *method(), world, seed).unwrap(), optimum);
+    let worst = (0..10).map(far).fold(0.0, f64::max);
+    println!("{name}: KL to its own optimum {worst:.2e}, worst of ten seeds; that is {:.2e} from pi*", kl(optimum, &best()));
+    assert!(worst < GATE, "{name}: {worst}, {optimum:?}");
+}
+
+/// GRPO is at rest where standardised advantages and the k3 of its loss balance each other, which is not pi*.
+#[test]
+fn grpo_finds_its_own_optimum() {
+    let settings = GrpoSettings { kl_coef: KL_COEF, ..GrpoSettings::default() };
+    let optimum = fixed_point(|policy| at_rest_with_k3(&expected_standardised(policy), KL_COEF));
+    check("grpo", &|| Box::new(Settings::method(&settings)), &FAIR, &optimum);
+    // Without the deviation the gain is the reward, less a mean that is no matter, for whoever is compared with it is in it:
+    // the group's mean takes a quarter of the arm's own reward away.
+    let settings = GrpoSettings { scale_rewards: false, mean: TokenMean::Tokens, ..settings };
+    let optimum = at_rest_with_k3(&REWARDS.map(|reward| 0.75 * reward), KL_COEF);
+    check("dr. grpo", &|| Box::new(Settings::method(&settings)), &FAIR, &optimum);
+}
+
+/// So is VinePPO, whose gain is the arm's value over the start's, in deviations where it whitens. The end of a response is
+/// worth nothing more, so half of all advantages are 0.
+#[test]
+fn vine_ppo_finds_its_own_optimum() {
+    let settings = VinePpoSettings { kl_coef: KL_COEF, mini_batch: 0, whiten: false, ..VinePpoSettings::default() };
+    check("vine-ppo", &|| Box::new(Settings::method(&settings)), &FAIR, &at_rest_with_k3(&REWARDS, KL_COEF));
+    let settings = VinePpoSettings { whiten: true, rollouts: 64, ..settings };
+    let optimum = fixed_point(|policy| {
+        let scale = deviation(policy, &REWARDS) / 2f64.sqrt();
+        at_rest_with_k3(&REWARDS.map(|reward| reward / scale), KL_COEF)
+    });
+    check("vine-ppo, whitened", &|| Box::new(Settings::method(&settings)), &FAIR, &optimum);
+}
+
+/// PPO-max is PPO at the price of divergence times the deviation of all scores so far; it is still running, so the optimum is
+/// the one of the deviation that the run ends with.
+#[test]
+fn ppo_max_finds_its_own_optimum() {
+    for seed in 0..10 {
+        let mut method = Settings::method(&PpoMaxSettings {
+            ppo: PpoSettings { kl_coef: 1.0, ..PPO },
+            ..PpoMaxSettings::default()
+        });
+        let policy = learned(&mut method, &FAIR, seed).unwrap();
+        let scores = &method.state()["scores"];
+        let number = |name: &str| scores[name].as_f64().unwrap();
+        let deviation = (number("squares") / (number("count") - 1.0)).sqrt();
+        let optimum = optimum(&REWARDS, deviation);
+        println!("ppo-max, seed {seed}: {:.2e} at a deviation of {deviation:.3}", kl(&policy, &optimum));
+        assert!(kl(&policy, &optimum) < GATE, "{policy:?} instead of {optimum:?}");
+    }
+}
+
+/// Without the shift, on the policy's own samples, squares are least where log-ratio less advantage is the same for all arms:
+/// `pi = reference * exp(A / lambda) / c`. Advantages are in deviations of the policy's own, so that is a fixed point. With
+/// GAE's lambda 1 both tokens have the arm's advantage.
+#[test]
+fn apa_without_the_shift_finds_its_own_optimum() {
+    let settings = ApaSettings { lambda: 1.0, kl_coef: 0.0, lam: 1.0, mini_batch: 0, epochs: 1, ..ApaSettings::default() };
+    let optimum = fixed_point(|policy| optimum(&REWARDS, deviation(policy, &REWARDS)));
+    check("apa", &|| Box::new(Settings::method(&settings)), &FAIR, &optimum);
+}
+
+/// Where one arm is preferred to another with the logistic of their rewards' difference, DPO's optimum is pi* at beta. Ties are
+/// no matter: an arm is never compared with itself. Comparisons by chance are noisy, so there are more of them.
+#[test]
+fn dpo_finds_the_optimum_of_bradley_and_terry() {
+    let world = World { noise: Some(1.0), groups: 32, ..FAIR };
+    let settings = DpoSettings { beta: KL_COEF, ..DpoSettings::default() };
+    check("dpo", &|| Box::new(Settings::method(&settings)), &world, &best());
+}
+
+/// IPO's is `reference * exp(p(a) / beta)`, `p(a)` how likely the arm is preferred to one that the reference draws (Azar et al.
+/// 2023, eq. 8): here always where its reward is higher, and half of the times to itself.
+#[test]
+fn ipo_finds_its_own_optimum() {
+    let settings = IpoSettings { beta: 0.5, ..IpoSettings::default() };
+    let preferred: [f64; 5] = std::array::from_fn(|arm| {
+        let over = |other: usize| match REWARDS[arm].total_cmp(&REWARDS[other]) {
+            std::cmp::Ordering::Greater => 1.0,
+            std::cmp::Ordering::Equal => 0.5,
+            std::cmp::Ordering::Less => 0.0,
+        };
+        (0..5).map(|other| REFERENCE[other] * over(other)).sum()
+    });
+    check("ipo", &|| Box::new(Settings::method(&settings)), &FAIR, &optimum(&preferred, 0.5));
+}
+
+/// KTO's loss has no rest: whatever is above its group's mean more often than below, among what the reference draws, goes up
+/// until the sigmoid is flat, and the rest goes down. Here those are the arms 2, 3 and 4; how they share what they win, the
+/// loss does not say.
+#[test]
+fn kto_moves_to_what_is_desirable() {
+    let settings = KtoSettings { beta: 0.3, ..KtoSettings::default() };
+    for seed in 0..10 {
+        let policy = learned(&mut Settings::method(&settings), &FAIR, seed).unwrap();
+        println!("kto, seed {seed}: {policy:.3?}");
+        assert!(policy[0] + policy[1] < 0.01, "{policy:?}");
+    }
+}
+
 /// REINFORCE whose rewards are compared with nothing.
 struct Uncentred;
 
@@ -268,7 +486,7 @@ fn methods_agree_on_the_first_step() {
     let expected = [-0.174_877_7, 0.524_633_11, -0.174_877_7, -0.174_877_7];
     let logits = Var::new(&[1f32, 2.0, 1.0, 1.0], &Device::Cpu).unwrap();
     let gradient = |method: &mut dyn Method, rollouts: Vec<Rollout>, arms: &[u32]| {
-        let (objective, _) = method.objective(&Experience { rollouts }).unwrap();
+        let (objective, _) = method.objective(&Experience { rollouts, ..Experience::default() }).unwrap();
         let all = candle_nn::ops::log_softmax(logits.as_tensor(), 0).unwrap();
         let logprobs = all.index_select(&Tensor::new(arms, &Device::Cpu).unwrap(), 0).unwrap();
         let values = Some(logprobs.zeros_like().unwrap());

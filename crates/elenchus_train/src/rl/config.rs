@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{MethodSettings, guards::GuardSettings, method::name_or_table};
+use super::{Group, MethodSettings, Source, guards::GuardSettings, method::name_or_table};
 use crate::{
     AdamWSettings, Decay, Result, Schedule,
     config_file::{self, Misfit},
@@ -36,6 +36,10 @@ pub struct RlConfig {
     /// What is sampled in an iteration.
     #[serde(default)]
     pub sampling: SamplingSettings,
+    /// Files of preferences that `dpo`, `ipo` and `kto` learn from: JSON Lines as `elenchus train reward` reads them. Without
+    /// them the judges prefer among what the character says as it begins.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub preferences: Vec<PathBuf>,
     /// Pairs that were written beforehand, learned from beside what is sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline: Option<OfflineSettings>,
@@ -200,9 +204,16 @@ impl RlConfig {
             ("offline.batch", self.offline.as_ref().map_or(1, |offline| offline.batch as u64)),
         ];
         config_file::at_least_one(&positive)?;
-        if matches!(self.method, MethodSettings::Rloo(_)) && sampling.group < 2 {
-            let reason = "is 1, but RLOO compares responses to one prompt (hint: 2 or more, or method = \"reinforce\")";
-            return misfit("sampling.group", reason.to_owned());
+        let plan = self.method.method().plan();
+        if plan.group > Group::Alone && sampling.group < 2 && self.preferences.is_empty() {
+            let name = self.method.name();
+            let reason = format!("is 1, but {name} compares responses to one prompt (hint: 2 or more, or method = \"reinforce\")");
+            return misfit("sampling.group", reason);
+        }
+        if plan.source == Source::Policy && !self.preferences.is_empty() {
+            let name = self.method.name();
+            let reason = format!("are not what {name} learns from: it learns from what the policy says (hint: method = \"dpo\", or leave them out)");
+            return misfit("preferences", reason);
         }
         let not_negative = [
             ("sampling.missing_end_penalty", f64::from(sampling.missing_end_penalty)),

@@ -19,8 +19,19 @@ pub struct Rollout {
     pub logprobs: Vec<f32>,
     /// The same under the reference.
     pub ref_logprobs: Vec<f32>,
-    /// The value before each token; empty for methods without a value head.
+    /// The value before each token; empty where a method asks for none.
     pub values: Vec<f32>,
+    /// The steps that the response is made of; empty where a method asks for none.
+    pub steps: Vec<ValuedStep>,
+}
+
+/// A part of a response, and what was to be expected when it began.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct ValuedStep {
+    /// Its first token; the first step begins with 0.
+    pub start: usize,
+    /// Mean score of responses that begin with what was before.
+    pub value: f32,
 }
 
 impl Rollout {
@@ -38,8 +49,11 @@ impl Rollout {
 /// The rollouts of one iteration.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Experience {
-    /// Each with at least one token.
+    /// Each with at least one token; those of a query beside each other.
     pub rollouts: Vec<Rollout>,
+    /// Mean over responses of the log-ratio of policy and reference under another query than their own; 0 where a method
+    /// does not ask for it.
+    pub mismatched_kl: f32,
 }
 
 impl Experience {

@@ -3,26 +3,30 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use candle_core::backprop::GradStore;
-use elenchus_lm::{Activations, TrainableLora};
+use elenchus_lm::{Activations, Adapter, TrainableLora};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
-    Estimator, Experience, Method, MiniBatch, Objective, Plan, PolicyOutput, RlConfig, RlLearner, RlReport, RlSettings,
-    Rollout, Stats,
+    Estimator, Experience, Group, Method, MiniBatch, Objective, Plan, PolicyOutput, Rerolls, RlConfig, RlLearner, RlReport,
+    RlSettings, Rollout, Source, Stats, ValuedStep,
     policy::{Policy, example},
     report::describe,
+    reroll::{Tree, steps_of},
     rollout::{Response, respond},
     train::{Prompt, ROLLOUTS, exchange, note, worn},
 };
 use crate::{
     AdamW, Error, Example, Result, RunFolder,
     adamw::add_gradients,
-    forward::{passes, reply_logprobs},
-    judge::{Exchange, Judged},
+    forward::{joined_passes, passes, reply_logprobs},
+    judge::{Cost, Exchange, Judged},
     memory::resident_bytes,
     order::{self, mixed},
 };
+
+/// Which of an iteration's draws those of [`Rerolls`] are.
+const STEPS_SEED: u64 = 0x5e17;
 
 /// One turn of the loop.
 pub(super) struct Iteration<'a> {
@@ -56,49 +60,165 @@ impl Iteration<'_> {
         let mut report = RlReport { step: self.step + 1, ..RlReport::default() };
         let drawn = order::full_batch(prompts, sampling.prompts, settings.seed, self.step);
 
-        let clock = Instant::now();
-        let responses = self.respond(&drawn)?;
-        report.seconds.respond = clock.elapsed().as_secs_f64();
+        let plan = method.plan();
+        let mut scored = if plan.source == Source::Reference && !self.learner.preferences.is_empty() {
+            self.written(&mut report)
+        } else {
+            self.said(&mut report, &drawn, plan, run)?
+        };
 
         let clock = Instant::now();
-        let exchanges: Vec<Exchange> = (responses.iter().enumerate())
-            .map(|(at, response)| exchange(self.learner, drawn[at / sampling.group], response))
-            .collect();
-        let judged = self.learner.judges.judge(&exchanges)?;
-        note(self.learner.judges, run, ROLLOUTS, report.step, &exchanges, &judged)?;
-        self.describe(&mut report, &exchanges, &responses, &judged);
-        report.seconds.judge = clock.elapsed().as_secs_f64();
-
-        let clock = Instant::now();
-        let mut scored = self.scored(&drawn, responses, &judged);
         if !scored.rollouts.is_empty() {
-            let plan = method.plan();
             let examples: Vec<&Example> = scored.examples.iter().collect();
-            let outputs = self.outputs(&examples, plan)?;
+            let outputs = self.outputs(&examples, &scored.rollouts, plan)?;
             self.compare(&examples, &outputs, &mut scored.rollouts)?;
-            report.engine_kl = engine_kl(&scored.responses, &scored.rollouts);
-            let experience = Experience { rollouts: scored.rollouts };
-            report.kl = experience.mean_kl(Estimator::K1);
+            report.engine_kl = engine_kl(&scored.responses, &scored.rollouts, plan.source);
+            let mismatched_kl = if plan.mismatched_kl { self.mismatched_kl(&scored)? } else { 0.0 };
+            let experience = Experience { rollouts: scored.rollouts, mismatched_kl };
+            // Samples of the reference tell how far it is from the policy, not the policy from it.
+            let kl = experience.mean_kl(Estimator::K1);
+            report.kl = if plan.source == Source::Policy { kl } else { -kl };
             let (objective, stats) = method.objective(&experience)?;
             report.stats.extend(stats.into_iter().map(|(name, value)| (name.to_owned(), value)));
             report.seconds.recompute = clock.elapsed().as_secs_f64();
 
             let clock = Instant::now();
             let held = if is_on_policy(plan) { outputs } else { Vec::new() };
-            self.learn(&mut report, &*objective, plan, &examples, held, optimiser)?;
+            self.learn(&mut report, &*objective, plan, &experience, &examples, held, optimiser)?;
             report.seconds.learn = clock.elapsed().as_secs_f64();
         }
         report.resident_bytes = resident_bytes();
         Ok(report)
     }
 
-    fn respond(&self, drawn: &[&Prompt<'_>]) -> Result<Vec<Response>> {
-        let RlLearner { engine, tokenizer, .. } = *self.learner;
-        let tokens: Vec<&[u32]> = drawn.iter().map(|prompt| prompt.tokens.as_slice()).collect();
-        let adapter = worn(self.lora, 1.0)?;
+    /// What is said to some prompts and judged, by the policy or by the reference.
+    fn said(
+        &self,
+        report: &mut RlReport,
+        drawn: &[&Prompt<'_>],
+        plan: Plan,
+        run: &RunFolder,
+    ) -> Result<Scored> {
         let (sampling, seed) = (&self.config.sampling, mixed(self.config.training.seed, self.step));
+        let clock = Instant::now();
+        let adapter = worn(if plan.source == Source::Policy { self.lora } else { self.reference }, 1.0)?;
+        let tokens: Vec<&[u32]> = drawn.iter().map(|prompt| prompt.tokens.as_slice()).collect();
+        let is_end = |id| self.learner.tokenizer.is_end(id);
+        let engine = self.learner.engine;
+        let responses = respond(engine, Some(&adapter), &tokens, sampling.group, sampling.max_tokens, seed, is_end)?;
+        report.seconds.respond = clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let exchanges: Vec<Exchange> = (responses.iter().enumerate())
+            .map(|(at, response)| exchange(self.learner, drawn[at / sampling.group], response))
+            .collect();
+        let judged = if plan.scores {
+            self.learner.judges.judge(&exchanges)?
+        } else {
+            vec![Judged { score: Some(0.0), verdicts: Vec::new() }; exchanges.len()]
+        };
+        note(self.learner.judges, run, ROLLOUTS, report.step, &exchanges, &judged)?;
+        self.describe(report, &exchanges, &responses, &judged);
+        report.seconds.judge = clock.elapsed().as_secs_f64();
+        let steps = match plan.steps {
+            Some(rerolls) => Some(self.valued_steps(report, drawn, &responses, rerolls, &adapter)?),
+            None => None,
+        };
+        Ok(self.scored(drawn, responses, &judged, plan, steps.unwrap_or_default()))
+    }
+
+    /// The steps of each response, valued.
+    fn valued_steps(
+        &self,
+        report: &mut RlReport,
+        drawn: &[&Prompt<'_>],
+        responses: &[Response],
+        rerolls: Rerolls,
+        adapter: &Adapter,
+    ) -> Result<Vec<Vec<ValuedStep>>> {
+        let RlLearner { engine, tokenizer, judges, .. } = *self.learner;
+        let sampling = &self.config.sampling;
+        let prompts: Vec<&[u32]> = drawn.iter().map(|prompt| prompt.tokens.as_slice()).collect();
+        let clock = Instant::now();
+        let seed = mixed(mixed(self.config.training.seed, self.step), STEPS_SEED);
+        let of = Tree {
+            executor: engine,
+            adapter: Some(adapter),
+            prompts: &prompts,
+            group: sampling.group,
+            responses,
+            max_tokens: sampling.max_tokens,
+        };
         let is_end = |id| tokenizer.is_end(id);
-        respond(engine, Some(&adapter), &tokens, sampling.group, sampling.max_tokens, seed, is_end)
+        let branches = of.branches(rerolls, seed, |tokens| tokenizer.decode(tokens), is_end)?;
+        report.seconds.respond += clock.elapsed().as_secs_f64();
+
+        let clock = Instant::now();
+        let said: Vec<&Response> = branches.iter().flat_map(|branch| &branch.responses).collect();
+        report.rerolled_tokens = branches.iter().map(|branch| branch.new_tokens).sum();
+        let exchanges: Vec<Exchange> = branches
+            .iter()
+            .flat_map(|branch| branch.responses.iter().map(|response| exchange(self.learner, drawn[branch.prompt], response)))
+            .collect();
+        let judged = judges.judge(&exchanges)?;
+        report.cost += judged.iter().sum::<Cost>();
+        let score = |(response, judged): (&&Response, &Judged)| {
+            let penalty = if response.is_ended { 0.0 } else { sampling.missing_end_penalty };
+            judged.score.map(|score| score - penalty)
+        };
+        let scores: Vec<Option<f32>> = said.iter().zip(&judged).map(score).collect();
+        report.seconds.judge += clock.elapsed().as_secs_f64();
+        Ok(steps_of(&branches, &scores, responses.len(), sampling.group))
+    }
+
+    /// Pairs that were written beforehand: what was chosen is worth 1, what was rejected -1.
+    fn written(&self, report: &mut RlReport) -> Scored {
+        let (prompts, seed) = (self.config.sampling.prompts, self.config.training.seed);
+        let drawn = order::full_batch(self.learner.preferences, prompts, seed, self.step);
+        let mut scored = Scored { examples: Vec::new(), responses: Vec::new(), rollouts: Vec::new() };
+        for (query, pair) in drawn.into_iter().enumerate() {
+            for (example, score) in [(&pair.chosen, 1.0), (&pair.rejected, -1.0)] {
+                scored.examples.push(example.clone());
+                scored.rollouts.push(Rollout { query, score, ..Rollout::default() });
+            }
+        }
+        let exchanges: Vec<Exchange> = scored.examples.iter().map(|example| self.read(example)).collect();
+        describe(report, &exchanges);
+        let tokens: usize = scored.examples.iter().map(|example| example.tokens.len() - example.reply_start).sum();
+        report.reply_tokens = tokens as f64 / scored.examples.len().max(1) as f64;
+        scored
+    }
+
+    fn read(&self, example: &Example) -> Exchange {
+        let tokenizer = self.learner.tokenizer;
+        let words = &example.tokens[example.reply_start..example.tokens.len() - usize::from(example.is_ended)];
+        Exchange { context: Vec::new(), reply: tokenizer.decode(words).trim().to_owned(), is_ended: example.is_ended }
+    }
+
+    /// Responses under the prompt of the next query: how the policy's log-ratio is where there is no reason for it.
+    fn mismatched_kl(&self, scored: &Scored) -> Result<f32> {
+        let count = scored.examples.len();
+        let next_query = |at: usize| {
+            let query = scored.rollouts[at].query;
+            (at + 1..at + count).map(|other| other % count).find(|&other| scored.rollouts[other].query != query)
+        };
+        let examples: Vec<Example> = (0..count)
+            .filter_map(|at| {
+                let (own, other) = (&scored.examples[at], &scored.examples[next_query(at)?]);
+                let prompt = &other.tokens[..other.reply_start];
+                let tokens = [prompt, &own.tokens[own.reply_start..]].concat();
+                Some(Example { tokens, reply_start: prompt.len(), is_ended: own.is_ended })
+            })
+            .collect();
+        let mut sum = 0.0;
+        for pass in passes(&examples.iter().collect::<Vec<_>>(), self.config.training.pass_tokens) {
+            let of = |lora| {
+                let logprobs = reply_logprobs(self.learner.executor, Some(lora), pass, None, Activations::Drop)?;
+                Ok::<_, Error>(logprobs.sum_all()?.to_scalar::<f32>()?)
+            };
+            sum += of(self.lora)? - of(self.reference)?;
+        }
+        Ok(sum / examples.len().max(1) as f32)
     }
 
     fn describe(&self, report: &mut RlReport, exchanges: &[Exchange], responses: &[Response], judged: &[Judged]) {
@@ -113,15 +233,26 @@ impl Iteration<'_> {
     }
 
     /// What can be learned from: what no judge could score is left out.
-    fn scored(&self, drawn: &[&Prompt<'_>], responses: Vec<Response>, judged: &[Judged]) -> Scored {
+    fn scored(
+        &self,
+        drawn: &[&Prompt<'_>],
+        responses: Vec<Response>,
+        judged: &[Judged],
+        plan: Plan,
+        mut steps: Vec<Vec<ValuedStep>>,
+    ) -> Scored {
         let sampling = &self.config.sampling;
         let mut scored = Scored { examples: Vec::new(), responses: Vec::new(), rollouts: Vec::new() };
         for (at, (response, judged)) in responses.into_iter().zip(judged).enumerate() {
             let Some(score) = judged.score else { continue };
             let query = at / sampling.group;
-            let penalty = if response.is_ended { 0.0 } else { sampling.missing_end_penalty };
+            let penalty = if response.is_ended || !plan.scores { 0.0 } else { sampling.missing_end_penalty };
+            let steps = steps.get_mut(at).map(std::mem::take).unwrap_or_default();
+            if plan.steps.is_some() && steps.is_empty() {
+                continue;
+            }
             scored.examples.push(example(&drawn[query].tokens, &response));
-            scored.rollouts.push(Rollout { query, score: score - penalty, ..Rollout::default() });
+            scored.rollouts.push(Rollout { query, score: score - penalty, steps, ..Rollout::default() });
             scored.responses.push(response);
         }
         scored
@@ -129,16 +260,21 @@ impl Iteration<'_> {
 
     /// The policy's own numbers for all responses, pass by pass. A method that takes one step from them learns from these
     /// very passes, so their activations are kept.
-    fn outputs(&self, examples: &[&Example], plan: Plan) -> Result<Vec<PolicyOutput>> {
+    fn outputs(&self, examples: &[&Example], rollouts: &[Rollout], plan: Plan) -> Result<Vec<PolicyOutput>> {
         let settings = &self.config.training;
         let activations = if is_on_policy(plan) { kept(settings) } else { Activations::Drop };
-        passes(examples, settings.pass_tokens).map(|pass| self.policy.output(pass, activations)).collect()
+        let is_joined = |at: usize| plan.group == Group::Together && rollouts[at].query == rollouts[at - 1].query;
+        joined_passes(examples, is_joined, settings.pass_tokens)
+            .map(|pass| self.policy.output(pass, activations))
+            .collect()
     }
 
     /// Fills in log-probabilities of policy and reference, and values.
     fn compare(&self, examples: &[&Example], outputs: &[PolicyOutput], rollouts: &mut [Rollout]) -> Result<()> {
         let mut rollouts = rollouts.iter_mut();
-        for (pass, output) in passes(examples, self.config.training.pass_tokens).zip(outputs) {
+        let mut rest = examples;
+        for output in outputs {
+            let pass = taken(&mut rest, output)?;
             let reference = reply_logprobs(self.learner.executor, Some(self.reference), pass, None, Activations::Drop)?;
             let (logprobs, reference) = (output.logprobs.to_vec1::<f32>()?, reference.to_vec1::<f32>()?);
             let values =
@@ -156,11 +292,13 @@ impl Iteration<'_> {
     }
 
     /// Steps of the optimiser. `held` are the passes of a method that learns from each response once.
+    #[expect(clippy::too_many_arguments, reason = "an iteration's values, each made by another part of it")]
     fn learn(
         &self,
         report: &mut RlReport,
         objective: &dyn Objective,
         plan: Plan,
+        experience: &Experience,
         examples: &[&Example],
         held: Vec<PolicyOutput>,
         optimiser: &mut AdamW,
@@ -171,13 +309,17 @@ impl Iteration<'_> {
         let mut held = held.into_iter();
         let mut sums = BTreeMap::<String, f64>::new();
         'epochs: for epoch in 0..plan.epochs {
-            let mut responses: Vec<usize> = (0..examples.len()).collect();
+            let mut units = units(&experience.rollouts, plan.group);
             if !is_on_policy(plan) {
                 let seed = mixed(mixed(settings.seed, self.step), epoch as u64);
-                responses.shuffle(&mut Pcg64Mcg::seed_from_u64(seed));
+                units.shuffle(&mut Pcg64Mcg::seed_from_u64(seed));
             }
-            for responses in responses.chunks(mini_batch) {
-                let (mut grads, stats) = self.gradients(objective, responses, examples, &mut held)?;
+            for responses in mini_batches(units, mini_batch) {
+                let is_joined = |at: usize| {
+                    let query = |at: usize| experience.rollouts[responses[at]].query;
+                    plan.group == Group::Together && query(at) == query(at - 1)
+                };
+                let (mut grads, stats) = self.gradients(objective, &responses, is_joined, examples, &mut held)?;
                 for (name, value) in &stats {
                     *sums.entry((*name).to_owned()).or_default() += value;
                 }
@@ -214,6 +356,7 @@ impl Iteration<'_> {
         &self,
         objective: &dyn Objective,
         responses: &[usize],
+        is_joined: impl Fn(usize) -> bool,
         examples: &[&Example],
         held: &mut impl Iterator<Item = PolicyOutput>,
     ) -> Result<(GradStore, Stats)> {
@@ -222,7 +365,7 @@ impl Iteration<'_> {
         let tokens = picked.iter().map(|example| example.tokens.len() - example.reply_start).sum();
         let of = MiniBatch { responses: responses.len(), tokens };
         let (mut rest, mut sums) = (responses, None);
-        for pass in passes(&picked, settings.pass_tokens) {
+        for pass in joined_passes(&picked, is_joined, settings.pass_tokens) {
             let (part, others) = rest.split_at(pass.len());
             rest = others;
             let output = match held.next() {
@@ -272,14 +415,68 @@ fn kept(settings: &RlSettings) -> Activations {
     if settings.gradient_checkpointing { Activations::Recompute } else { Activations::Keep }
 }
 
+/// The examples that a pass was made of, taken off the front.
+fn taken<'a>(rest: &mut &'a [&'a Example], output: &PolicyOutput) -> Result<&'a [&'a Example]> {
+    let mut tokens = output.logprobs.elem_count();
+    let count = rest.iter().take_while(|example| {
+        let before = tokens;
+        tokens = tokens.saturating_sub(example.tokens.len() - example.reply_start);
+        before > 0
+    });
+    let (pass, others) = rest.split_at(count.count());
+    *rest = others;
+    Ok(pass)
+}
+
+/// What a mini-batch is filled with: responses, or all to one query where they are not to be parted.
+fn units(rollouts: &[Rollout], group: Group) -> Vec<Vec<usize>> {
+    let all: Vec<usize> = (0..rollouts.len()).collect();
+    let is_joined = |a: &usize, b: &usize| group == Group::Together && rollouts[*a].query == rollouts[*b].query;
+    all.chunk_by(is_joined).map(<[usize]>::to_vec).collect()
+}
+
+/// Units end to end, cut before one that would make a mini-batch larger than it should be; one that is too large by itself
+/// is a mini-batch.
+fn mini_batches(units: Vec<Vec<usize>>, most: usize) -> Vec<Vec<usize>> {
+    let mut batches: Vec<Vec<usize>> = Vec::new();
+    for unit in units {
+        match batches.last_mut() {
+            Some(last) if last.len() + unit.len() <= most => last.extend(unit),
+            _ => batches.push(unit),
+        }
+    }
+    batches
+}
+
 /// `KL(engine || trainer)` a token, by k3: what is sampled in one numerics and learned in the other.
-fn engine_kl(responses: &[Response], rollouts: &[Rollout]) -> f64 {
-    let pairs =
-        responses.iter().zip(rollouts).flat_map(|(response, rollout)| response.logprobs.iter().zip(&rollout.logprobs));
+fn engine_kl(responses: &[Response], rollouts: &[Rollout], source: Source) -> f64 {
+    let pairs = responses.iter().zip(rollouts).flat_map(|(response, rollout)| {
+        let trainer = if source == Source::Policy { &rollout.logprobs } else { &rollout.ref_logprobs };
+        response.logprobs.iter().zip(trainer)
+    });
     let (mut sum, mut count) = (0.0, 0usize);
     for (&engine, &trainer) in pairs {
         sum += f64::from(Estimator::K3.of(engine, trainer));
         count += 1;
     }
     sum / count.max(1) as f64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn responses_to_a_query_stay_together_where_a_loss_has_them_in_one_term() {
+        let rollouts: Vec<Rollout> =
+            [0, 0, 1, 2, 2, 2].iter().map(|&query| Rollout { query, ..Rollout::default() }).collect();
+        assert_eq!(units(&rollouts, Group::Compared).len(), 6);
+        let together = units(&rollouts, Group::Together);
+        assert_eq!(together, [vec![0, 1], vec![2], vec![3, 4, 5]]);
+        assert_eq!(mini_batches(together.clone(), 2), [vec![0, 1], vec![2], vec![3, 4, 5]]);
+        assert_eq!(mini_batches(together.clone(), 4), [vec![0, 1, 2], vec![3, 4, 5]]);
+        assert_eq!(mini_batches(together, 6), [vec![0, 1, 2, 3, 4, 5]]);
+        // As chunks of a shuffled order, which is what methods that do not care always had.
+        assert_eq!(mini_batches(units(&rollouts, Group::Alone), 4), [vec![0, 1, 2, 3], vec![4, 5]]);
+    }
 }

@@ -1,6 +1,9 @@
 //! How far the policy is from its reference, and what that costs.
 
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+
+use crate::Result;
 
 /// Log-ratios beyond this say that something is broken; their exponentials would leave the numbers.
 pub(super) const MOST_LOG_RATIO: f32 = 20.0;
@@ -32,6 +35,13 @@ impl Estimator {
             Self::Abs => log_ratio.abs(),
         }
     }
+}
+
+/// [`Estimator::K3`] of tokens, differentiable by the policy. On its own samples the expected gradient is that of
+/// `KL(reference || policy)`: what is divergence as a number is the other divergence as a loss.
+pub(super) fn k3(logprobs: &Tensor, ref_logprobs: &Tensor) -> Result<Tensor> {
+    let log_ratio = (logprobs - ref_logprobs)?.clamp(-MOST_LOG_RATIO, MOST_LOG_RATIO)?;
+    Ok(((log_ratio.neg()?.exp()? - 1.0)? + log_ratio)?)
 }
 
 /// Drives the price of divergence so that it comes near a target (Ziegler et al. 2019, 2.2).

@@ -7,10 +7,10 @@ use elenchus_lm::LoraAdapter;
 
 use super::RlConfig;
 use crate::{
-    Error, Lesson, Result, RewardCard,
+    Error, Lesson, Preference, Result, RewardCard,
     data::{Pair, read_prompts, read_written},
     lesson::read_text,
-    read_character,
+    read_character, read_preferences,
 };
 
 /// A configuration with all that it names.
@@ -30,6 +30,10 @@ pub struct RlLesson {
     pub prompts: Vec<Vec<Turn>>,
     /// Pairs that were written beforehand.
     pub offline: Vec<Pair>,
+    /// Preferences of files, for methods that learn from them.
+    pub preferences: Vec<Preference>,
+    /// The folder of the model that the method reads values from.
+    pub value_model: Option<PathBuf>,
 }
 
 impl RlLesson {
@@ -57,7 +61,13 @@ impl RlLesson {
             Some(offline) => read_written(&beside(&offline.pairs), &character, config.context)?,
             None => Vec::new(),
         };
-        Ok(Self { config, text, character_file, character, start, prompts, offline })
+        let files: Vec<PathBuf> = config.preferences.iter().map(beside).collect();
+        let preferences = read_preferences(&files, &character, config.context)?;
+        let value_model = config.method.value_model().map(|folder| beside(&folder.to_owned()));
+        if let Some(folder) = &value_model {
+            check_reward(RewardCard::open(folder)?, folder.clone(), config.guards.reward_accuracy)?;
+        }
+        Ok(Self { config, text, character_file, character, start, prompts, offline, preferences, value_model })
     }
 }
 
@@ -77,13 +87,14 @@ fn check_reward(card: RewardCard, folder: PathBuf, above: f64) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Accuracy, RewardKind};
+    use crate::{Accuracy, RewardKind, RewardLoss};
 
     #[test]
     fn a_reward_model_that_may_be_a_coin_is_not_learned_from() {
         let check = |right: usize, of: usize, above: f64| {
             let card = RewardCard {
                 kind: RewardKind::Preferences,
+                loss: RewardLoss::BradleyTerry,
                 aspect: None,
                 character: String::new(),
                 base_name: String::new(),

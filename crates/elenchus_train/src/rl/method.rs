@@ -4,11 +4,17 @@
 //! [`Objective`], whose loss follows from the policy's new log-probabilities. So a bandit of five arms and a language
 //! model are learned by the same lines. A method is one file and one line in the list below.
 
+use std::path::Path;
+
 use candle_core::Tensor;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{experience::Experience, ppo::PpoSettings, reinforce::ReinforceSettings, rloo::RlooSettings};
+use super::{
+    apa::ApaSettings, dpo::DpoSettings, dvpo::DvpoSettings, experience::Experience, grpo::GrpoSettings, ipo::IpoSettings,
+    kto::KtoSettings, p3o::P3oSettings, ppo::PpoSettings, ppo_max::PpoMaxSettings, rebel::RebelSettings,
+    reinforce::ReinforceSettings, rloo::RlooSettings, vine_ppo::VinePpoSettings,
+};
 use crate::{Error, Result, config_file::Misfit};
 
 /// Numbers by name, as the papers and TRL call them.
@@ -36,20 +42,99 @@ pub trait Method: Send {
     }
 }
 
+/// How a method's settings become a method.
+pub(super) trait Settings {
+    /// What does the work.
+    type Method: Method + 'static;
+
+    /// The method at the beginning of a run.
+    fn method(&self) -> Self::Method;
+
+    /// What cannot be meant: the field and why.
+    fn check(&self) -> Result<(), Misfit>;
+
+    /// The folder of the model that [`Values::Model`] reads values from.
+    fn value_model(&self) -> Option<&Path> {
+        None
+    }
+}
+
 /// How an iteration is learned from.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq)]
 pub struct Plan {
+    /// Who says the responses.
+    pub source: Source,
     /// Passes over the experience.
     pub epochs: usize,
     /// Responses in a step of the optimiser; 0 takes all at once.
     pub mini_batch: usize,
-    /// Whether there is a value head.
-    pub values: bool,
+    /// What responses to one query have to do with each other.
+    pub group: Group,
+    /// Where [`super::Rollout::values`] come from.
+    pub values: Values,
+    /// Whether responses are judged.
+    pub scores: bool,
+    /// Whether [`super::Rollout::steps`] are wanted.
+    pub steps: Option<Rerolls>,
+    /// Whether [`Experience::mismatched_kl`] is wanted.
+    pub mismatched_kl: bool,
 }
 
 impl Plan {
-    /// One step from samples of the policy as it is: ratios are 1.
-    pub const ON_POLICY: Self = Self { epochs: 1, mini_batch: 0, values: false };
+    /// One step from judged samples of the policy as it is: ratios are 1.
+    pub const ON_POLICY: Self = Self {
+        source: Source::Policy,
+        epochs: 1,
+        mini_batch: 0,
+        group: Group::Alone,
+        values: Values::None,
+        scores: true,
+        steps: None,
+        mismatched_kl: false,
+    };
+}
+
+/// Who says the responses that are learned from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Source {
+    /// The policy as it is.
+    Policy,
+    /// The reference, always: preferences that were written beforehand, or between what the reference says.
+    Reference,
+}
+
+/// What responses to one query have to do with each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Group {
+    /// Nothing: one is enough.
+    Alone,
+    /// They are compared before anything is learned, so there must be two.
+    Compared,
+    /// A loss has several of them in one term, so they are in one mini-batch as well.
+    Together,
+}
+
+/// Where the value before a token comes from.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum Values {
+    /// Nothing asks for it.
+    None,
+    /// From a head on the policy's own states, which learns with it.
+    Head,
+    /// From an adapter and a head of their own.
+    Model {
+        /// What they learn by, times the policy's learning rate; at 0 they are frozen.
+        rate: f64,
+    },
+}
+
+/// How often a response is said anew from within.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Rerolls {
+    /// From each step's beginning.
+    pub count: usize,
+    /// Steps of a response, at most; the last has all the rest.
+    pub most_steps: usize,
 }
 
 /// A loss over one iteration's experience.
@@ -110,7 +195,7 @@ fn foreign_state(state: &Value) -> Error {
 
 /// The methods there are: the name in a configuration, the settings beside it, and who does the work.
 macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident($settings:ty)),* $(,)?) => {
+    ($($(#[$doc:meta])* $name:ident($settings:ty) = $called:literal),* $(,)?) => {
         /// A method and its settings: `method = "rloo"`, or a table with the name and what differs from the defaults.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
         #[serde(tag = "name", rename_all = "kebab-case")]
@@ -122,21 +207,28 @@ macro_rules! methods {
             /// The method at the beginning of a run.
             pub fn method(&self) -> Box<dyn Method> {
                 match self {
-                    $(Self::$name(settings) => Box::new(settings.method())),*
+                    $(Self::$name(settings) => Box::new(Settings::method(settings))),*
                 }
             }
 
             /// The method's name, as papers write it.
-            pub fn name(&self) -> String {
+            pub fn name(&self) -> &'static str {
                 match self {
-                    $(Self::$name(_) => stringify!($name).to_uppercase()),*
+                    $(Self::$name(_) => $called),*
                 }
             }
 
             /// What cannot be meant: the field and why.
             pub(crate) fn check(&self) -> Result<(), Misfit> {
                 match self {
-                    $(Self::$name(settings) => settings.check()),*
+                    $(Self::$name(settings) => Settings::check(settings)),*
+                }
+            }
+
+            /// The folder of the model that values are read from, where the method reads them from one.
+            pub fn value_model(&self) -> Option<&Path> {
+                match self {
+                    $(Self::$name(settings) => Settings::value_model(settings)),*
                 }
             }
         }
@@ -145,11 +237,32 @@ macro_rules! methods {
 
 methods! {
     /// Proximal policy optimisation, with a value head.
-    Ppo(PpoSettings),
+    Ppo(PpoSettings) = "PPO",
     /// REINFORCE with the other responses to a query as baseline.
-    Rloo(RlooSettings),
+    Rloo(RlooSettings) = "RLOO",
     /// REINFORCE with the mean of all earlier rewards as baseline.
-    Reinforce(ReinforceSettings),
+    Reinforce(ReinforceSettings) = "REINFORCE",
+    /// PPO with scaled and clipped rewards, and a critic that begins as a reward model.
+    PpoMax(PpoMaxSettings) = "PPO-max",
+    /// Group relative policy optimisation.
+    Grpo(GrpoSettings) = "GRPO",
+    /// Regression of log-ratios to differences of rewards.
+    Rebel(RebelSettings) = "REBEL",
+    /// Regression of log-ratios to advantages.
+    Apa(ApaSettings) = "APA",
+    /// Pairwise PPO.
+    #[serde(rename = "p3o")]
+    P3o(P3oSettings) = "P3O-style",
+    /// PPO by a value model that learned from preferences and learns no more.
+    Dvpo(DvpoSettings) = "DVPO",
+    /// PPO by values that are measured.
+    VinePpo(VinePpoSettings) = "VinePPO",
+    /// Direct preference optimisation.
+    Dpo(DpoSettings) = "DPO",
+    /// Identity preference optimisation.
+    Ipo(IpoSettings) = "IPO",
+    /// Kahneman-Tversky optimisation.
+    Kto(KtoSettings) = "KTO",
 }
 
 impl Default for MethodSettings {

@@ -1,20 +1,30 @@
-//! The policy: an adapter that learns on a base that does not, and for PPO a head that says what is to be expected.
+//! The policy: an adapter that learns on a base that does not, and where a method asks for it, what is to be expected.
 
 use candle_core::{DType, Var};
-use elenchus_lm::{Activations, CandleExecutor, TrainableLora};
+use elenchus_lm::{Activations, CandleExecutor, Executor, TrainableLora};
 
-use super::{method::PolicyOutput, rollout::Response};
-use crate::{Example, Result, forward::reply_forward};
+use super::{
+    method::{PolicyOutput, Values},
+    rollout::Response,
+};
+use crate::{Example, Result, RewardModel, forward::reply_forward};
 
 /// The names of the head's variables in a checkpoint.
 const HEAD_WEIGHT: &str = "value_head.weight";
 const HEAD_BIAS: &str = "value_head.bias";
 
-/// An adapter as variables, and a value head where a method asks for one.
+/// An adapter as variables, and what values come from where a method asks for them.
 pub struct Policy<'a> {
     executor: &'a CandleExecutor,
     lora: &'a TrainableLora,
-    head: Option<ValueHead>,
+    values: ValueSource<'a>,
+}
+
+enum ValueSource<'a> {
+    None,
+    Head(ValueHead),
+    /// `learns` says whether it is differentiable.
+    Model { model: &'a RewardModel, learns: bool },
 }
 
 /// `hidden · weight + bias`; zero at first, as nothing is known.
@@ -25,40 +35,69 @@ struct ValueHead {
     bias: Var,
 }
 
+/// What the variables of a critic are called in a checkpoint, before their own names.
+pub(super) const CRITIC: &str = "critic.";
+
 impl<'a> Policy<'a> {
     /// A policy that begins as this adapter is.
+    ///
+    /// # Errors
+    /// Values of a model that is not there.
     pub fn new(
         executor: &'a CandleExecutor,
         lora: &'a TrainableLora,
-        hidden_size: usize,
-        values: bool,
+        values: Values,
+        value_model: Option<&'a RewardModel>,
     ) -> Result<Self> {
-        let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, executor.device());
-        let head = || Ok::<_, crate::Error>(ValueHead { weight: zeros(&[hidden_size, 1])?, bias: zeros(&[1])? });
-        Ok(Self { executor, lora, head: values.then(head).transpose()? })
+        let values = match (values, value_model) {
+            (Values::None, _) => ValueSource::None,
+            (Values::Head, _) => {
+                let zeros = |shape: &[usize]| Var::zeros(shape, DType::F32, executor.device());
+                let hidden_size = executor.config().hidden_size;
+                ValueSource::Head(ValueHead { weight: zeros(&[hidden_size, 1])?, bias: zeros(&[1])? })
+            }
+            (Values::Model { rate }, Some(model)) => ValueSource::Model { model, learns: rate > 0.0 },
+            (Values::Model { .. }, None) => {
+                return Err(elenchus_lm::Error::Batch("a method's value model is not there".to_owned()).into());
+            }
+        };
+        Ok(Self { executor, lora, values })
     }
 
     /// All that learns, by the names a checkpoint has.
     pub fn vars(&self) -> Vec<(String, Var)> {
-        let head = self.head.iter().flat_map(|head| {
-            [(HEAD_WEIGHT.to_owned(), head.weight.clone()), (HEAD_BIAS.to_owned(), head.bias.clone())]
-        });
-        self.lora.vars().into_iter().chain(head).collect()
+        let mut vars = self.lora.vars();
+        match &self.values {
+            ValueSource::Head(head) => {
+                vars.extend([(HEAD_WEIGHT.to_owned(), head.weight.clone()), (HEAD_BIAS.to_owned(), head.bias.clone())]);
+            }
+            ValueSource::Model { model, learns: true } => {
+                vars.extend(model.vars().into_iter().map(|(name, var)| (format!("{CRITIC}{name}"), var)));
+            }
+            ValueSource::None | ValueSource::Model { learns: false, .. } => {}
+        }
+        vars
     }
 
     /// Log-probabilities and values of all reply tokens of one pass; differentiable unless activations are dropped. No
     /// dropout: the same numbers each time.
     pub fn output(&self, examples: &[&Example], activations: Activations) -> Result<PolicyOutput> {
         let forward = reply_forward(self.executor, Some(self.lora), examples, None, activations)?;
-        let values = |head: &ValueHead| {
-            let (mut weight, mut bias) = (head.weight.as_tensor().clone(), head.bias.as_tensor().clone());
-            if activations == Activations::Drop {
-                (weight, bias) = (weight.detach(), bias.detach());
+        let values = match &self.values {
+            ValueSource::None => None,
+            ValueSource::Head(head) => {
+                let (mut weight, mut bias) = (head.weight.as_tensor().clone(), head.bias.as_tensor().clone());
+                if activations == Activations::Drop {
+                    (weight, bias) = (weight.detach(), bias.detach());
+                }
+                // (tokens, hidden_size) x (hidden_size, 1)
+                Some(forward.hidden.matmul(&weight)?.squeeze(1)?.broadcast_add(&bias)?)
             }
-            // (tokens, hidden_size) x (hidden_size, 1)
-            Ok::<_, crate::Error>(forward.hidden.matmul(&weight)?.squeeze(1)?.broadcast_add(&bias)?)
+            ValueSource::Model { model, learns } => {
+                let activations = if *learns { activations } else { Activations::Drop };
+                Some(model.values(self.executor, examples, activations)?)
+            }
         };
-        let values = self.head.as_ref().map(values).transpose()?;
         Ok(PolicyOutput { logprobs: forward.logprobs, values })
     }
 }

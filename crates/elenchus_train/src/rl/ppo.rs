@@ -15,12 +15,11 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::{
+    advantage::{estimated, token_rewards, whiten_all},
     clipped,
-    experience::{Experience, end_to_end},
-    gae::gae,
+    experience::{Experience, Rollout, end_to_end},
     kl::{AdaptiveKl, Estimator},
-    method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Stats, restored, stat},
-    whiten::{Variance, whiten},
+    method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Settings, Stats, Values, restored, stat},
 };
 use crate::{
     Error, Result,
@@ -82,8 +81,10 @@ impl Default for PpoSettings {
     }
 }
 
-impl PpoSettings {
-    pub(super) fn check(&self) -> Result<(), Misfit> {
+impl Settings for PpoSettings {
+    type Method = Ppo;
+
+    fn check(&self) -> Result<(), Misfit> {
         config_file::not_negative(&[
             ("kl_coef", self.kl_coef),
             ("kl_target", self.kl_target),
@@ -100,7 +101,7 @@ impl PpoSettings {
         config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
-    pub(super) fn method(&self) -> Ppo {
+    fn method(&self) -> Ppo {
         Ppo { settings: *self, state: State { kl_coef: self.kl_coef } }
     }
 }
@@ -118,50 +119,16 @@ struct State {
 
 impl Method for Ppo {
     fn plan(&self) -> Plan {
-        Plan { epochs: self.settings.epochs, mini_batch: self.settings.mini_batch, values: true }
+        Plan {
+            epochs: self.settings.epochs,
+            mini_batch: self.settings.mini_batch,
+            values: Values::Head,
+            ..Plan::ON_POLICY
+        }
     }
 
     fn objective(&mut self, experience: &Experience) -> Result<(Box<dyn Objective>, Stats)> {
-        let PpoSettings { kl_target, kl_horizon, kl_estimator, .. } = self.settings;
-        let rollouts = &experience.rollouts;
-        let kl_coef = self.state.kl_coef;
-
-        // 1.
-        let mut rewards: Vec<Vec<f32>> = Vec::new();
-        for rollout in rollouts {
-            let mut of: Vec<f32> = rollout.kl(kl_estimator).map(|kl| -(kl_coef as f32) * kl).collect();
-            if let Some(last) = of.last_mut() {
-                *last += rollout.score;
-            }
-            rewards.push(of);
-        }
-        if self.settings.whiten_rewards {
-            whiten_all(&mut rewards, false);
-        }
-        // 2.
-        let (mut advantages, mut returns) = (Vec::new(), Vec::new());
-        for (rewards, rollout) in rewards.iter().zip(rollouts) {
-            let (advantage, of_returns) = gae(rewards, &rollout.values, self.settings.gamma, self.settings.lam);
-            advantages.push(advantage);
-            returns.push(of_returns);
-        }
-        whiten_all(&mut advantages, true);
-        // 6.
-        let kl = experience.mean_kl(kl_estimator);
-        if kl_target > 0.0 {
-            let controller = AdaptiveKl { target: kl_target, horizon: kl_horizon };
-            self.state.kl_coef = controller.next(kl_coef, kl, rollouts.len());
-        }
-
-        let old = |of: fn(&super::Rollout) -> &Vec<f32>| rollouts.iter().map(|rollout| of(rollout).clone()).collect();
-        let objective = PpoObjective {
-            settings: self.settings,
-            old_logprobs: old(|rollout| &rollout.logprobs),
-            old_values: old(|rollout| &rollout.values),
-            advantages,
-            returns,
-        };
-        Ok((Box::new(objective), vec![("kl_coef", kl_coef)]))
+        self.clipped_objective(experience, 0.0)
     }
 
     fn state(&self) -> Value {
@@ -174,20 +141,61 @@ impl Method for Ppo {
     }
 }
 
-/// Whitens the tokens of all responses together.
-fn whiten_all(numbers: &mut [Vec<f32>], shift_mean: bool) {
-    let mut flat = numbers.concat();
-    whiten(&mut flat, shift_mean, Variance::Unbiased);
-    let mut flat = flat.into_iter();
-    numbers.iter_mut().flatten().zip(&mut flat).for_each(|(number, white)| *number = white);
+impl Ppo {
+    /// With whitened advantages of at most `clip_advantage`; 0 does not clip.
+    pub fn clipped_objective(
+        &mut self,
+        experience: &Experience,
+        clip_advantage: f32,
+    ) -> Result<(Box<dyn Objective>, Stats)> {
+        let PpoSettings { kl_target, kl_horizon, kl_estimator, .. } = self.settings;
+        let rollouts = &experience.rollouts;
+        let kl_coef = self.state.kl_coef;
+
+        // 1.
+        let mut rewards = token_rewards(rollouts, kl_coef as f32, kl_estimator);
+        if self.settings.whiten_rewards {
+            whiten_all(&mut rewards, false);
+        }
+        // 2.
+        let (mut advantages, returns) = estimated(&rewards, rollouts, self.settings.gamma, self.settings.lam);
+        whiten_all(&mut advantages, true);
+        if clip_advantage > 0.0 {
+            let clip = |advantage: &mut f32| *advantage = advantage.clamp(-clip_advantage, clip_advantage);
+            advantages.iter_mut().flatten().for_each(clip);
+        }
+        // 6.
+        let kl = experience.mean_kl(kl_estimator);
+        if kl_target > 0.0 {
+            let controller = AdaptiveKl { target: kl_target, horizon: kl_horizon };
+            self.state.kl_coef = controller.next(kl_coef, kl, rollouts.len());
+        }
+
+        let objective = PpoObjective::new(self.settings, rollouts, advantages, returns);
+        Ok((Box::new(objective), vec![("kl_coef", kl_coef)]))
+    }
 }
 
-struct PpoObjective {
+pub(super) struct PpoObjective {
     settings: PpoSettings,
     old_logprobs: Vec<Vec<f32>>,
     old_values: Vec<Vec<f32>>,
     advantages: Vec<Vec<f32>>,
     returns: Vec<Vec<f32>>,
+}
+
+impl PpoObjective {
+    /// Of these tokens' advantages, whitened or not, and what their values should have been.
+    pub fn new(
+        settings: PpoSettings,
+        rollouts: &[Rollout],
+        advantages: Vec<Vec<f32>>,
+        returns: Vec<Vec<f32>>,
+    ) -> Self {
+        let (old_logprobs, old_values) =
+            rollouts.iter().map(|rollout| (rollout.logprobs.clone(), rollout.values.clone())).unzip();
+        Self { settings, old_logprobs, old_values, advantages, returns }
+    }
 }
 
 impl Objective for PpoObjective {

@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::{
     experience::{Experience, each, sums},
-    method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Stats, restored},
+    method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Settings, Stats, restored},
 };
 use crate::{
     Result,
@@ -31,12 +31,14 @@ impl Default for ReinforceSettings {
     }
 }
 
-impl ReinforceSettings {
-    pub(super) fn check(&self) -> Result<(), Misfit> {
+impl Settings for ReinforceSettings {
+    type Method = Reinforce;
+
+    fn check(&self) -> Result<(), Misfit> {
         config_file::not_negative(&[("kl_coef", f64::from(self.kl_coef))])
     }
 
-    pub(super) fn method(&self) -> Reinforce {
+    fn method(&self) -> Reinforce {
         Reinforce { settings: *self, past: Past::default() }
     }
 }
@@ -108,6 +110,7 @@ mod tests {
                 .iter()
                 .map(|&score| Rollout { score, logprobs: vec![-1.0], ref_logprobs: vec![-1.5], ..Rollout::default() })
                 .collect(),
+            ..Experience::default()
         };
         let mut method = ReinforceSettings { kl_coef: 0.2 }.method();
         let baseline = |method: &mut Reinforce, scores: &[f32]| method.objective(&of(scores)).unwrap().1[0].1;

@@ -30,6 +30,9 @@ pub struct RlReport {
     pub engine_kl: f64,
     /// Mean tokens of a response.
     pub reply_tokens: f64,
+    /// Tokens that were said only to learn what is to be expected, of all responses together.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub rerolled_tokens: usize,
     /// Mean words of a response.
     pub reply_words: f64,
     /// Share of responses that came to an end.
@@ -58,6 +61,10 @@ pub struct RlReport {
     /// Memory resident after it; `None` where the system does not say.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub resident_bytes: Option<u64>,
+}
+
+fn is_zero(count: &usize) -> bool {
+    *count == 0
 }
 
 /// Where an iteration's time goes.

@@ -5,14 +5,13 @@
 //! 3. `ratio_i = exp(sum_t logprob_t - sum_t old_logprob_t)`.
 //! 4. `loss = mean_i max(-A_i ratio_i, -A_i clip(ratio_i, 1 - cliprange, 1 + cliprange))`.
 
-use candle_core::Device;
 use serde::{Deserialize, Serialize};
 
 use super::{
     baseline::leave_one_out,
-    clipped,
-    experience::{Experience, each, sums},
-    method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Stats},
+    clipped::SequenceRatio,
+    experience::Experience,
+    method::{Group, Method, Objective, Plan, Settings, Stats},
 };
 use crate::{
     Result,
@@ -39,14 +38,16 @@ impl Default for RlooSettings {
     }
 }
 
-impl RlooSettings {
-    pub(super) fn check(&self) -> Result<(), Misfit> {
+impl Settings for RlooSettings {
+    type Method = Rloo;
+
+    fn check(&self) -> Result<(), Misfit> {
         config_file::not_negative(&[("kl_coef", f64::from(self.kl_coef))])?;
         config_file::above_zero(&[("cliprange", f64::from(self.cliprange))])?;
         config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
-    pub(super) fn method(&self) -> Rloo {
+    fn method(&self) -> Rloo {
         Rloo(*self)
     }
 }
@@ -55,38 +56,20 @@ pub(super) struct Rloo(RlooSettings);
 
 impl Method for Rloo {
     fn plan(&self) -> Plan {
-        Plan { epochs: self.0.epochs, mini_batch: self.0.mini_batch, values: false }
+        Plan {
+            epochs: self.0.epochs,
+            mini_batch: self.0.mini_batch,
+            group: Group::Compared,
+            ..Plan::ON_POLICY
+        }
     }
 
     fn objective(&mut self, experience: &Experience) -> Result<(Box<dyn Objective>, Stats)> {
         let rollouts = &experience.rollouts;
         let rewards: Vec<f32> = rollouts.iter().map(|rollout| rollout.sequence_reward(self.0.kl_coef)).collect();
         let queries: Vec<usize> = rollouts.iter().map(|rollout| rollout.query).collect();
-        let objective = SequenceRatio {
-            advantages: leave_one_out(&rewards, &queries),
-            old_logprobs: rollouts.iter().map(|rollout| rollout.logprobs.iter().sum()).collect(),
-            lengths: rollouts.iter().map(|rollout| rollout.logprobs.len()).collect(),
-            cliprange: self.0.cliprange,
-        };
+        let objective = SequenceRatio::new(rollouts, leave_one_out(&rewards, &queries), self.0.cliprange);
         let mean = |numbers: &[f32]| numbers.iter().map(|&x| f64::from(x)).sum::<f64>() / numbers.len().max(1) as f64;
         Ok((Box::new(objective), vec![("reward", mean(&rewards))]))
-    }
-}
-
-struct SequenceRatio {
-    advantages: Vec<f32>,
-    old_logprobs: Vec<f32>,
-    lengths: Vec<usize>,
-    cliprange: f32,
-}
-
-impl Objective for SequenceRatio {
-    fn loss(&self, responses: &[usize], of: MiniBatch, policy: &PolicyOutput) -> Result<Loss> {
-        let device = policy.logprobs.device();
-        let advantages = each(&self.advantages, responses, &Device::Cpu)?.to_device(device)?;
-        let old = each(&self.old_logprobs, responses, &Device::Cpu)?.to_device(device)?;
-        let logprobs = sums(&policy.logprobs, responses.iter().map(|&at| self.lengths[at]))?;
-        let clipped = clipped::policy_loss(&logprobs, &old, &advantages, self.cliprange, of.responses)?;
-        Ok(Loss { total: clipped.loss, stats: clipped.stats })
     }
 }

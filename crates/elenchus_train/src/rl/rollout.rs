@@ -28,6 +28,11 @@ struct Sequence {
 }
 
 impl Sequence {
+    fn new(cache: KvCache, seed: u64) -> Self {
+        let response = Response { tokens: Vec::new(), is_ended: false, logprobs: Vec::new() };
+        Self { response, cache, rng: Rng::from_seed(seed) }
+    }
+
     fn is_over(&self, max_tokens: usize) -> bool {
         self.response.is_ended || self.response.tokens.len() >= max_tokens
     }
@@ -73,17 +78,42 @@ pub fn respond(
     });
     let logits = executor.forward(&mut rows.collect::<Vec<_>>())?;
 
-    let mut sequences: Vec<Sequence> = caches
-        .into_iter()
-        .flat_map(|cache| std::iter::repeat_n(cache, group))
-        .enumerate()
-        .map(|(place, cache)| Sequence {
-            response: Response { tokens: Vec::new(), is_ended: false, logprobs: Vec::new() },
-            cache,
-            rng: Rng::from_seed(mixed(seed, place as u64)),
-        })
-        .collect();
+    let begun = caches.into_iter().flat_map(|cache| std::iter::repeat_n(cache, group));
+    let mut sequences: Vec<Sequence> =
+        begun.enumerate().map(|(place, cache)| Sequence::new(cache, mixed(seed, place as u64))).collect();
     sequences.iter_mut().enumerate().try_for_each(|(place, of)| of.draw(&logits[place / group], &is_end))?;
+    finish(executor, adapter, sequences, max_tokens, is_end)
+}
+
+/// `count` responses of at most `max_tokens` tokens behind what `cache` holds and `last`, the one token it does not.
+#[expect(clippy::too_many_arguments, reason = "as respond, of a prompt that is partly read")]
+pub(super) fn go_on(
+    executor: &dyn Executor,
+    adapter: Option<&Adapter>,
+    mut cache: KvCache,
+    last: u32,
+    count: usize,
+    max_tokens: usize,
+    seed: u64,
+    is_end: impl Fn(u32) -> bool + Sync,
+) -> Result<Vec<Response>> {
+    let logits =
+        executor.forward(&mut [Row { tokens: &[last], adapter, cache: &mut cache, logits: Logits::Last }])?;
+    let begun = std::iter::repeat_n(cache, count).enumerate();
+    let mut sequences: Vec<Sequence> =
+        begun.map(|(place, cache)| Sequence::new(cache, mixed(seed, place as u64))).collect();
+    sequences.iter_mut().try_for_each(|of| of.draw(&logits[0], &is_end))?;
+    finish(executor, adapter, sequences, max_tokens, is_end)
+}
+
+/// Token by token to the end of all.
+fn finish(
+    executor: &dyn Executor,
+    adapter: Option<&Adapter>,
+    mut sequences: Vec<Sequence>,
+    max_tokens: usize,
+    is_end: impl Fn(u32) -> bool + Sync,
+) -> Result<Vec<Response>> {
     loop {
         let mut active: Vec<&mut Sequence> = sequences.iter_mut().filter(|of| !of.is_over(max_tokens)).collect();
         if active.is_empty() {

@@ -51,8 +51,9 @@ fn shared_ppo_equals_trl() {
         logprobs: logprobs[at].clone(),
         ref_logprobs: ref_logprobs[at].clone(),
         values: values[at].clone(),
+        ..Rollout::default()
     });
-    let experience = Experience { rollouts: rollouts.collect() };
+    let experience = Experience { rollouts: rollouts.collect(), ..Experience::default() };
     let settings = PpoSettings { kl_coef: 0.05, kl_target: 0.0, gamma: 0.99, ..PpoSettings::default() };
     let (objective, _) = MethodSettings::Ppo(settings).method().objective(&experience).unwrap();
 

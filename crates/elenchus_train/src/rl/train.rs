@@ -20,14 +20,14 @@ use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    RlConfig, RlReport,
+    RlConfig, RlReport, Values,
     iteration::Iteration,
-    policy::Policy,
+    policy::{CRITIC, Policy},
     review::write_review,
     rollout::{Response, respond},
 };
 use crate::{
-    AdamW, Error, Example, Result, RunFolder, Sample,
+    AdamW, Error, Example, ExamplePair, Result, RewardModel, RunFolder, Sample,
     adamw::set_vars,
     judge::{Exchange, Judged, Panel},
     report,
@@ -67,6 +67,10 @@ pub struct RlLearner<'a> {
     pub judges: &'a Panel,
     /// Pairs that were written beforehand; empty without `offline`.
     pub offline: &'a [Example],
+    /// What methods learn from that learn from preferences; where it is empty, judges prefer among the reference's replies.
+    pub preferences: &'a [ExamplePair],
+    /// What values are read from, for methods that want a model of them; a critic begins as a copy that was read for it.
+    pub value_model: Option<&'a RewardModel>,
 }
 
 /// How a call of [`train`] ended.
@@ -168,9 +172,12 @@ pub fn train(
     let lora = TrainableLora::new(learner.start, learner.executor)?;
     let reference = TrainableLora::new(learner.start, learner.executor)?;
     let mut method = config.method.method();
-    let hidden_size = learner.engine.config().hidden_size;
-    let policy = Policy::new(learner.executor, &lora, hidden_size, method.plan().values)?;
+    let values = method.plan().values;
+    let policy = Policy::new(learner.executor, &lora, values, learner.value_model)?;
     let mut optimiser = AdamW::new(policy.vars(), settings.adamw)?;
+    if let Values::Model { rate } = values {
+        optimiser = optimiser.with_rate(CRITIC, rate);
+    }
     let mut step = 0;
     if let Some(checkpoint) = run.load_checkpoint()? {
         let state: Progress = checkpoint.state()?;
