@@ -62,6 +62,15 @@ impl Characters {
     }
 }
 
+/// The `character.toml` that a person means: the file itself, or a folder of `adapters/` by any spelling.
+pub fn character_file(name: &str) -> Result<PathBuf> {
+    if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
+        return Ok(PathBuf::from(name));
+    }
+    let characters = Characters::find()?;
+    Ok(characters.folder.join(characters.id(name)?).join("character.toml"))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -16,7 +16,7 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use self::{blind::BlindArgs, compare::CompareArgs, verdicts::VerdictsArgs, virtue::VirtueArgs, voices::VoicesArgs};
-use crate::{characters::Characters, output::print, voice::Voice};
+use crate::{characters::character_file, output::print, voice::Voice};
 
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
@@ -78,9 +78,7 @@ pub fn run(command: EvalCommand) -> Result<()> {
 
 fn run_perplexity(args: PerplexityArgs) -> Result<()> {
     let PerplexityArgs { pairs, base, adapter, character, context, works, max_tokens, device, json } = args;
-    let characters = Characters::find()?;
-    let id = characters.id(&character)?;
-    let character = read_character(&characters.folder.join(id).join("character.toml"))?;
+    let character = read_character(&character_file(&character)?)?;
     let (mut read, _) = read_pairs(std::slice::from_ref(&pairs), &character, &[], context, OnBroken::Stop)?;
     if !works.is_empty() {
         read.retain(|pair| works.contains(&pair.work));

@@ -1,5 +1,6 @@
 //! `elenchus train`: a character's lines become an adapter, and judges make it better.
 
+mod compare;
 mod preferences;
 mod revise;
 mod reward;
@@ -50,6 +51,8 @@ pub enum TrainCommand {
     Reward(reward::RewardArgs),
     /// Learn from judges what to say; a run that was killed goes on where it was
     Rl(rl::RlArgs),
+    /// Compare methods of learning from judges: one start, one budget, several seeds; what was stopped goes on
+    Compare(compare::CompareArgs),
     /// Let a chat model revise a character's answers by principles, for `train sft`; a run that was killed goes on
     Revise(revise::ReviseArgs),
     /// Let a chat model compare a character's answers, for `train reward`; a run that was killed goes on
@@ -110,6 +113,7 @@ pub fn run(command: TrainCommand) -> Result<()> {
     match command {
         TrainCommand::Sft { config, out, base } => sft(config, out, base),
         TrainCommand::Rl(args) => rl::run(args),
+        TrainCommand::Compare(args) => compare::run(args),
         TrainCommand::Reward(args) => reward::run(args),
         TrainCommand::Revise(args) => revise::run(args),
         TrainCommand::Preferences(args) => preferences::run(args),

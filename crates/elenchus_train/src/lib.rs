@@ -12,6 +12,7 @@ mod config_file;
 pub mod data;
 mod error;
 mod example;
+pub mod family;
 mod forward;
 pub mod judge;
 mod lesson;

@@ -12,6 +12,7 @@ pub(crate) mod rl;
 pub(crate) mod scale;
 
 pub(crate) use html::{escaped, head};
+pub(crate) use markdown::escaped as markdown_escaped;
 pub use reward::reward_report;
 
 use crate::{Result, RunFolder};

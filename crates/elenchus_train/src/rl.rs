@@ -43,7 +43,7 @@ mod whiten;
 pub use apa::ApaSettings;
 pub use baseline::{leave_one_out, standardised};
 pub use clipped::TokenMean;
-pub use config::{OfflineSettings, RlConfig, RlSettings, SamplingSettings};
+pub use config::{BudgetSettings, OfflineSettings, RlConfig, RlSettings, SamplingSettings};
 pub use dpo::DpoSettings;
 pub use dvpo::DvpoSettings;
 pub use experience::{Experience, Rollout, ValuedStep};
@@ -54,6 +54,7 @@ pub use ipo::IpoSettings;
 pub use kl::{AdaptiveKl, Estimator};
 pub use kto::KtoSettings;
 pub use lesson::RlLesson;
+pub(crate) use method::name_or_table;
 pub use method::{
     Group, Loss, Method, MethodSettings, MiniBatch, Objective, Plan, PolicyOutput, Rerolls, Source, Stats, Values,
 };
@@ -63,7 +64,7 @@ pub use ppo_max::PpoMaxSettings;
 pub use rebel::RebelSettings;
 pub use reinforce::ReinforceSettings;
 pub(crate) use report::distinct;
-pub use report::{RlReport, Seconds, distinct_2, is_question};
+pub use report::{RlReport, Seconds, Spent, distinct_2, is_question};
 pub use rloo::RlooSettings;
 pub use rollout::{Response, respond};
 pub(crate) use train::{HELD_OUT, RESULT, RlResult};

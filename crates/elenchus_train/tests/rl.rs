@@ -3,19 +3,19 @@
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
 };
 
 use candle_core::Device;
 use elenchus_dialogue::{Character, Turn};
 use elenchus_lm::{
-    CandleExecutor, ChatTemplate, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Tokenizer, Weights,
+    Activations, CandleExecutor, ChatTemplate, CpuExecutor, CpuSettings, Linear, LoraAdapter, Numerics, Tokenizer, Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{
-    Example, RunFolder,
+    Example, ExamplePair, Preference, RewardModel, RunFolder,
     judge::{Exchange, Panel, Scripted, Seat},
-    rl::{JudgedRollout, RlConfig, RlEvent, RlLearner, RlOutcome, RlReport, Seconds, train},
+    rl::{JudgedRollout, RlConfig, RlEvent, RlLearner, RlOutcome, RlReport, Seconds, Spent, train},
 };
 
 const CONFIG: &str = r#"
@@ -55,6 +55,8 @@ struct Lab {
     start: LoraAdapter,
     prompts: Vec<Vec<Turn>>,
     offline: Vec<Example>,
+    preferences: Vec<ExamplePair>,
+    value_model: Option<RewardModel>,
     config: String,
 }
 
@@ -87,6 +89,8 @@ impl Lab {
             start: LoraAdapter::open(folder.path()).unwrap(),
             prompts: (0..11).map(|at| prompt(format!("Line {at}?"))).collect(),
             offline: Vec::new(),
+            preferences: Vec::new(),
+            value_model: None,
             config: format!("method = {method}\n{CONFIG}"),
         }
     }
@@ -97,7 +101,7 @@ impl Lab {
         judges: &Panel,
         mut stops: impl FnMut(&RlEvent) -> bool,
     ) -> (Vec<RlReport>, RlOutcome) {
-        let Self { executor, engine, tokenizer, template, character, start, prompts, offline, .. } = self;
+        let Self { executor, engine, tokenizer, template, character, start, prompts, offline, preferences, .. } = self;
         let learner = RlLearner {
             executor,
             engine,
@@ -109,8 +113,8 @@ impl Lab {
             prompts,
             judges,
             offline,
-            preferences: &[],
-            value_model: None,
+            preferences,
+            value_model: self.value_model.as_ref(),
         };
         let config = RlConfig::parse(&self.config, "rl.toml").unwrap();
         let run = RunFolder::open(folder, &self.config).unwrap();
@@ -141,10 +145,17 @@ impl Lab {
     }
 }
 
-const METHODS: [&str; 3] = [
+/// Those that learn from what the policy says.
+const METHODS: [&str; 9] = [
     "{ name = \"rloo\", kl_coef = 0.0 }",
     "{ name = \"reinforce\", kl_coef = 0.0 }",
     "{ name = \"ppo\", kl_coef = 0.0, kl_target = 0.0, epochs = 2, mini_batch = 8 }",
+    "{ name = \"ppo-max\", ppo = { kl_coef = 0.0, kl_target = 0.0, epochs = 2, mini_batch = 8 } }",
+    "{ name = \"grpo\", kl_coef = 0.0 }",
+    "{ name = \"rebel\", kl_coef = 0.0, eta = 10.0, mini_batch = 8, epochs = 2 }",
+    "{ name = \"apa\", kl_coef = 0.0, lambda = 0.03, epochs = 2 }",
+    "{ name = \"p3o\", kl_coef = 0.0, mini_batch = 8 }",
+    "{ name = \"vine-ppo\", kl_coef = 0.0, rollouts = 2, epochs = 2, mini_batch = 8 }",
 ];
 
 #[test]
@@ -299,4 +310,148 @@ fn hybrid_data_is_a_term_of_its_own() {
     assert!(without.iter().all(|report| report.offline_loss.is_none()));
     assert_eq!(with[0].stats, without[0].stats, "the method sees what was sampled alone");
     assert_ne!(with[0].grad_norm, without[0].grad_norm);
+}
+
+/// Mean scores of what is held out, first and last.
+fn held_out(folder: &Path) -> (f64, f64) {
+    let lines = fs::read_to_string(folder.join("held_out.jsonl")).unwrap();
+    let lines: Vec<JudgedRollout> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let mean = |step: u64| {
+        let scores: Vec<f64> = lines.iter().filter(|line| line.step == step).filter_map(|line| line.score).map(f64::from).collect();
+        scores.iter().sum::<f64>() / scores.len() as f64
+    };
+    let last = lines.last().unwrap();
+    assert!(lines.iter().all(|line| line.kl.is_some_and(f64::is_finite)));
+    assert!(lines[0].kl == Some(0.0) && last.kl.unwrap() > 0.0, "{:?}", last.kl);
+    (mean(0), mean(last.step))
+}
+
+fn many_prompts(method: &str, steps: u32) -> Lab {
+    let mut lab = Lab::new(method);
+    let prompt = |at: usize| vec![Turn { speaker: "Stranger".into(), text: format!("Line {at}?") }];
+    lab.prompts = (0..40).map(prompt).collect();
+    let steps = format!("steps = {steps}");
+    lab.config = lab.config.replace("held_out_prompts = 2", "held_out_prompts = 24").replace("steps = 12", &steps);
+    lab
+}
+
+/// Offline methods have the reference say what they learn from, so what the policy says is held out.
+#[test]
+fn what_is_held_out_gets_better_as_well() {
+    for (method, steps) in [
+        ("{ name = \"dpo\", beta = 0.1 }", 30),
+        ("{ name = \"ipo\", beta = 0.1, per_token = true }", 30),
+        ("{ name = \"kto\", beta = 0.1 }", 30),
+        ("{ name = \"apa\", lambda = 0.1, log_partition = true, epochs = 2 }", 60),
+    ] {
+        let lab = many_prompts(method, steps);
+        let folder = tempfile::tempdir().unwrap();
+        let (reports, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
+        let (first, last) = held_out(folder.path());
+        println!("{method}: {first:.3} to {last:.3}");
+        assert!(last > first + 0.1, "{method}: {first} to {last}");
+        assert!(reports.iter().all(|report| report.kl.is_finite() && report.engine_kl < 0.02), "{method}");
+    }
+}
+
+/// The same out of a file: replies of one letter are chosen, and become likelier.
+#[test]
+fn written_preferences_are_learned_and_nothing_is_said_for_them() {
+    for method in ["{ name = \"dpo\", beta = 0.1 }", "{ name = \"ipo\", beta = 0.05 }", "{ name = \"kto\", beta = 0.1 }"] {
+        let mut lab = many_prompts(method, 30);
+        lab.config = lab.config.replace("prompts = [\"lines.jsonl\"]", "prompts = [\"lines.jsonl\"]\npreferences = [\"p.jsonl\"]");
+        let preference = |at: usize| Preference {
+            context: vec![Turn { speaker: "Stranger".into(), text: format!("Line {at}?") }],
+            chosen: "aaaa".into(),
+            rejected: "zzzz".into(),
+        };
+        let preferences: Vec<Preference> = (0..6).map(preference).collect();
+        lab.preferences = ExamplePair::all(&preferences, &lab.character, &lab.tokenizer, &lab.template, 200).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let (reports, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
+        assert!(!folder.path().join("rollouts.jsonl").exists() || fs::read(folder.path().join("rollouts.jsonl")).unwrap().is_empty());
+        assert_eq!(reports[0].cost.calls, 0, "{method}: nobody is asked");
+        assert_eq!(reports[0].responses, 8, "{method}: four pairs");
+        // The policy has moved from the reference, by what was written.
+        assert!(reports[29].kl != 0.0 && reports[0].kl == 0.0, "{method}");
+        if let Some(accuracy) = reports[29].stats.get("preference_accuracy") {
+            assert!(*accuracy > 0.9, "{method}: {accuracy}");
+        }
+    }
+}
+
+/// Only the policy learns, and no judge hears what it says: they hear what is held out, and nothing else.
+#[test]
+fn dvpo_trains_one_model_and_asks_nobody() {
+    static HEARD: AtomicUsize = AtomicUsize::new(0);
+    fn counted(exchange: &Exchange) -> Option<f32> {
+        HEARD.fetch_add(1, Ordering::Relaxed);
+        plain(exchange)
+    }
+    let mut lab = Lab::new("{ name = \"dvpo\", value_model = \"value\", lam = 0.5 }");
+    lab.value_model = Some(RewardModel::fresh(&lab.executor, &[Linear::Q, Linear::V], 4, 8.0, 5).unwrap());
+    let before: Vec<f32> = values(&lab);
+    let folder = tempfile::tempdir().unwrap();
+    let (reports, outcome) = lab.run(folder.path(), &panel(1.0, counted), |_| false);
+    assert!(matches!(outcome, RlOutcome::Finished(_)));
+    assert_eq!(HEARD.load(Ordering::Relaxed), 3 * 2, "two held-out prompts, three times");
+    assert!(reports.iter().all(|report| report.cost.calls == 0 && report.unscored == 0));
+    assert_eq!(values(&lab), before, "the value model is as it was");
+    assert!(reports[11].kl != 0.0 && reports[11].stats.contains_key("last_value"));
+}
+
+/// A critic that begins as a model learns with the policy, by its own rate.
+#[test]
+fn a_critic_of_its_own_learns() {
+    let mut lab = Lab::new("{ name = \"ppo-max\", critic = \"reward\", critic_rate = 2.0 }");
+    lab.value_model = Some(RewardModel::fresh(&lab.executor, &[Linear::Q, Linear::V], 4, 8.0, 5).unwrap());
+    let before = values(&lab);
+    let folder = tempfile::tempdir().unwrap();
+    let (reports, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
+    assert_ne!(values(&lab), before);
+    let loss = |reports: &[RlReport]| reports.iter().map(|report| report.stats["vf_loss"]).sum::<f64>();
+    assert!(loss(&reports[8..]) < loss(&reports[..4]), "{} {}", loss(&reports[..4]), loss(&reports[8..]));
+}
+
+fn values(lab: &Lab) -> Vec<f32> {
+    let example = Example { tokens: vec![40, 41, 42, 43, 44], reply_start: 2, is_ended: true };
+    let model = lab.value_model.as_ref().unwrap();
+    model.values(&lab.executor, &[&example], Activations::Drop).unwrap().to_vec1().unwrap()
+}
+
+/// A likelihood that counts nothing is none: PPO-max without its mix is what it was, bit for bit.
+#[test]
+fn a_mix_of_nothing_changes_no_bit() {
+    let run = |offline: bool| {
+        let mut lab = Lab::new("\"ppo-max\"");
+        lab.config = lab.config.replace("steps = 12", "steps = 3");
+        if offline {
+            lab.config += "[offline]\npairs = \"p.jsonl\"\nweight = 0.0\n";
+            lab.offline = vec![Example { tokens: vec![40, 41, 42, 43], reply_start: 2, is_ended: false }];
+        }
+        let folder = tempfile::tempdir().unwrap();
+        let (reports, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
+        let adapter = fs::read(folder.path().join("adapter/adapter_model.safetensors")).unwrap();
+        (reports.into_iter().map(|report| RlReport { offline_loss: None, ..report }).collect::<Vec<_>>(), adapter)
+    };
+    assert_eq!(run(true), run(false));
+}
+
+/// A budget ends a run as its last step would, and the run that is asked to go on stays where it is.
+#[test]
+fn a_run_ends_where_its_budget_does() {
+    for budget in ["updates = 3", "tokens = 300"] {
+        let mut lab = Lab::new("\"rloo\"");
+        lab.config += &format!("[budget]\n{budget}\n");
+        let folder = tempfile::tempdir().unwrap();
+        let (reports, outcome) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
+        assert_eq!(outcome, RlOutcome::Finished(folder.path().join("adapter")));
+        let spent = Spent::of(&reports);
+        match budget {
+            "updates = 3" => assert_eq!(spent.updates, 3),
+            _ => assert!(spent.tokens >= 300 && Spent::of(&reports[..reports.len() - 1]).tokens < 300, "{spent:?}"),
+        }
+        let (more, outcome) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
+        assert!(more.is_empty() && matches!(outcome, RlOutcome::Finished(_)), "{outcome:?}");
+    }
 }

@@ -30,7 +30,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
-    characters::Characters,
+    characters::character_file,
     output::{note, print},
     voice::{Voice, scaled},
 };
@@ -67,7 +67,7 @@ pub struct VirtueArgs {
     /// Prompts at most, spread evenly over them: a quick look
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
-    /// Whose prompt, sampler and stop rules: a folder of `adapters/`
+    /// Whose prompt, sampler and stop rules: a folder of `adapters/`, or a character.toml
     #[arg(long, value_name = "NAME", default_value = "socrates")]
     character: String,
     /// Determines replies and intervals
@@ -94,9 +94,7 @@ struct JudgesFile {
 }
 
 pub fn run(args: VirtueArgs) -> Result<()> {
-    let characters = Characters::find()?;
-    let id = characters.id(&args.character)?;
-    let character = read_character(&characters.folder.join(id).join("character.toml"))?;
+    let character = read_character(&character_file(&args.character)?)?;
     ensure!(
         args.rewards.is_empty() || args.prompts.is_some(),
         "--rewards have nothing to score (hint: --prompts FILE, of prompts that nothing was trained on)"

@@ -1,18 +1,28 @@
 //! `elenchus train rl`: replies are spoken, judged, and what was better than expected becomes likelier.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    fs,
+    path::{Path, PathBuf},
+    sync::{Arc, atomic::AtomicBool},
+    time::Duration,
+};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::Args;
 use elenchus_lm::{ComputeDevice, Executor};
 use elenchus_train::{
-    RunFolder,
-    rl::{RlEvent, RlLearner, RlLesson, RlOutcome, RlReport, train},
+    ExamplePair, RewardLoss, RewardModel, RunFolder,
+    judge::Panel,
+    rl::{RlEvent, RlLearner, RlLesson, RlOutcome, RlReport, Values, train},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{BaseArgs, interrupts, with_base};
-use crate::output::{note, say};
+use crate::{
+    output::{note, say},
+    voice::Voice,
+};
 
 #[derive(Debug, Args)]
 pub struct RlArgs {
@@ -28,39 +38,12 @@ pub struct RlArgs {
 
 pub fn run(args: RlArgs) -> Result<()> {
     let RlArgs { config: file, out, base } = args;
-    let RlLesson { config, text, character_file, character, start, prompts, offline } = RlLesson::open(&file)?;
-    let device = base.device;
-    let voice = base.open()?;
-    // The game's own engine where there is one; a GPU samples with what it trains with.
-    let engine: Arc<dyn Executor + Sync> = match device {
-        ComputeDevice::Cpu => voice.engine()?,
-        ComputeDevice::Cuda(_) => voice.executor.clone(),
-    };
-    let offline = match config.offline {
-        Some(_) => voice.examples(&offline, &character, usize::MAX)?,
-        None => Vec::new(),
-    };
-    let judges = voice.judges(&config.judges, &file, &engine, &character)?;
-    say(&format!("judges: {}\n", judges.names().collect::<Vec<_>>().join(", ")));
-
-    let run = RunFolder::open(&out, &text)?;
-    let name = voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
-    let learner = RlLearner {
-        executor: &voice.executor,
-        engine: &*engine,
-        tokenizer: &voice.tokenizer,
-        template: &voice.template,
-        character: &character,
-        base_model_name: &name,
-        start: &start,
-        prompts: &prompts,
-        judges: &judges,
-        offline: &offline,
-    };
-    let (screen, should_stop) = (Screen::new()?, interrupts()?);
-    let outcome = train(&learner, &config, &run, &should_stop, |event| screen.show(event, &character.name));
-    screen.bar.finish_and_clear();
-    match outcome? {
+    let lesson = RlLesson::open(&file)?;
+    let school = School::open(base, &lesson, &file)?;
+    say(&format!("judges: {}\n", school.judges.names().collect::<Vec<_>>().join(", ")));
+    let run = RunFolder::open(&out, &lesson.text)?;
+    let screen = Screen::new(&lesson.character.name)?;
+    match school.learn(&lesson, &run, &*interrupts()?, &screen)? {
         RlOutcome::Stopped(step) => {
             say(&format!("stopped behind step {step}; the same command goes on from there\n"));
         }
@@ -69,12 +52,6 @@ pub fn run(args: RlArgs) -> Result<()> {
             say(&format!("earlier voices are in {}\n", run.file("checkpoints").display()));
         }
         RlOutcome::Finished(adapter) => {
-            let described =
-                fs::read_to_string(&character_file).with_context(|| character_file.display().to_string())?;
-            run.write("adapter/character.toml", with_base(&described, &character, &name, &voice.weights).as_bytes())?;
-            run.write("adapter/rl.toml", text.as_bytes())?;
-            let report = run.file("REPORT.md");
-            run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?;
             let (adapter, report) = (adapter.display(), run.file("REPORT.html"));
             say(&format!("the adapter is in {adapter}, the report in {}\n", report.display()));
         }
@@ -82,22 +59,105 @@ pub fn run(args: RlArgs) -> Result<()> {
     Ok(())
 }
 
+/// What runs of one character have in common: the base, as it is trained and as a game runs it, and the judges.
+pub struct School {
+    voice: Voice,
+    engine: Arc<dyn Executor + Sync>,
+    judges: Panel,
+}
+
+impl School {
+    /// Opens what a lesson out of this file needs.
+    pub fn open(base: BaseArgs, lesson: &RlLesson, file: &Path) -> Result<Self> {
+        let device = base.device;
+        let voice = base.open()?;
+        // The game's own engine where there is one; a GPU samples with what it trains with.
+        let engine: Arc<dyn Executor + Sync> = match device {
+            ComputeDevice::Cpu => voice.engine()?,
+            ComputeDevice::Cuda(_) => voice.executor.clone(),
+        };
+        let judges = voice.judges(&lesson.config.judges, file, &engine, &lesson.character)?;
+        Ok(Self { voice, engine, judges })
+    }
+
+    /// One run, to its end or to where it is stopped. A finished one's adapter is a character's folder.
+    pub fn learn(
+        &self,
+        lesson: &RlLesson,
+        run: &RunFolder,
+        should_stop: &AtomicBool,
+        screen: &Screen,
+    ) -> Result<RlOutcome> {
+        let Self { voice, engine, judges } = self;
+        let RlLesson { config, text, character_file, character, start, prompts, .. } = lesson;
+        let offline = match config.offline {
+            Some(_) => voice.examples(&lesson.offline, character, usize::MAX)?,
+            None => Vec::new(),
+        };
+        let most = config.sampling.max_prompt_tokens + config.sampling.max_tokens;
+        let preferences =
+            ExamplePair::all(&lesson.preferences, character, &voice.tokenizer, &voice.template, most)?;
+        let value_model = lesson.value_model.as_ref().map(|folder| {
+            let (model, card) = RewardModel::open(folder, &voice.executor, &voice.weights.sha256())?;
+            if config.method.method().plan().values == (Values::Model { rate: 0.0 }) && card.loss != RewardLoss::Value {
+                bail!(
+                    "{}: scores whole replies and foretells nothing (hint: train it with `training.loss = \"value\"`)",
+                    folder.display()
+                );
+            }
+            Ok(model)
+        });
+        let value_model = value_model.transpose()?;
+        let name =
+            voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
+        let learner = RlLearner {
+            executor: &voice.executor,
+            engine: &**engine,
+            tokenizer: &voice.tokenizer,
+            template: &voice.template,
+            character,
+            base_model_name: &name,
+            start,
+            prompts,
+            judges,
+            offline: &offline,
+            preferences: &preferences,
+            value_model: value_model.as_ref(),
+        };
+        let outcome = train(&learner, config, run, should_stop, |event| screen.show(event));
+        screen.bar.finish_and_clear();
+        let outcome = outcome?;
+        if let RlOutcome::Finished(_) = &outcome {
+            let described =
+                fs::read_to_string(character_file).with_context(|| character_file.display().to_string())?;
+            run.write("adapter/character.toml", with_base(&described, character, &name, &voice.weights).as_bytes())?;
+            run.write("adapter/rl.toml", text.as_bytes())?;
+            let report = run.file("REPORT.md");
+            run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?;
+        }
+        Ok(outcome)
+    }
+}
+
 /// A bar where somebody looks; a line for every tenth iteration everywhere.
-struct Screen {
+pub struct Screen {
     bar: ProgressBar,
+    /// Who learns.
+    name: String,
 }
 
 /// Iterations between two lines.
 const LINE: u64 = 10;
 
 impl Screen {
-    fn new() -> Result<Self> {
+    pub fn new(name: &str) -> Result<Self> {
         let style = ProgressStyle::with_template("{wide_bar} {pos}/{len}  {msg}  {eta} left");
-        Ok(Self { bar: ProgressBar::new(0).with_style(style.context("the bar's template")?) })
+        let bar = ProgressBar::new(0).with_style(style.context("the bar's template")?);
+        Ok(Self { bar, name: name.to_owned() })
     }
 
-    fn show(&self, event: RlEvent, name: &str) {
-        let bar = &self.bar;
+    fn show(&self, event: RlEvent) {
+        let Self { bar, name } = self;
         match event {
             RlEvent::Begun { step, total_steps, prompts, held_out, too_long } => {
                 self.line(&format!("{prompts} prompts to learn from, {held_out} held out"));

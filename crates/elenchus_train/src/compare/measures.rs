@@ -1,6 +1,6 @@
 //! What needs no judge: lengths, variety, and how far two voices are apart.
 
-use elenchus_lm::{Adapter, CandleExecutor, Executor, KvCache, Logits, Row};
+use elenchus_lm::{Adapter, Executor, KvCache, Logits, Row};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, rl::distinct};
@@ -81,7 +81,7 @@ pub(super) fn distincts(replies: &[&str]) -> [f64; DISTINCT] {
 
 /// Reads replies under one adapter; what all prompts begin with is read once.
 pub(crate) struct Reader<'a> {
-    executor: &'a CandleExecutor,
+    executor: &'a dyn Executor,
     adapter: Option<Adapter>,
     shared: usize,
     beginning: KvCache,
@@ -89,7 +89,7 @@ pub(crate) struct Reader<'a> {
 
 impl<'a> Reader<'a> {
     pub fn new<'t>(
-        executor: &'a CandleExecutor,
+        executor: &'a dyn Executor,
         adapter: Option<Adapter>,
         mut prompts: impl Iterator<Item = &'t [u32]>,
     ) -> Result<Self> {

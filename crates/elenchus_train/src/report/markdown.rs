@@ -111,7 +111,7 @@ fn replies(page: &mut String, facts: &Facts) {
 }
 
 /// Text as Markdown shows it, in a cell of a table too.
-pub(super) fn escaped(text: &str) -> String {
+pub(crate) fn escaped(text: &str) -> String {
     let mut escaped = String::with_capacity(text.len());
     for letter in text.trim().chars() {
         match letter {

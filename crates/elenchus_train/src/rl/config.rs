@@ -4,7 +4,7 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Group, MethodSettings, Source, guards::GuardSettings, method::name_or_table};
+use super::{Group, MethodSettings, RlReport, Source, Spent, guards::GuardSettings, method::name_or_table};
 use crate::{
     AdamWSettings, Decay, Result, Schedule,
     config_file::{self, Misfit},
@@ -43,6 +43,9 @@ pub struct RlConfig {
     /// Pairs that were written beforehand, learned from beside what is sampled.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub offline: Option<OfflineSettings>,
+    /// What a run may spend before it ends, whatever `training.steps` says.
+    #[serde(default, skip_serializing_if = "BudgetSettings::is_endless")]
+    pub budget: BudgetSettings,
     /// When a run must not go on.
     #[serde(default)]
     pub guards: GuardSettings,
@@ -79,6 +82,32 @@ impl Default for SamplingSettings {
             max_prompt_tokens: 384,
             held_out_prompts: 32,
         }
+    }
+}
+
+/// What a run may spend; 0 is no limit. It ends behind the iteration that reaches one.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct BudgetSettings {
+    /// Tokens said, those that are only said to value others among them.
+    pub tokens: u64,
+    /// Steps of the optimiser.
+    pub updates: u64,
+    /// Seconds of iterations; what is held out is measured on the house.
+    pub seconds: f64,
+}
+
+impl BudgetSettings {
+    fn is_endless(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether these iterations have spent it.
+    pub fn is_spent(&self, reports: &[RlReport]) -> bool {
+        let spent = Spent::of(reports);
+        (self.tokens > 0 && spent.tokens >= self.tokens)
+            || (self.updates > 0 && spent.updates >= self.updates)
+            || (self.seconds > 0.0 && spent.seconds >= self.seconds)
     }
 }
 
@@ -230,6 +259,7 @@ impl RlConfig {
             ("guards.engine_kl", self.guards.engine_kl),
         ];
         config_file::above_zero(&above_nothing)?;
+        config_file::not_negative(&[("budget.seconds", self.budget.seconds)])?;
         config_file::at_most_one(&[
             ("guards.parse_rate", self.guards.parse_rate),
             ("guards.distinct_2", self.guards.distinct_2),

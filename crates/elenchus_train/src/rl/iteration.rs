@@ -117,7 +117,7 @@ impl Iteration<'_> {
         } else {
             vec![Judged { score: Some(0.0), verdicts: Vec::new() }; exchanges.len()]
         };
-        note(self.learner.judges, run, ROLLOUTS, report.step, &exchanges, &judged)?;
+        note(self.learner.judges, run, ROLLOUTS, report.step, &exchanges, &judged, &[])?;
         self.describe(report, &exchanges, &responses, &judged);
         report.seconds.judge = clock.elapsed().as_secs_f64();
         let steps = match plan.steps {

@@ -39,7 +39,11 @@ pub struct RlLesson {
 impl RlLesson {
     /// Reads an `rl.toml` and what it names; its paths are relative to its folder.
     pub fn open(file: &Path) -> Result<Self> {
-        let text = read_text(file)?;
+        Self::with_text(file, read_text(file)?)
+    }
+
+    /// The same with another text in that file's place.
+    pub fn with_text(file: &Path, text: String) -> Result<Self> {
         let config = RlConfig::parse(&text, &file.display().to_string())?;
         let beside = |path: &PathBuf| file.parent().unwrap_or(Path::new(".")).join(path);
         for reward in config.judges.iter().flat_map(|seat| seat.judge.rewards()) {

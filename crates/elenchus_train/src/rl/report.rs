@@ -88,6 +88,31 @@ impl Seconds {
     }
 }
 
+/// What iterations took.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+pub struct Spent {
+    /// Tokens said, those that were only said to value others among them.
+    pub tokens: u64,
+    /// Steps of the optimiser.
+    pub updates: u64,
+    /// Without looks at what is held out.
+    pub seconds: f64,
+}
+
+impl Spent {
+    /// All of these.
+    pub fn of(reports: &[RlReport]) -> Self {
+        let mut spent = Self::default();
+        for report in reports {
+            let said = (report.reply_tokens * report.responses as f64).round() as u64;
+            spent.tokens += said + report.rerolled_tokens as u64;
+            spent.updates += report.updates as u64;
+            spent.seconds += report.seconds.total();
+        }
+        spent
+    }
+}
+
 impl Curves for RlReport {
     fn step(&self) -> u64 {
         self.step

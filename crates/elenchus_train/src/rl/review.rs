@@ -54,6 +54,7 @@ mod tests {
                 ("virtue/disagreement".to_owned(), disagreement),
                 ("virtue/action".to_owned(), Some(8.0)),
             ]),
+            kl: None,
             words: BTreeMap::new(),
         };
         for at in 0..150 {

@@ -29,6 +29,7 @@ use super::{
 use crate::{
     AdamW, Error, Example, ExamplePair, Result, RewardModel, RunFolder, Sample,
     adamw::set_vars,
+    compare::measures::{Reader, kl_per_token},
     judge::{Exchange, Judged, Panel},
     report,
     run_folder::{Checkpoint, METRICS, SAMPLES},
@@ -127,6 +128,9 @@ pub struct JudgedRollout {
     pub score: Option<f32>,
     /// Each judge's score, and what it is made of as `judge/part`.
     pub scores: BTreeMap<String, Option<f32>>,
+    /// Nats between the voice and the one it began as, over this reply's tokens; of what is held out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub kl: Option<f64>,
     /// What judges with words said.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub words: BTreeMap<String, String>,
@@ -202,7 +206,7 @@ pub fn train(
     });
     let evaluate = |step: u64, on_event: &mut dyn FnMut(RlEvent)| {
         if !held_out.is_empty() {
-            let scores = judge_held_out(learner, config, &held_out, &lora, step, run)?;
+            let scores = judge_held_out(learner, config, &held_out, &lora, &reference, step, run)?;
             on_event(RlEvent::HeldOut { step, scores });
         }
         let adapter = worn(&lora, learner.character.adapter_scale)?;
@@ -224,7 +228,7 @@ pub fn train(
     if let Some(reason) = config.guards.halt(&reports) {
         return halted(step, reason);
     }
-    while step < settings.steps {
+    while step < settings.steps && !config.budget.is_spent(&reports) {
         run.remove(RESULT)?;
         let iteration = Iteration { learner, config, policy: &policy, reference: &reference, lora: &lora, step };
         let report = iteration.run(&prompts, &mut *method, &mut optimiser, run)?;
@@ -239,13 +243,14 @@ pub fn train(
         }
         reports.push(report.clone());
         on_event(RlEvent::Step(Box::new(report)));
-        if step == settings.steps || step.is_multiple_of(settings.eval_steps) {
+        let is_over = step == settings.steps || config.budget.is_spent(&reports);
+        if is_over || step.is_multiple_of(settings.eval_steps) {
             evaluate(step, &mut on_event)?;
             tell(run)?;
         }
         let halt = config.guards.halt(&reports);
         let stops = should_stop.load(Ordering::Relaxed);
-        if stops || halt.is_some() || step == settings.steps || step.is_multiple_of(settings.checkpoint_steps) {
+        if stops || halt.is_some() || is_over || step.is_multiple_of(settings.checkpoint_steps) {
             let kept = run.file(&format!("checkpoints/step-{step}"));
             lora.to_adapter(ADAPTER)?.save(&kept, learner.base_model_name, Precision::F16)?;
             let (optimiser_steps, mut tensors) = optimiser.state();
@@ -256,7 +261,10 @@ pub fn train(
         if let Some(reason) = halt {
             return halted(step, reason);
         }
-        if stops && step < settings.steps {
+        if is_over {
+            break;
+        }
+        if stops {
             return Ok(RlOutcome::Stopped(step));
         }
     }
@@ -285,19 +293,31 @@ fn judge_held_out(
     config: &RlConfig,
     prompts: &[Prompt<'_>],
     lora: &TrainableLora,
+    reference: &TrainableLora,
     step: u64,
     run: &RunFolder,
 ) -> Result<BTreeMap<String, f64>> {
-    let adapter = worn(lora, 1.0)?;
-    let mut exchanges = Vec::new();
+    let (adapter, reference) = (worn(lora, 1.0)?, worn(reference, 1.0)?);
+    let reader = |adapter: &Adapter| {
+        Reader::new(learner.engine, Some(adapter.clone()), prompts.iter().map(|prompt| prompt.tokens.as_slice()))
+    };
+    let (now, then) = (reader(&adapter)?, reader(&reference)?);
+    let (mut exchanges, mut kl) = (Vec::new(), Vec::new());
     for (number, prompts) in prompts.chunks(BATCH).enumerate() {
         let tokens: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         let (most, is_end) = (config.sampling.max_tokens, |id| learner.tokenizer.is_end(id));
         let responses = respond(learner.engine, Some(&adapter), &tokens, 1, most, number as u64, is_end)?;
         exchanges.extend(prompts.iter().zip(&responses).map(|(prompt, of)| exchange(learner, prompt, of)));
+        for (prompt, response) in prompts.iter().zip(&responses) {
+            // What foresees the last token is wanted, not what follows it.
+            let said = &response.tokens[..response.tokens.len() - 1];
+            let logits = |reader: &Reader<'_>| reader.logits(&prompt.tokens, said);
+            let a_token = kl_per_token(&logits(&now)?, &logits(&then)?, now.vocab_size());
+            kl.push(a_token * response.tokens.len() as f64);
+        }
     }
     let judged = learner.judges.judge(&exchanges)?;
-    note(learner.judges, run, HELD_OUT, step, &exchanges, &judged)?;
+    note(learner.judges, run, HELD_OUT, step, &exchanges, &judged, &kl)?;
     Ok(learner.judges.means(&judged))
 }
 
@@ -311,7 +331,7 @@ pub(super) fn exchange(learner: &RlLearner<'_>, prompt: &Prompt<'_>, response: &
     }
 }
 
-/// Keeps replies with what was said of them.
+/// Keeps replies with what was said of them, and where it was measured, their divergence.
 pub(super) fn note(
     judges: &Panel,
     run: &RunFolder,
@@ -319,14 +339,16 @@ pub(super) fn note(
     step: u64,
     exchanges: &[Exchange],
     judged: &[Judged],
+    kl: &[f64],
 ) -> Result<()> {
-    exchanges.iter().zip(judged).try_for_each(|(exchange, judged)| {
+    exchanges.iter().zip(judged).enumerate().try_for_each(|(at, (exchange, judged))| {
         let words = judges.names().zip(&judged.verdicts).filter(|(_, verdict)| !verdict.words.is_empty());
         let line = JudgedRollout {
             step,
             exchange: exchange.clone(),
             score: judged.score,
             scores: judges.named(judged).collect(),
+            kl: kl.get(at).copied(),
             words: words.map(|(name, verdict)| (name.to_owned(), verdict.words.clone())).collect(),
         };
         run.append(file, &line)

@@ -1,0 +1,91 @@
+//! `elenchus train compare`: methods of reinforcement learning on one start, under the same judges, with the same budget.
+
+use std::{fs, path::PathBuf, sync::atomic::Ordering};
+
+use anyhow::{Context, Result, bail};
+use clap::Args;
+use elenchus_train::{
+    RunFolder,
+    family::{FamilyConfig, FamilyReport, FamilyRun},
+    rl::{RlLesson, RlOutcome},
+};
+
+use super::{
+    BaseArgs, interrupts,
+    rl::{School, Screen},
+};
+use crate::output::{note, say};
+
+#[derive(Debug, Args)]
+pub struct CompareArgs {
+    /// The comparison's `compare.toml`
+    #[arg(value_name = "COMPARE.TOML")]
+    config: PathBuf,
+    /// The comparison's folder: a run of each method with each seed, and the report
+    #[arg(long, value_name = "DIR")]
+    out: PathBuf,
+    /// Run these methods only, by their labels; the report is of all that have begun
+    #[arg(long, value_name = "LABEL", value_delimiter = ',')]
+    only: Vec<String>,
+    /// Write the report of what is there, and run nothing
+    #[arg(long)]
+    report: bool,
+    #[command(flatten)]
+    base: BaseArgs,
+}
+
+pub fn run(args: CompareArgs) -> Result<()> {
+    let CompareArgs { config: file, out, only, report, base } = args;
+    let config = FamilyConfig::open(&file)?;
+    let runs = config.runs(&file)?;
+    if let Some(label) = only.iter().find(|label| !runs.iter().any(|run| run.label == **label)) {
+        let known: Vec<&str> = config.methods.iter().map(|entrant| entrant.label()).collect();
+        bail!("no method is called `{label}` (hint: {})", known.join(", "));
+    }
+    let shared = config.shared(&file);
+    let wanted: Vec<&FamilyRun> =
+        runs.iter().filter(|run| only.is_empty() || only.contains(&run.label)).filter(|_| !report).collect();
+    if let Some(first) = wanted.first() {
+        let lesson = RlLesson::with_text(&shared, first.text.clone())?;
+        let school = School::open(base, &lesson, &shared)?;
+        let should_stop = interrupts()?;
+        for run in wanted {
+            let folder = RunFolder::open(&out.join(&run.folder), &run.text)?;
+            if folder.file("result.json").is_file() {
+                continue;
+            }
+            note(&format!("== {}, seed {}", run.label, run.seed));
+            let lesson = RlLesson::with_text(&shared, run.text.clone())?;
+            let screen = Screen::new(&lesson.character.name)?;
+            match school.learn(&lesson, &folder, &should_stop, &screen)? {
+                RlOutcome::Finished(_) => {}
+                RlOutcome::Halted(step, reason) => {
+                    note(&format!("{} halted behind step {step}: {reason}", run.label));
+                }
+                RlOutcome::Stopped(step) => {
+                    note(&format!("stopped behind step {step} of {}; the same command goes on from there", run.label));
+                }
+            }
+            write(&config, &runs, &out)?;
+            if should_stop.load(Ordering::Relaxed) {
+                break;
+            }
+        }
+    }
+    write(&config, &runs, &out)?;
+    say(&format!("the report is in {}\n", out.join("REPORT.html").display()));
+    Ok(())
+}
+
+fn write(config: &FamilyConfig, runs: &[FamilyRun], out: &PathBuf) -> Result<()> {
+    let report = FamilyReport::read(config, runs, out)?;
+    fs::create_dir_all(out).with_context(|| out.display().to_string())?;
+    let json = serde_json::to_string_pretty(&report).context("the report as JSON")?;
+    for (name, text) in
+        [("REPORT.html", report.page()), ("REPORT.md", report.markdown()), ("report.json", json)]
+    {
+        let file = out.join(name);
+        fs::write(&file, text).with_context(|| file.display().to_string())?;
+    }
+    Ok(())
+}
