@@ -1,5 +1,7 @@
 //! `elenchus data`: fetching texts, and what a character could learn from them.
 
+mod preferences;
+
 use std::{
     env, fs,
     num::NonZeroUsize,
@@ -55,6 +57,15 @@ pub enum DataCommand {
         #[arg(long)]
         json: bool,
     },
+    /// Make preferences of what a run of `train rl` said: of each prompt's replies the best against the worst
+    Preferences {
+        /// A run's `rollouts.jsonl`
+        #[arg(required = true, value_name = "FILE")]
+        rollouts: Vec<PathBuf>,
+        /// JSON Lines of {context, chosen, rejected}, for `train reward` and for `preferences` in an `rl.toml`
+        #[arg(long, value_name = "FILE")]
+        out: PathBuf,
+    },
     /// Download works of Project Gutenberg as plain text, by the number in their address
     Gutenberg {
         /// Numbers, such as 1643 of gutenberg.org/ebooks/1643
@@ -92,6 +103,7 @@ pub fn run(command: DataCommand) -> Result<()> {
             let text = if json { serde_json::to_string_pretty(&report)? + "\n" } else { table(&report) };
             print(&text)
         }
+        DataCommand::Preferences { rollouts, out } => preferences::run(&rollouts, &out),
         DataCommand::Gutenberg { ids, out, mirror, force } => {
             let mut gutenberg = Gutenberg::default();
             let named = env::var(MIRROR).ok().filter(|mirror| !mirror.is_empty());

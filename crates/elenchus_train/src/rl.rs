@@ -65,6 +65,7 @@ pub use rebel::RebelSettings;
 pub use reinforce::ReinforceSettings;
 pub(crate) use report::distinct;
 pub use report::{RlReport, Seconds, Spent, distinct_2, is_question};
+pub use review::preferred;
 pub use rloo::RlooSettings;
 pub use rollout::{Response, respond};
 pub(crate) use train::{HELD_OUT, RESULT, RlResult};

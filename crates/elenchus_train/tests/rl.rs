@@ -338,13 +338,12 @@ fn many_prompts(method: &str, steps: u32) -> Lab {
 /// Offline methods have the reference say what they learn from, so what the policy says is held out.
 #[test]
 fn what_is_held_out_gets_better_as_well() {
-    for (method, steps) in [
-        ("{ name = \"dpo\", beta = 0.1 }", 30),
-        ("{ name = \"ipo\", beta = 0.1, per_token = true }", 30),
-        ("{ name = \"kto\", beta = 0.1 }", 30),
-        ("{ name = \"apa\", lambda = 0.1, log_partition = true, epochs = 2 }", 60),
+    for method in [
+        "{ name = \"dpo\", beta = 0.1 }",
+        "{ name = \"ipo\", beta = 0.1, per_token = true }",
+        "{ name = \"kto\", beta = 0.1 }",
     ] {
-        let lab = many_prompts(method, steps);
+        let lab = many_prompts(method, 30);
         let folder = tempfile::tempdir().unwrap();
         let (reports, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
         let (first, last) = held_out(folder.path());

@@ -152,7 +152,7 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
 mod tests {
     use candle_core::Device;
     use elenchus_lm::{
-        LoraAdapter, Numerics, Weights,
+        CandleExecutor, LoraAdapter, Numerics, Weights,
         testing::{TinyModel, write_random_adapter},
     };
 

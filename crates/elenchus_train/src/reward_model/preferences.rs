@@ -15,6 +15,7 @@ use std::{
 use elenchus_dialogue::{Character, Turn};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
+use serde::Serialize;
 
 use super::{
     Accuracy, RewardConfig, RewardKind,
@@ -29,7 +30,7 @@ use crate::{
 };
 
 /// One reply that is preferred to another.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Preference {
     /// What was said before both.
     pub context: Vec<Turn>,

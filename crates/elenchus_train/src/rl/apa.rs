@@ -11,6 +11,9 @@
 //! 1. `A_i = score_i - mean` over the responses to a query, and Z from the same responses, weighed by how much likelier the
 //!    reference makes them than who said them.
 //! 2. `loss = mean_i (sum_t logprob_t - sum_t ref_logprob_t - A_i / lambda + log Z)^2`.
+//!
+//! Where there are few responses to a query the estimate of Z is noisier than what is learned from it: it takes a `lambda` near
+//! the spread of the scores, a low learning rate, or REBEL, in whose differences Z is gone.
 
 use serde::{Deserialize, Serialize};
 

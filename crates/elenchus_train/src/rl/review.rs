@@ -1,7 +1,7 @@
 //! What a person should look at first: replies that the members of an ensemble cannot agree on.
 
 use super::{JudgedRollout, train::ROLLOUTS};
-use crate::{Result, RunFolder, judge::DISAGREEMENT};
+use crate::{Preference, Result, RunFolder, judge::DISAGREEMENT};
 
 /// Replies with the widest disagreement, the widest first.
 const REVIEW: &str = "review.jsonl";
@@ -30,6 +30,26 @@ fn disagreement(line: &JudgedRollout) -> Option<f32> {
     let is_disagreement = |name: &str| name.rsplit_once('/').is_some_and(|(_, part)| part == DISAGREEMENT);
     let of = line.scores.iter().filter(|(name, _)| is_disagreement(name)).filter_map(|(_, score)| *score);
     of.reduce(f32::max)
+}
+
+/// Preferences between replies to one prompt in one iteration: the best against the worst, where their scores differ.
+pub fn preferred(rollouts: &[JudgedRollout]) -> Vec<Preference> {
+    let is_group = |a: &JudgedRollout, b: &JudgedRollout| {
+        a.step == b.step && a.exchange.context == b.exchange.context
+    };
+    let of = |group: &[JudgedRollout]| {
+        let scored = || group.iter().filter_map(|rollout| Some((rollout.score?, rollout)));
+        let (best, chosen) = scored().max_by(|(a, _), (b, _)| a.total_cmp(b))?;
+        let (worst, rejected) = scored().min_by(|(a, _), (b, _)| a.total_cmp(b))?;
+        let reply = |of: &JudgedRollout| of.exchange.reply.clone();
+        let is_one = best <= worst || reply(chosen) == reply(rejected) || reply(chosen).is_empty() || reply(rejected).is_empty();
+        (!is_one).then(|| Preference {
+            context: chosen.exchange.context.clone(),
+            chosen: reply(chosen),
+            rejected: reply(rejected),
+        })
+    };
+    rollouts.chunk_by(is_group).filter_map(of).collect()
 }
 
 #[cfg(test)]
@@ -66,5 +86,33 @@ mod tests {
         let found: Vec<f32> = lines.iter().filter_map(disagreement).collect();
         let expected: Vec<f32> = (50..150).rev().map(|at| at as f32).collect();
         assert_eq!(found, expected);
+    }
+
+    #[test]
+    fn the_best_reply_to_a_prompt_is_preferred_to_the_worst() {
+        let line = |step: u64, asked: &str, reply: &str, score: Option<f32>| JudgedRollout {
+            step,
+            exchange: Exchange {
+                context: vec![elenchus_dialogue::Turn { speaker: "Stranger".into(), text: asked.into() }],
+                reply: reply.into(),
+                is_ended: true,
+            },
+            score,
+            scores: BTreeMap::new(),
+            kl: None,
+            words: BTreeMap::new(),
+        };
+        let lines = [
+            line(1, "a", "middle", Some(0.5)),
+            line(1, "a", "worst", Some(-1.0)),
+            line(1, "a", "best", Some(1.0)),
+            line(1, "a", "nobody knows", None),
+            line(1, "b", "tied", Some(1.0)),
+            line(1, "b", "as well", Some(1.0)),
+            line(2, "a", "later", Some(0.0)),
+        ];
+        let preferences = preferred(&lines);
+        let said: Vec<(&str, &str)> = preferences.iter().map(|of| (of.chosen.as_str(), of.rejected.as_str())).collect();
+        assert_eq!(said, [("best", "worst")]);
     }
 }
