@@ -94,3 +94,115 @@ fn what_cannot_be_learned_from_ends_with_code_1_and_says_why() {
     let unheard = RL.replace("kind = \"rules\"", &format!("{chat}\nretries = 0"));
     check(&unheard, &["127.0.0.1:9", "server"]);
 }
+
+const COMPARE: &str = r#"
+rl = "rl.toml"
+seeds = [1, 2]
+budget = { updates = 4 }
+kl = [0.001]
+
+[[methods]]
+method = { name = "rloo", kl_coef = 0.0 }
+
+[[methods]]
+method = "dpo"
+
+[[methods]]
+label = "DVPO, new"
+method = { name = "dvpo", value_model = "runs/value/reward", epochs = 1, mini_batch = 0 }
+"#;
+
+const VALUE: &str = r#"
+kind = "preferences"
+character = "adapters/socrates/character.toml"
+data = ["runs/preferences.jsonl"]
+folds = 3
+[training]
+loss = "value"
+batch = 2
+max_tokens = 200
+learning_rate = 0.01
+"#;
+
+/// Methods from one start: the first makes preferences, a value model learns from them, and the last learns from that.
+#[test]
+fn methods_are_compared_from_one_start() {
+    let stage = stage();
+    fs::write(stage.path("rl.toml"), RL.replace("\"reinforce\"", "\"rloo\"").replace("steps = 4", "steps = 9"))
+        .unwrap();
+    fs::write(stage.path("compare.toml"), COMPARE).unwrap();
+    fs::write(stage.path("value.toml"), VALUE).unwrap();
+    let compare = "train compare compare.toml --base tiny.gguf --out runs/family";
+    let said = succeeded(stage.run(&format!("{compare} --only DPO"), &[]));
+    assert!(said.contains("runs/family/REPORT.html"), "{said}");
+    let made = "data preferences runs/family/dpo/seed-1/rollouts.jsonl --out runs/preferences.jsonl";
+    let said = succeeded(stage.run(made, &[]));
+    assert!(said.contains("preferences out of 24 replies"), "{said}");
+    // No interval of so few is clear of a coin, and none is asked to be.
+    fs::write(
+        stage.path("rl.toml"),
+        fs::read_to_string(stage.path("rl.toml")).unwrap() + "[guards]\nreward_accuracy = 0.0\n",
+    )
+    .unwrap();
+    fs::remove_dir_all(stage.path("runs/family")).unwrap();
+    succeeded(stage.run("train reward value.toml --base tiny.gguf --out runs/value", &[]));
+    let card: Value = serde_json::from_slice(&fs::read(stage.path("runs/value/reward/reward.json")).unwrap()).unwrap();
+    assert_eq!((card["loss"].as_str(), card["gain"].as_f64()), (Some("value"), Some(1.0)), "{card}");
+
+    succeeded(stage.run(compare, &[]));
+    let read = |file: &str| fs::read_to_string(stage.path("runs/family").join(file)).unwrap();
+    let report: Value = serde_json::from_str(&read("report.json")).unwrap();
+    let curves = report["curves"].as_array().unwrap();
+    let ran: Vec<(&str, u64, bool)> = curves
+        .iter()
+        .map(|of| (of["label"].as_str().unwrap(), of["seed"].as_u64().unwrap(), of["is_over"].as_bool().unwrap()))
+        .collect();
+    let expected = [1, 2].map(|seed| ["RLOO", "DPO", "DVPO, new"].map(|label| (label, seed, true))).concat();
+    assert_eq!(ran, expected);
+    for curve in curves {
+        let looks = curve["looks"].as_array().unwrap();
+        assert_eq!(looks.last().unwrap()["spent"]["updates"], 4, "{curve}");
+        assert_eq!(looks[0]["kl"], 0.0, "{curve}");
+    }
+    let (page, tables) = (read("REPORT.html"), read("REPORT.md"));
+    for part in ["At 4 updates", "DVPO, new", "To RLOO", "What is thing", "<svg"] {
+        assert!(page.contains(part), "`{part}` is not in the page");
+    }
+    assert!(tables.contains("| DVPO, new | 1 | 2 | no |") && tables.contains("| DPO | 1 | 1 | yes |"), "{tables}");
+    assert_eq!(page.matches("<tr").count(), page.matches("</tr>").count());
+
+    // What is over is not run again; the report alone can be written at any time.
+    let before = read("rloo/seed-1/metrics.jsonl");
+    succeeded(stage.run(&format!("{compare} --report"), &[]));
+    assert_eq!((read("rloo/seed-1/metrics.jsonl"), read("REPORT.md")), (before, tables));
+    let error = failed(stage.run(&format!("{compare} --only PPO"), &[]));
+    assert!(error.contains("`PPO`") && error.contains("RLOO, DPO"), "{error}");
+
+    // A value model judges nothing.
+    let learned = RL.replace("kind = \"rules\"", "kind = \"learned\"\nreward = \"runs/value/reward\"");
+    fs::write(stage.path("bad.toml"), learned + "[guards]\nreward_accuracy = 0.0\n").unwrap();
+    let error = failed(stage.run("train rl bad.toml --base tiny.gguf --out runs/bad", &[]));
+    assert!(error.contains("foretells") && error.contains("dvpo"), "{error}");
+}
+
+/// Preferences out of a file, and a paper's settings under a file's own.
+#[test]
+fn offline_methods_learn_from_files_and_presets_are_defaults() {
+    let stage = stage();
+    let lines: String = (0..4)
+        .map(|at| format!("{{\"prompt\": \"What is thing {at}?\", \"chosen\": \"A thing.\", \"rejected\": \"No.\"}}\n"))
+        .collect();
+    fs::write(stage.path("preferences.jsonl"), lines).unwrap();
+    let text = RL.replace(
+        "method = \"reinforce\"",
+        "method = \"dpo\"\npreset = \"paper\"\npreferences = [\"preferences.jsonl\"]",
+    );
+    fs::write(stage.path("dpo.toml"), text).unwrap();
+    succeeded(stage.run("train rl dpo.toml --base tiny.gguf --out runs/dpo", &[]));
+    let metrics = fs::read_to_string(stage.path("runs/dpo/metrics.jsonl")).unwrap();
+    let last: Value = serde_json::from_str(metrics.lines().last().unwrap()).unwrap();
+    assert_eq!(last["responses"], 6, "three pairs: {last}");
+    assert!(last["stats"]["preference_loss"].is_number(), "{last}");
+    // Its warm-up is the paper's, its learning rate the file's.
+    assert!((last["learning_rate"].as_f64().unwrap() - 0.01 * 3.0 / 150.0).abs() < 1e-9, "{last}");
+}

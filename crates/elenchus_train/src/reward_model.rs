@@ -137,12 +137,7 @@ impl RewardModel {
     /// What is expected before each reply token, normalised as scores are, `(targets)`, example by example; differentiable
     /// unless activations are dropped. Of a model that learned values (`training.loss = "value"`) this is what it learned;
     /// a model of whole replies is a critic to begin with.
-    pub fn values(
-        &self,
-        executor: &CandleExecutor,
-        examples: &[&Example],
-        activations: Activations,
-    ) -> Result<Tensor> {
+    pub fn values(&self, executor: &CandleExecutor, examples: &[&Example], activations: Activations) -> Result<Tensor> {
         let values = self.pass_values(executor, examples, None, activations)?;
         Ok(((values * f64::from(self.gain))? + f64::from(self.bias))?)
     }

@@ -27,6 +27,7 @@ mod pairs;
 mod policy;
 mod ppo;
 mod ppo_max;
+mod presets;
 mod rebel;
 mod reinforce;
 mod report;
@@ -61,6 +62,7 @@ pub use method::{
 pub use p3o::P3oSettings;
 pub use ppo::PpoSettings;
 pub use ppo_max::PpoMaxSettings;
+pub use presets::Preset;
 pub use rebel::RebelSettings;
 pub use reinforce::ReinforceSettings;
 pub(crate) use report::distinct;

@@ -9,7 +9,8 @@ use std::{
 use candle_core::Device;
 use elenchus_dialogue::{Character, Turn};
 use elenchus_lm::{
-    Activations, CandleExecutor, ChatTemplate, CpuExecutor, CpuSettings, Linear, LoraAdapter, Numerics, Tokenizer, Weights,
+    Activations, CandleExecutor, ChatTemplate, CpuExecutor, CpuSettings, Linear, LoraAdapter, Numerics, Tokenizer,
+    Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{
@@ -317,7 +318,8 @@ fn held_out(folder: &Path) -> (f64, f64) {
     let lines = fs::read_to_string(folder.join("held_out.jsonl")).unwrap();
     let lines: Vec<JudgedRollout> = lines.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     let mean = |step: u64| {
-        let scores: Vec<f64> = lines.iter().filter(|line| line.step == step).filter_map(|line| line.score).map(f64::from).collect();
+        let scores: Vec<f64> =
+            lines.iter().filter(|line| line.step == step).filter_map(|line| line.score).map(f64::from).collect();
         scores.iter().sum::<f64>() / scores.len() as f64
     };
     let last = lines.last().unwrap();
@@ -356,9 +358,13 @@ fn what_is_held_out_gets_better_as_well() {
 /// The same out of a file: replies of one letter are chosen, and become likelier.
 #[test]
 fn written_preferences_are_learned_and_nothing_is_said_for_them() {
-    for method in ["{ name = \"dpo\", beta = 0.1 }", "{ name = \"ipo\", beta = 0.05 }", "{ name = \"kto\", beta = 0.1 }"] {
+    for method in
+        ["{ name = \"dpo\", beta = 0.1 }", "{ name = \"ipo\", beta = 0.05 }", "{ name = \"kto\", beta = 0.1 }"]
+    {
         let mut lab = many_prompts(method, 30);
-        lab.config = lab.config.replace("prompts = [\"lines.jsonl\"]", "prompts = [\"lines.jsonl\"]\npreferences = [\"p.jsonl\"]");
+        lab.config = lab
+            .config
+            .replace("prompts = [\"lines.jsonl\"]", "prompts = [\"lines.jsonl\"]\npreferences = [\"p.jsonl\"]");
         let preference = |at: usize| Preference {
             context: vec![Turn { speaker: "Stranger".into(), text: format!("Line {at}?") }],
             chosen: "aaaa".into(),
@@ -368,7 +374,10 @@ fn written_preferences_are_learned_and_nothing_is_said_for_them() {
         lab.preferences = ExamplePair::all(&preferences, &lab.character, &lab.tokenizer, &lab.template, 200).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (reports, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
-        assert!(!folder.path().join("rollouts.jsonl").exists() || fs::read(folder.path().join("rollouts.jsonl")).unwrap().is_empty());
+        assert!(
+            !folder.path().join("rollouts.jsonl").exists()
+                || fs::read(folder.path().join("rollouts.jsonl")).unwrap().is_empty()
+        );
         assert_eq!(reports[0].cost.calls, 0, "{method}: nobody is asked");
         assert_eq!(reports[0].responses, 8, "{method}: four pairs");
         // The policy has moved from the reference, by what was written.

@@ -17,7 +17,11 @@ pub fn run(files: &[PathBuf], out: &Path) -> Result<()> {
         let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
         for (number, line) in text.lines().enumerate() {
             let rollout: JudgedRollout = serde_json::from_str(line).with_context(|| {
-                format!("{}:{}: no line of a rollouts.jsonl (hint: name the one of a run of `train rl`)", file.display(), number + 1)
+                format!(
+                    "{}:{}: no line of a rollouts.jsonl (hint: name the one of a run of `train rl`)",
+                    file.display(),
+                    number + 1
+                )
             })?;
             rollouts.push(rollout);
         }

@@ -6,7 +6,7 @@ use anyhow::{Context, Result, bail};
 use clap::Args;
 use elenchus_train::{
     RunFolder,
-    family::{FamilyConfig, FamilyReport, FamilyRun},
+    family::{Entrant, FamilyConfig, FamilyReport, FamilyRun},
     rl::{RlLesson, RlOutcome},
 };
 
@@ -39,7 +39,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let config = FamilyConfig::open(&file)?;
     let runs = config.runs(&file)?;
     if let Some(label) = only.iter().find(|label| !runs.iter().any(|run| run.label == **label)) {
-        let known: Vec<&str> = config.methods.iter().map(|entrant| entrant.label()).collect();
+        let known: Vec<&str> = config.methods.iter().map(Entrant::label).collect();
         bail!("no method is called `{label}` (hint: {})", known.join(", "));
     }
     let shared = config.shared(&file);
@@ -81,9 +81,7 @@ fn write(config: &FamilyConfig, runs: &[FamilyRun], out: &PathBuf) -> Result<()>
     let report = FamilyReport::read(config, runs, out)?;
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let json = serde_json::to_string_pretty(&report).context("the report as JSON")?;
-    for (name, text) in
-        [("REPORT.html", report.page()), ("REPORT.md", report.markdown()), ("report.json", json)]
-    {
+    for (name, text) in [("REPORT.html", report.page()), ("REPORT.md", report.markdown()), ("report.json", json)] {
         let file = out.join(name);
         fs::write(&file, text).with_context(|| file.display().to_string())?;
     }

@@ -95,8 +95,7 @@ impl School {
             None => Vec::new(),
         };
         let most = config.sampling.max_prompt_tokens + config.sampling.max_tokens;
-        let preferences =
-            ExamplePair::all(&lesson.preferences, character, &voice.tokenizer, &voice.template, most)?;
+        let preferences = ExamplePair::all(&lesson.preferences, character, &voice.tokenizer, &voice.template, most)?;
         let value_model = lesson.value_model.as_ref().map(|folder| {
             let (model, card) = RewardModel::open(folder, &voice.executor, &voice.weights.sha256())?;
             if config.method.method().plan().values == (Values::Model { rate: 0.0 }) && card.loss != RewardLoss::Value {
@@ -128,8 +127,7 @@ impl School {
         screen.bar.finish_and_clear();
         let outcome = outcome?;
         if let RlOutcome::Finished(_) = &outcome {
-            let described =
-                fs::read_to_string(character_file).with_context(|| character_file.display().to_string())?;
+            let described = fs::read_to_string(character_file).with_context(|| character_file.display().to_string())?;
             run.write("adapter/character.toml", with_base(&described, character, &name, &voice.weights).as_bytes())?;
             run.write("adapter/rl.toml", text.as_bytes())?;
             let report = run.file("REPORT.md");

@@ -192,6 +192,8 @@ fn ours(task: &Task) -> Result<()> {
         prompts: &prompts,
         judges: &judges,
         offline: &[],
+        preferences: &[],
+        value_model: None,
     };
     // Loading is not counted as memory of training, as it is not on the other side.
     fs::write("/proc/self/clear_refs", "5")?;

@@ -159,7 +159,8 @@ fn folder_name(label: &str) -> String {
 mod tests {
     use super::*;
 
-    const SHARED: &str = "character = \"c.toml\"\nstart = \".\"\nprompts = [\"p.jsonl\"]\n[[judges]]\nkind = \"rules\"\n";
+    const SHARED: &str =
+        "character = \"c.toml\"\nstart = \".\"\nprompts = [\"p.jsonl\"]\n[[judges]]\nkind = \"rules\"\n";
     const LEAST: &str = "rl = \"rl.toml\"\nseeds = [1, 2]\nbudget = { tokens = 100 }\n";
 
     fn open(text: &str) -> Result<(FamilyConfig, Vec<FamilyRun>)> {

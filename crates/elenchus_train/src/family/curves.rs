@@ -230,15 +230,7 @@ mod tests {
     }
 
     fn curve(label: &str, seed: u64, looks: Vec<Look>) -> Curve {
-        Curve {
-            label: label.to_owned(),
-            seed,
-            looks,
-            peak_bytes: None,
-            seconds: [0.0; 4],
-            halted: None,
-            is_over: true,
-        }
+        Curve { label: label.to_owned(), seed, looks, peak_bytes: None, seconds: [0.0; 4], halted: None, is_over: true }
     }
 
     #[test]

@@ -103,7 +103,13 @@ fn named(place: Place) -> String {
 }
 
 fn standing_names(report: &FamilyReport) -> [String; 5] {
-    ["Method".into(), "Runs there".into(), "Score".into(), "Deviation of runs".into(), format!("To {}", report.baseline)]
+    [
+        "Method".into(),
+        "Runs there".into(),
+        "Score".into(),
+        "Deviation of runs".into(),
+        format!("To {}", report.baseline),
+    ]
 }
 
 fn row(standing: &Standing) -> [String; 5] {
@@ -136,7 +142,8 @@ const COST: [&str; 10] = [
 fn cost(report: &FamilyReport, label: &str) -> [String; 10] {
     let curves: Vec<&Curve> = report.curves.iter().filter(|curve| curve.label == label).collect();
     let mean = |of: &dyn Fn(&Curve) -> f64| curves.iter().map(|curve| of(curve)).sum::<f64>() / curves.len() as f64;
-    let seconds = |at: usize| if curves.is_empty() { String::new() } else { format!("{:.1}", mean(&|of| of.seconds[at])) };
+    let seconds =
+        |at: usize| if curves.is_empty() { String::new() } else { format!("{:.1}", mean(&|of| of.seconds[at])) };
     let about = report.methods.iter().find(|method| method.label == label);
     let number = |of: &dyn Fn(&super::MethodAbout) -> String| about.map(of).unwrap_or_default();
     let ends = curves.iter().filter_map(|curve| curve.looks.last());
@@ -159,7 +166,11 @@ fn table<const N: usize>(page: &mut String, names: &[impl AsRef<str>; N], rows: 
     let cells = |tag: &str, cells: &mut dyn Iterator<Item = &str>| {
         cells.map(|cell| format!("<{tag}>{}</{tag}>", escaped(cell))).collect::<String>()
     };
-    let _ = writeln!(page, "<table>\n<thead><tr>{}</tr></thead>\n<tbody>", cells("th", &mut names.iter().map(AsRef::as_ref)));
+    let _ = writeln!(
+        page,
+        "<table>\n<thead><tr>{}</tr></thead>\n<tbody>",
+        cells("th", &mut names.iter().map(AsRef::as_ref))
+    );
     for row in rows {
         let _ = writeln!(page, "<tr>{}</tr>", cells("td", &mut row.iter().map(String::as_str)));
     }
@@ -193,10 +204,7 @@ fn legend(page: &mut String, report: &FamilyReport) {
 
 fn plot(page: &mut String, report: &FamilyReport, title: &str, unit: &str, x_of: fn(&Look) -> f64) {
     let looks = || report.curves.iter().flat_map(|curve| &curve.looks);
-    let (x, y) = (
-        Axis::around(looks().map(x_of).chain([0.0]), 6),
-        Axis::around(looks().map(|look| look.score), 5),
-    );
+    let (x, y) = (Axis::around(looks().map(x_of).chain([0.0]), 6), Axis::around(looks().map(|look| look.score), 5));
     let at = |look: &Look| {
         let left = LEFT + x.share(x_of(look)) * (WIDTH - LEFT - RIGHT);
         (left, HEIGHT - BOTTOM - y.share(look.score) * (HEIGHT - TOP - BOTTOM))
@@ -228,8 +236,7 @@ fn plot(page: &mut String, report: &FamilyReport, title: &str, unit: &str, x_of:
     let _ = writeln!(svg, "<text class=\"name\" text-anchor=\"middle\" x=\"{middle:.1}\" y=\"{low:.1}\">{unit}</text>");
     for curve in &report.curves {
         let colour = colour(report, &curve.label);
-        let points: Vec<String> =
-            curve.looks.iter().map(at).map(|(left, top)| format!("{left:.1},{top:.1}")).collect();
+        let points: Vec<String> = curve.looks.iter().map(at).map(|(left, top)| format!("{left:.1},{top:.1}")).collect();
         let name = escaped(&format!("{}, seed {}", curve.label, curve.seed));
         let _ = writeln!(
             svg,
@@ -260,7 +267,9 @@ fn replies(page: &mut String, report: &FamilyReport) {
         ends.extend(first.and_then(|curve| curve.looks.last()).map(|look| (method.label.as_str(), look)));
     }
     let Some((_, start)) = ends.first() else { return };
-    page.push_str("<h2>What they say in the end</h2>\n<p class=\"quiet\">Each method's first seed, by the same draws.</p>\n");
+    page.push_str(
+        "<h2>What they say in the end</h2>\n<p class=\"quiet\">Each method's first seed, by the same draws.</p>\n",
+    );
     for (at, reply) in start.replies.iter().enumerate().take(SHOWN) {
         let said = reply.exchange.context.last().map_or("", |turn| turn.text.as_str());
         let _ = writeln!(page, "<h3>{}</h3>\n<table class=\"replies\">\n<tbody>", escaped(said));

@@ -114,7 +114,8 @@ fn learned(method: &mut dyn Method, world: &World, seed: u64) -> Result<Vec<f64>
                 };
                 let start = (0..count).map(|_| draw(&mut rng)).sum::<f64>() / count as f64;
                 let values = [start + world.shift, world.rewards[arm] + world.shift];
-                steps.extend(values.iter().enumerate().map(|(start, &value)| ValuedStep { start, value: value as f32 }));
+                steps
+                    .extend(values.iter().enumerate().map(|(start, &value)| ValuedStep { start, value: value as f32 }));
             }
             rollouts.push(Rollout {
                 query: at / GROUP,
@@ -205,7 +206,12 @@ fn p3o_separate(kl_coef: f64) -> Box<dyn Method> {
 
 /// The target has the price of divergence in it.
 fn apa_shifted(kl_coef: f64) -> Box<dyn Method> {
-    Box::new(Settings::method(&ApaSettings { lambda: kl_coef, log_partition: true, mini_batch: 0, ..ApaSettings::default() }))
+    Box::new(Settings::method(&ApaSettings {
+        lambda: kl_coef,
+        log_partition: true,
+        mini_batch: 0,
+        ..ApaSettings::default()
+    }))
 }
 
 /// With true values of arms and no look beyond them: `A = V(arm) - V(start) - kl_coef * log-ratio`.
@@ -366,7 +372,10 @@ fn expected_standardised(policy: &[f64]) -> Vec<f64> {
 fn check(name: &str, method: &dyn Fn() -> Box<dyn Method>, world: &World, optimum: &[f64]) {
     let far = |seed: u64| kl(&learned(&mut *method(), world, seed).unwrap(), optimum);
     let worst = (0..10).map(far).fold(0.0, f64::max);
-    println!("{name}: KL to its own optimum {worst:.2e}, worst of ten seeds; that is {:.2e} from pi*", kl(optimum, &best()));
+    println!(
+        "{name}: KL to its own optimum {worst:.2e}, worst of ten seeds; that is {:.2e} from pi*",
+        kl(optimum, &best())
+    );
     assert!(worst < GATE, "{name}: {worst}, {optimum:?}");
 }
 
@@ -383,7 +392,7 @@ fn grpo_finds_its_own_optimum() {
     check("dr. grpo", &|| Box::new(Settings::method(&settings)), &FAIR, &optimum);
 }
 
-/// So is VinePPO, whose gain is the arm's value over the start's, in deviations where it whitens. The end of a response is
+/// So is `VinePPO`, whose gain is the arm's value over the start's, in deviations where it whitens. The end of a response is
 /// worth nothing more, so half of all advantages are 0.
 #[test]
 fn vine_ppo_finds_its_own_optimum() {
@@ -402,10 +411,8 @@ fn vine_ppo_finds_its_own_optimum() {
 #[test]
 fn ppo_max_finds_its_own_optimum() {
     for seed in 0..10 {
-        let mut method = Settings::method(&PpoMaxSettings {
-            ppo: PpoSettings { kl_coef: 1.0, ..PPO },
-            ..PpoMaxSettings::default()
-        });
+        let mut method =
+            Settings::method(&PpoMaxSettings { ppo: PpoSettings { kl_coef: 1.0, ..PPO }, ..PpoMaxSettings::default() });
         let policy = learned(&mut method, &FAIR, seed).unwrap();
         let scores = &method.state()["scores"];
         let number = |name: &str| scores[name].as_f64().unwrap();
@@ -421,7 +428,8 @@ fn ppo_max_finds_its_own_optimum() {
 /// GAE's lambda 1 both tokens have the arm's advantage.
 #[test]
 fn apa_without_the_shift_finds_its_own_optimum() {
-    let settings = ApaSettings { lambda: 1.0, kl_coef: 0.0, lam: 1.0, mini_batch: 0, epochs: 1, ..ApaSettings::default() };
+    let settings =
+        ApaSettings { lambda: 1.0, kl_coef: 0.0, lam: 1.0, mini_batch: 0, epochs: 1, ..ApaSettings::default() };
     let optimum = fixed_point(|policy| optimum(&REWARDS, deviation(policy, &REWARDS)));
     check("apa", &|| Box::new(Settings::method(&settings)), &FAIR, &optimum);
 }

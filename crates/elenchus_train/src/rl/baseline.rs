@@ -17,8 +17,10 @@ pub fn leave_one_out(rewards: &[f32], groups: &[usize]) -> Vec<f32> {
 pub fn standardised(rewards: &[f32], groups: &[usize], scale: bool) -> Vec<f32> {
     assert_eq!(rewards.len(), groups.len(), "a group for each reward");
     let of = |at: usize| {
-        let group: Vec<f64> =
-            (0..rewards.len()).filter(|&other| groups[other] == groups[at]).map(|other| f64::from(rewards[other])).collect();
+        let group: Vec<f64> = (0..rewards.len())
+            .filter(|&other| groups[other] == groups[at])
+            .map(|other| f64::from(rewards[other]))
+            .collect();
         let count = group.len() as f64;
         let mean = group.iter().sum::<f64>() / count;
         let distance = f64::from(rewards[at]) - mean;

@@ -118,13 +118,7 @@ pub enum TokenMean {
 
 impl TokenRatio {
     /// Of tokens with these advantages.
-    pub fn new(
-        rollouts: &[Rollout],
-        advantages: Vec<Vec<f32>>,
-        cliprange: f32,
-        kl_coef: f64,
-        mean: TokenMean,
-    ) -> Self {
+    pub fn new(rollouts: &[Rollout], advantages: Vec<Vec<f32>>, cliprange: f32, kl_coef: f64, mean: TokenMean) -> Self {
         let (old_logprobs, ref_logprobs) =
             rollouts.iter().map(|rollout| (rollout.logprobs.clone(), rollout.ref_logprobs.clone())).unzip();
         Self { advantages, old_logprobs, ref_logprobs, cliprange, kl_coef, mean }
@@ -137,7 +131,8 @@ impl Objective for TokenRatio {
         let tensor = |numbers: &[Vec<f32>]| end_to_end(numbers, responses, device);
         let old = tensor(&self.old_logprobs)?;
         // What a token counts; positive, so that it may as well stand within the maximum of the clipped loss.
-        let weights: Vec<Vec<f32>> = self.old_logprobs.iter().map(|tokens| vec![self.weight(tokens.len(), of); tokens.len()]).collect();
+        let weights: Vec<Vec<f32>> =
+            self.old_logprobs.iter().map(|tokens| vec![self.weight(tokens.len(), of); tokens.len()]).collect();
         let weights = tensor(&weights)?;
         let weighted = (tensor(&self.advantages)? * &weights)?;
         let pg = policy_loss(&policy.logprobs, &old, &weighted, self.cliprange, 1)?;

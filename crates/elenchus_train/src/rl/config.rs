@@ -4,9 +4,9 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Group, MethodSettings, RlReport, Source, Spent, guards::GuardSettings, method::name_or_table};
+use super::{Group, MethodSettings, Preset, RlReport, Source, Spent, guards::GuardSettings, method::name_or_table};
 use crate::{
-    AdamWSettings, Decay, Result, Schedule,
+    AdamWSettings, Decay, Error, Result, Schedule,
     config_file::{self, Misfit},
     judge::SeatSettings,
 };
@@ -28,6 +28,9 @@ pub struct RlConfig {
     /// Turns before a reply, at most, of the files' prompts.
     #[serde(default = "config_file::four")]
     pub context: NonZeroUsize,
+    /// Whose settings are the defaults; those of this crate, sane for a LoRA on a small model, if left out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub preset: Option<Preset>,
     /// How the policy learns: a name, or a table with the name and settings.
     #[serde(default, deserialize_with = "name_or_table")]
     pub method: MethodSettings,
@@ -203,7 +206,14 @@ impl RlSettings {
 impl RlConfig {
     /// Reads the text of an `rl.toml`; `file` is what errors call it, with the line.
     pub fn parse(text: &str, file: &str) -> Result<Self> {
-        let config: Self = config_file::parse(text, file)?;
+        let mut config: Self = config_file::parse(text, file)?;
+        if let Some(preset) = config.preset {
+            let merged = preset.under(config_file::parse(text, file)?).map_err(|misfit| misfit.at(text, file))?;
+            config = merged.try_into().map_err(|error: toml::de::Error| Error::Config {
+                file: file.to_owned(),
+                reason: error.message().to_owned(),
+            })?;
+        }
         config.check().map_err(|misfit| misfit.at(text, file))?;
         Ok(config)
     }
@@ -236,12 +246,16 @@ impl RlConfig {
         let plan = self.method.method().plan();
         if plan.group > Group::Alone && sampling.group < 2 && self.preferences.is_empty() {
             let name = self.method.name();
-            let reason = format!("is 1, but {name} compares responses to one prompt (hint: 2 or more, or method = \"reinforce\")");
+            let reason = format!(
+                "is 1, but {name} compares responses to one prompt (hint: 2 or more, or method = \"reinforce\")"
+            );
             return misfit("sampling.group", reason);
         }
         if plan.source == Source::Policy && !self.preferences.is_empty() {
             let name = self.method.name();
-            let reason = format!("are not what {name} learns from: it learns from what the policy says (hint: method = \"dpo\", or leave them out)");
+            let reason = format!(
+                "are not what {name} learns from: it learns from what the policy says (hint: method = \"dpo\", or leave them out)"
+            );
             return misfit("preferences", reason);
         }
         let not_negative = [

@@ -150,7 +150,8 @@ impl Method for Dvpo {
             let controller = AdaptiveKl { target: kl_target, horizon: kl_horizon };
             self.state.kl_coef = controller.next(kl_coef, experience.mean_kl(Estimator::K1), rollouts.len());
         }
-        let last: f64 = rollouts.iter().filter_map(|rollout| rollout.values.last()).map(|&value| f64::from(value)).sum();
+        let last: f64 =
+            rollouts.iter().filter_map(|rollout| rollout.values.last()).map(|&value| f64::from(value)).sum();
         let stats = vec![("kl_coef", kl_coef), ("last_value", last / rollouts.len().max(1) as f64)];
         // 4.
         Ok((Box::new(TokenRatio::new(rollouts, advantages, cliprange, 0.0, TokenMean::Tokens)), stats))

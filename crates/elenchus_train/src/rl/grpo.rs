@@ -36,7 +36,14 @@ pub struct GrpoSettings {
 
 impl Default for GrpoSettings {
     fn default() -> Self {
-        Self { kl_coef: 0.04, scale_rewards: true, mean: TokenMean::Responses, cliprange: 0.2, epochs: 1, mini_batch: 0 }
+        Self {
+            kl_coef: 0.04,
+            scale_rewards: true,
+            mean: TokenMean::Responses,
+            cliprange: 0.2,
+            epochs: 1,
+            mini_batch: 0,
+        }
     }
 }
 
@@ -97,7 +104,8 @@ mod tests {
             Experience { rollouts: vec![rollout(0.0, &[-1.0]), rollout(1.0, &[-0.5, -2.0])], ..Experience::default() };
         let now = [-1.0 + 1.1f32.ln(), -0.5, -2.0 + 1.3f32.ln()];
         let of = |mean, kl_coef| {
-            let (objective, _) = GrpoSettings { mean, kl_coef, ..GrpoSettings::default() }.objective(&experience).unwrap();
+            let (objective, _) =
+                GrpoSettings { mean, kl_coef, ..GrpoSettings::default() }.objective(&experience).unwrap();
             let logprobs = Tensor::new(&now, &Device::Cpu).unwrap();
             let of = MiniBatch { responses: 2, tokens: 3 };
             let loss = objective.loss(&[0, 1], of, &PolicyOutput { logprobs, values: None }).unwrap();

@@ -8,8 +8,8 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
-    Estimator, Experience, Group, Method, MiniBatch, Objective, Plan, PolicyOutput, Rerolls, RlConfig, RlLearner, RlReport,
-    RlSettings, Rollout, Source, Stats, ValuedStep,
+    Estimator, Experience, Group, Method, MiniBatch, Objective, Plan, PolicyOutput, Rerolls, RlConfig, RlLearner,
+    RlReport, RlSettings, Rollout, Source, Stats, ValuedStep,
     policy::{Policy, example},
     report::describe,
     reroll::{Tree, steps_of},
@@ -92,13 +92,7 @@ impl Iteration<'_> {
     }
 
     /// What is said to some prompts and judged, by the policy or by the reference.
-    fn said(
-        &self,
-        report: &mut RlReport,
-        drawn: &[&Prompt<'_>],
-        plan: Plan,
-        run: &RunFolder,
-    ) -> Result<Scored> {
+    fn said(&self, report: &mut RlReport, drawn: &[&Prompt<'_>], plan: Plan, run: &RunFolder) -> Result<Scored> {
         let (sampling, seed) = (&self.config.sampling, mixed(self.config.training.seed, self.step));
         let clock = Instant::now();
         let adapter = worn(if plan.source == Source::Policy { self.lora } else { self.reference }, 1.0)?;
@@ -158,7 +152,9 @@ impl Iteration<'_> {
         report.rerolled_tokens = branches.iter().map(|branch| branch.new_tokens).sum();
         let exchanges: Vec<Exchange> = branches
             .iter()
-            .flat_map(|branch| branch.responses.iter().map(|response| exchange(self.learner, drawn[branch.prompt], response)))
+            .flat_map(|branch| {
+                branch.responses.iter().map(|response| exchange(self.learner, drawn[branch.prompt], response))
+            })
             .collect();
         let judged = judges.judge(&exchanges)?;
         report.cost += judged.iter().sum::<Cost>();

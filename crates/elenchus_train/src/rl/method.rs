@@ -11,9 +11,9 @@ use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
 use super::{
-    apa::ApaSettings, dpo::DpoSettings, dvpo::DvpoSettings, experience::Experience, grpo::GrpoSettings, ipo::IpoSettings,
-    kto::KtoSettings, p3o::P3oSettings, ppo::PpoSettings, ppo_max::PpoMaxSettings, rebel::RebelSettings,
-    reinforce::ReinforceSettings, rloo::RlooSettings, vine_ppo::VinePpoSettings,
+    apa::ApaSettings, dpo::DpoSettings, dvpo::DvpoSettings, experience::Experience, grpo::GrpoSettings,
+    ipo::IpoSettings, kto::KtoSettings, p3o::P3oSettings, ppo::PpoSettings, ppo_max::PpoMaxSettings,
+    rebel::RebelSettings, reinforce::ReinforceSettings, rloo::RlooSettings, vine_ppo::VinePpoSettings,
 };
 use crate::{Error, Result, config_file::Misfit};
 

@@ -167,7 +167,8 @@ mod tests {
     fn what_a_query_adds_to_its_rewards_changes_no_bit_of_it_and_changes_ppo() {
         let responses = [(0, 0, 2.0), (0, 2, 0.5), (1, 1, 1.0), (1, 2, 0.0)];
         for clip in CLIPS {
-            let of = |shift| gradient(&mut p3o(clip), &responses, shift).into_iter().map(f32::to_bits).collect::<Vec<_>>();
+            let of =
+                |shift| gradient(&mut p3o(clip), &responses, shift).into_iter().map(f32::to_bits).collect::<Vec<_>>();
             assert_eq!(of(0.0), of(64.0), "{clip:?}");
         }
         let of = |shift| {
@@ -195,9 +196,13 @@ mod tests {
             let loss = objective.loss(&[0, 1], MiniBatch { responses: 2, tokens: 2 }, &policy).unwrap();
             -2.0 * loss.total.backward().unwrap().get(&logprobs).unwrap().to_vec1::<f32>().unwrap()[0]
         };
-        for (now, expected) in
-            [([-2.0, -2.0], 1.0), ([-1.0, -3.0], 1.0), ([-1.9, -2.0], 0.1f32.exp()), ([-1.0, -2.0], 1.2), ([-3.0, -2.0], 0.8)]
-        {
+        for (now, expected) in [
+            ([-2.0, -2.0], 1.0),
+            ([-1.0, -3.0], 1.0),
+            ([-1.9, -2.0], 0.1f32.exp()),
+            ([-1.0, -2.0], 1.2),
+            ([-3.0, -2.0], 0.8),
+        ] {
             assert!((weight(now) - expected).abs() < 1e-5, "{now:?}: {} instead of {expected}", weight(now));
         }
     }

@@ -24,7 +24,10 @@ enum ValueSource<'a> {
     None,
     Head(ValueHead),
     /// `learns` says whether it is differentiable.
-    Model { model: &'a RewardModel, learns: bool },
+    Model {
+        model: &'a RewardModel,
+        learns: bool,
+    },
 }
 
 /// `hidden · weight + bias`; zero at first, as nothing is known.

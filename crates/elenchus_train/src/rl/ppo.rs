@@ -186,12 +186,7 @@ pub(super) struct PpoObjective {
 
 impl PpoObjective {
     /// Of these tokens' advantages, whitened or not, and what their values should have been.
-    pub fn new(
-        settings: PpoSettings,
-        rollouts: &[Rollout],
-        advantages: Vec<Vec<f32>>,
-        returns: Vec<Vec<f32>>,
-    ) -> Self {
+    pub fn new(settings: PpoSettings, rollouts: &[Rollout], advantages: Vec<Vec<f32>>, returns: Vec<Vec<f32>>) -> Self {
         let (old_logprobs, old_values) =
             rollouts.iter().map(|rollout| (rollout.logprobs.clone(), rollout.values.clone())).unzip();
         Self { settings, old_logprobs, old_values, advantages, returns }

@@ -47,7 +47,8 @@ impl Tree<'_> {
         for (number, (prompt, responses)) in self.prompts.iter().zip(self.responses.chunks(self.group)).enumerate() {
             // One prompt at a time, so that no more than a group's memory is held beside the branches'.
             let mut beginning = self.executor.new_cache();
-            let (last, before) = prompt.split_last().ok_or_else(|| elenchus_lm::Error::Batch("an empty prompt".into()))?;
+            let (last, before) =
+                prompt.split_last().ok_or_else(|| elenchus_lm::Error::Batch("an empty prompt".into()))?;
             if !before.is_empty() {
                 self.read(before, &mut beginning)?;
             }
@@ -150,11 +151,17 @@ mod tests {
         let prompts: [&[u32]; 2] = [&[40, 41, 42, 43], &[40, 41, 50]];
         let is_end = |id: u32| id.is_multiple_of(11);
         let responses = respond(&executor, None, &prompts, 2, 12, 5, is_end).unwrap();
-        let tree = Tree { executor: &executor, adapter: None, prompts: &prompts, group: 2, responses: &responses, max_tokens: 12 };
-        // Every third token ends a sentence.
-        let text = |tokens: &[u32]| {
-            (0..tokens.len()).map(|at| if at % 3 == 2 { " x." } else { " y" }).collect::<String>()
+        let tree = Tree {
+            executor: &executor,
+            adapter: None,
+            prompts: &prompts,
+            group: 2,
+            responses: &responses,
+            max_tokens: 12,
         };
+        // Every third token ends a sentence.
+        let text =
+            |tokens: &[u32]| (0..tokens.len()).map(|at| if at % 3 == 2 { " x." } else { " y" }).collect::<String>();
         let rerolls = Rerolls { count: 3, most_steps: 3 };
         let branches = tree.branches(rerolls, 7, text, is_end).unwrap();
         assert!(branches.iter().any(|branch| branch.start == 3), "{responses:?}");

@@ -34,15 +34,14 @@ fn disagreement(line: &JudgedRollout) -> Option<f32> {
 
 /// Preferences between replies to one prompt in one iteration: the best against the worst, where their scores differ.
 pub fn preferred(rollouts: &[JudgedRollout]) -> Vec<Preference> {
-    let is_group = |a: &JudgedRollout, b: &JudgedRollout| {
-        a.step == b.step && a.exchange.context == b.exchange.context
-    };
+    let is_group = |a: &JudgedRollout, b: &JudgedRollout| a.step == b.step && a.exchange.context == b.exchange.context;
     let of = |group: &[JudgedRollout]| {
         let scored = || group.iter().filter_map(|rollout| Some((rollout.score?, rollout)));
         let (best, chosen) = scored().max_by(|(a, _), (b, _)| a.total_cmp(b))?;
         let (worst, rejected) = scored().min_by(|(a, _), (b, _)| a.total_cmp(b))?;
         let reply = |of: &JudgedRollout| of.exchange.reply.clone();
-        let is_one = best <= worst || reply(chosen) == reply(rejected) || reply(chosen).is_empty() || reply(rejected).is_empty();
+        let is_one =
+            best <= worst || reply(chosen) == reply(rejected) || reply(chosen).is_empty() || reply(rejected).is_empty();
         (!is_one).then(|| Preference {
             context: chosen.exchange.context.clone(),
             chosen: reply(chosen),

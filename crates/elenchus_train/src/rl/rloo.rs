@@ -56,12 +56,7 @@ pub(super) struct Rloo(RlooSettings);
 
 impl Method for Rloo {
     fn plan(&self) -> Plan {
-        Plan {
-            epochs: self.0.epochs,
-            mini_batch: self.0.mini_batch,
-            group: Group::Compared,
-            ..Plan::ON_POLICY
-        }
+        Plan { epochs: self.0.epochs, mini_batch: self.0.mini_batch, group: Group::Compared, ..Plan::ON_POLICY }
     }
 
     fn objective(&mut self, experience: &Experience) -> Result<(Box<dyn Objective>, Stats)> {

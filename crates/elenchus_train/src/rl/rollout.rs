@@ -97,8 +97,7 @@ pub(super) fn go_on(
     seed: u64,
     is_end: impl Fn(u32) -> bool + Sync,
 ) -> Result<Vec<Response>> {
-    let logits =
-        executor.forward(&mut [Row { tokens: &[last], adapter, cache: &mut cache, logits: Logits::Last }])?;
+    let logits = executor.forward(&mut [Row { tokens: &[last], adapter, cache: &mut cache, logits: Logits::Last }])?;
     let begun = std::iter::repeat_n(cache, count).enumerate();
     let mut sequences: Vec<Sequence> =
         begun.map(|(place, cache)| Sequence::new(cache, mixed(seed, place as u64))).collect();
