@@ -14,6 +14,7 @@ mod dpo;
 mod dvpo;
 mod experience;
 mod gae;
+mod gather;
 mod grpo;
 mod guards;
 mod ipo;

@@ -47,7 +47,7 @@ pub(super) fn page(report: &FamilyReport) -> String {
 }
 
 pub(super) fn markdown(report: &FamilyReport) -> String {
-    let mut page = format!("# Methods compared\n\n{}\n", markdown_escaped(&about(report)));
+    let mut page = format!("# Methods compared\n\n{}\n", about(report));
     for note in notes(report) {
         let _ = writeln!(page, "\n**{}**", markdown_escaped(&note));
     }
@@ -178,8 +178,10 @@ fn table<const N: usize>(page: &mut String, names: &[impl AsRef<str>; N], rows: 
 }
 
 fn markdown_table<const N: usize>(page: &mut String, names: &[impl AsRef<str>; N], rows: &[[String; N]]) {
+    // Numbers are none of a reader's markup; what the first column says may be.
     let line = |cells: &mut dyn Iterator<Item = &str>| {
-        let cells: Vec<String> = cells.map(markdown_escaped).collect();
+        let first = cells.next().map(markdown_escaped).unwrap_or_default();
+        let cells: Vec<String> = std::iter::once(first).chain(cells.map(str::to_owned)).collect();
         format!("| {} |\n", cells.join(" | "))
     };
     page.push_str(&line(&mut names.iter().map(AsRef::as_ref)));
