@@ -5,6 +5,7 @@
 //! no Bevy, and reads files only where it is told to.
 
 mod adamw;
+mod beginning;
 pub mod bootstrap;
 pub mod chat;
 pub mod compare;

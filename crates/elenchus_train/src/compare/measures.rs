@@ -3,7 +3,7 @@
 use elenchus_lm::{Adapter, Executor, KvCache, Logits, Row};
 use serde::{Deserialize, Serialize};
 
-use crate::{Result, rl::distinct};
+use crate::{Result, beginning::shared_beginning, rl::distinct};
 
 /// Words in a row that are counted: one, two and three.
 pub(super) const DISTINCT: usize = 3;
@@ -91,21 +91,9 @@ impl<'a> Reader<'a> {
     pub fn new<'t>(
         executor: &'a dyn Executor,
         adapter: Option<Adapter>,
-        mut prompts: impl Iterator<Item = &'t [u32]>,
+        prompts: impl Iterator<Item = &'t [u32]>,
     ) -> Result<Self> {
-        let first = prompts.next().unwrap_or_default();
-        // The last token of each prompt foresees the reply's first and is read for itself.
-        let longest = first.len().saturating_sub(1);
-        let shared = prompts.fold(longest, |shared, prompt| {
-            let most = shared.min(prompt.len().saturating_sub(1));
-            first[..most].iter().zip(prompt).take_while(|(one, other)| one == other).count()
-        });
-        let mut beginning = executor.new_cache();
-        if shared > 0 {
-            let tokens = &first[..shared];
-            let adapter = adapter.as_ref();
-            executor.forward(&mut [Row { tokens, adapter, cache: &mut beginning, logits: Logits::None }])?;
-        }
+        let (beginning, shared) = shared_beginning(executor, adapter.as_ref(), prompts)?;
         Ok(Self { executor, adapter, shared, beginning })
     }
 

@@ -119,8 +119,11 @@ impl Iteration<'_> {
             let pass = taken(&mut rest, output)?;
             let reference = reply_logprobs(self.learner.executor, Some(self.reference), pass, None, Activations::Drop)?;
             let (logprobs, reference) = (output.logprobs.to_vec1::<f32>()?, reference.to_vec1::<f32>()?);
-            let values =
-                output.values.as_ref().map(candle_core::Tensor::to_vec1::<f32>).transpose()?.unwrap_or_default();
+            let values = match &output.values {
+                Some(values) => Some(values.clone()),
+                None => self.policy.frozen_values(pass)?,
+            };
+            let values = values.as_ref().map(candle_core::Tensor::to_vec1::<f32>).transpose()?.unwrap_or_default();
             let mut start = 0;
             for (example, rollout) in pass.iter().zip(&mut rollouts) {
                 let tokens = start..start + example.tokens.len() - example.reply_start;

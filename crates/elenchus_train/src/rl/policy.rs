@@ -1,6 +1,6 @@
 //! The policy: an adapter that learns on a base that does not, and where a method asks for it, what is to be expected.
 
-use candle_core::{DType, Var};
+use candle_core::{DType, Tensor, Var};
 use elenchus_lm::{Activations, CandleExecutor, Executor, TrainableLora};
 
 use super::{
@@ -82,7 +82,7 @@ impl<'a> Policy<'a> {
         vars
     }
 
-    /// Log-probabilities and values of all reply tokens of one pass; differentiable unless activations are dropped. No
+    /// Log-probabilities of all reply tokens of one pass, and the values that learn with them; differentiable unless activations are dropped. No
     /// dropout: the same numbers each time.
     pub fn output(&self, examples: &[&Example], activations: Activations) -> Result<PolicyOutput> {
         let forward = reply_forward(self.executor, Some(self.lora), examples, None, activations)?;
@@ -96,12 +96,21 @@ impl<'a> Policy<'a> {
                 // (tokens, hidden_size) x (hidden_size, 1)
                 Some(forward.hidden.matmul(&weight)?.squeeze(1)?.broadcast_add(&bias)?)
             }
-            ValueSource::Model { model, learns } => {
-                let activations = if *learns { activations } else { Activations::Drop };
-                Some(model.values(self.executor, examples, activations)?)
-            }
+            ValueSource::Model { model, learns: true } => Some(model.values(self.executor, examples, activations)?),
+            // No loss is made of them, so they are read once: see `frozen_values`.
+            ValueSource::Model { learns: false, .. } => None,
         };
         Ok(PolicyOutput { logprobs: forward.logprobs, values })
+    }
+
+    /// Values of a model that does not learn, of all reply tokens of one pass.
+    pub fn frozen_values(&self, examples: &[&Example]) -> Result<Option<Tensor>> {
+        match &self.values {
+            ValueSource::Model { model, learns: false } => {
+                Ok(Some(model.values(self.executor, examples, Activations::Drop)?))
+            }
+            _ => Ok(None),
+        }
     }
 }
 

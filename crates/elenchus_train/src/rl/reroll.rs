@@ -6,7 +6,7 @@
 use elenchus_lm::{Adapter, Executor, KvCache, Logits, Row};
 
 use super::{Rerolls, Response, ValuedStep, rollout::go_on};
-use crate::{Result, order::mixed};
+use crate::{Result, beginning::shared_beginning, order::mixed};
 
 /// Responses and how they came about.
 #[derive(Clone, Copy)]
@@ -44,13 +44,14 @@ impl Tree<'_> {
         is_end: impl Fn(u32) -> bool + Sync,
     ) -> Result<Vec<Branch>> {
         let mut branches = Vec::new();
+        let (persona, shared) = shared_beginning(self.executor, self.adapter, self.prompts.iter().copied())?;
         for (number, (prompt, responses)) in self.prompts.iter().zip(self.responses.chunks(self.group)).enumerate() {
             // One prompt at a time, so that no more than a group's memory is held beside the branches'.
-            let mut beginning = self.executor.new_cache();
+            let mut beginning = persona.clone();
             let (last, before) =
                 prompt.split_last().ok_or_else(|| elenchus_lm::Error::Batch("an empty prompt".into()))?;
-            if !before.is_empty() {
-                self.read(before, &mut beginning)?;
+            if before.len() > shared {
+                self.read(&before[shared..], &mut beginning)?;
             }
             let mut starts = vec![(number * self.group, 0, beginning.clone(), *last)];
             for (place, response) in responses.iter().enumerate() {

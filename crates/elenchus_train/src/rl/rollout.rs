@@ -7,7 +7,7 @@
 use elenchus_lm::{Adapter, Executor, KvCache, Logits, Rng, Row, sample_softmax};
 use rayon::prelude::*;
 
-use crate::{Result, order::mixed};
+use crate::{Result, beginning::shared_beginning, order::mixed};
 
 /// One response as the engine gave it.
 #[derive(Debug, Clone, PartialEq)]
@@ -60,15 +60,10 @@ pub fn respond(
     seed: u64,
     is_end: impl Fn(u32) -> bool + Sync,
 ) -> Result<Vec<Response>> {
-    let Some(first) = prompts.first() else { return Ok(Vec::new()) };
-    // The last token of each prompt is always read for itself: its logits are wanted.
-    let shared = prompts.iter().map(|prompt| prompt.len().saturating_sub(1)).min().unwrap_or_default();
-    let shared = (0..shared).take_while(|&at| prompts.iter().all(|prompt| prompt[at] == first[at])).count();
-    let mut beginning = executor.new_cache();
-    if shared > 0 {
-        let tokens = &first[..shared];
-        executor.forward(&mut [Row { tokens, adapter, cache: &mut beginning, logits: Logits::None }])?;
+    if prompts.is_empty() {
+        return Ok(Vec::new());
     }
+    let (beginning, shared) = shared_beginning(executor, adapter, prompts.iter().copied())?;
     let mut caches = vec![beginning; prompts.len()];
     let rows = caches.iter_mut().zip(prompts).map(|(cache, prompt)| Row {
         tokens: &prompt[shared..],
