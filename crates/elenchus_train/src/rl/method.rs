@@ -10,11 +10,7 @@ use candle_core::Tensor;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{
-    apa::ApaSettings, dpo::DpoSettings, dvpo::DvpoSettings, experience::Experience, grpo::GrpoSettings,
-    ipo::IpoSettings, kto::KtoSettings, p3o::P3oSettings, ppo::PpoSettings, ppo_max::PpoMaxSettings,
-    rebel::RebelSettings, reinforce::ReinforceSettings, rloo::RlooSettings, vine_ppo::VinePpoSettings,
-};
+use super::{apa, dpo, dvpo, experience::Experience, grpo, ipo, kto, p3o, ppo, ppo_max, rebel, reinforce, rloo, vine_ppo};
 use crate::{Error, Result, config_file::Misfit};
 
 /// Numbers by name, as the papers and TRL call them.
@@ -237,37 +233,36 @@ macro_rules! methods {
 
 methods! {
     /// Proximal policy optimisation, with a value head.
-    Ppo(PpoSettings) = "PPO",
+    Ppo(ppo::PpoSettings) = "PPO",
     /// REINFORCE with the other responses to a query as baseline.
-    Rloo(RlooSettings) = "RLOO",
+    Rloo(rloo::RlooSettings) = "RLOO",
     /// REINFORCE with the mean of all earlier rewards as baseline.
-    Reinforce(ReinforceSettings) = "REINFORCE",
+    Reinforce(reinforce::ReinforceSettings) = "REINFORCE",
     /// PPO with scaled and clipped rewards, and a critic that begins as a reward model.
-    PpoMax(PpoMaxSettings) = "PPO-max",
+    PpoMax(ppo_max::PpoMaxSettings) = "PPO-max",
     /// Group relative policy optimisation.
-    Grpo(GrpoSettings) = "GRPO",
+    Grpo(grpo::GrpoSettings) = "GRPO",
     /// Regression of log-ratios to differences of rewards.
-    Rebel(RebelSettings) = "REBEL",
+    Rebel(rebel::RebelSettings) = "REBEL",
     /// Regression of log-ratios to advantages.
-    Apa(ApaSettings) = "APA",
+    Apa(apa::ApaSettings) = "APA",
     /// Pairwise PPO.
-    #[serde(rename = "p3o")]
-    P3o(P3oSettings) = "P3O-style",
+    P3o(p3o::P3oSettings) = "P3O-style",
     /// PPO by a value model that learned from preferences and learns no more.
-    Dvpo(DvpoSettings) = "DVPO",
+    Dvpo(dvpo::DvpoSettings) = "DVPO",
     /// PPO by values that are measured.
-    VinePpo(VinePpoSettings) = "VinePPO",
+    VinePpo(vine_ppo::VinePpoSettings) = "VinePPO",
     /// Direct preference optimisation.
-    Dpo(DpoSettings) = "DPO",
+    Dpo(dpo::DpoSettings) = "DPO",
     /// Identity preference optimisation.
-    Ipo(IpoSettings) = "IPO",
+    Ipo(ipo::IpoSettings) = "IPO",
     /// Kahneman-Tversky optimisation.
-    Kto(KtoSettings) = "KTO",
+    Kto(kto::KtoSettings) = "KTO",
 }
 
 impl Default for MethodSettings {
     fn default() -> Self {
-        Self::Rloo(RlooSettings::default())
+        Self::Rloo(rloo::RlooSettings::default())
     }
 }
 
