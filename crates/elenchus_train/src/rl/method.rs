@@ -10,7 +10,9 @@ use candle_core::Tensor;
 use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{apa, dpo, dvpo, experience::Experience, grpo, ipo, kto, p3o, ppo, ppo_max, rebel, reinforce, rloo, vine_ppo};
+use super::{
+    apa, dpo, dvpo, experience::Experience, grpo, ipo, kto, p3o, ppo, ppo_max, rebel, reinforce, rloo, vine_ppo,
+};
 use crate::{Error, Result, config_file::Misfit};
 
 /// Numbers by name, as the papers and TRL call them.
