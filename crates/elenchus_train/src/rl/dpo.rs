@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::{
     experience::{Experience, each},
-    method::{Group, Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Settings, Source, Stats},
+    method::{Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Settings, Stats},
     pairs::Responses,
 };
 use crate::{
@@ -47,13 +47,7 @@ impl Settings for DpoSettings {
 
 impl Method for DpoSettings {
     fn plan(&self) -> Plan {
-        Plan {
-            source: Source::Reference,
-            epochs: self.epochs,
-            mini_batch: self.mini_batch,
-            group: Group::Together,
-            ..Plan::ON_POLICY
-        }
+        Plan { epochs: self.epochs, mini_batch: self.mini_batch, ..Plan::OFFLINE }
     }
 
     fn objective(&mut self, experience: &Experience) -> Result<(Box<dyn Objective>, Stats)> {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     baseline::standardised,
     experience::{Experience, each},
-    method::{Group, Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Settings, Source, Stats},
+    method::{Group, Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Settings, Stats},
     pairs::Responses,
 };
 use crate::{
@@ -60,12 +60,11 @@ impl Settings for KtoSettings {
 impl Method for KtoSettings {
     fn plan(&self) -> Plan {
         Plan {
-            source: Source::Reference,
             epochs: self.epochs,
             mini_batch: self.mini_batch,
             group: Group::Compared,
             mismatched_kl: true,
-            ..Plan::ON_POLICY
+            ..Plan::OFFLINE
         }
     }
 

@@ -90,6 +90,9 @@ impl Plan {
         steps: None,
         mismatched_kl: false,
     };
+
+    /// One step from pairs that the policy did not say.
+    pub const OFFLINE: Self = Self { source: Source::Reference, group: Group::Together, ..Self::ON_POLICY };
 }
 
 /// Who says the responses that are learned from.
