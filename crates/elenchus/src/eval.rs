@@ -2,6 +2,7 @@
 
 mod blind;
 mod compare;
+mod reward;
 mod verdicts;
 mod virtue;
 mod voices;
@@ -28,6 +29,8 @@ pub enum EvalCommand {
     Verdicts(VerdictsArgs),
     /// Adapters beside the base on the same prompts, under judges that nothing was optimised against
     Compare(Box<CompareArgs>),
+    /// How often a reward model prefers what people preferred, of pairs that it did not learn from
+    Reward(reward::RewardArgs),
     /// A voice before and after, by reward models on prompts never trained on, and how it stays in role
     Virtue(Box<VirtueArgs>),
     /// Pairs of replies for a person to choose from, without knowing whose they are
@@ -72,6 +75,7 @@ pub fn run(command: EvalCommand) -> Result<()> {
         EvalCommand::Verdicts(args) => verdicts::run(args),
         EvalCommand::Compare(args) => compare::run(*args),
         EvalCommand::Virtue(args) => virtue::run(*args),
+        EvalCommand::Reward(args) => reward::run(args),
         EvalCommand::Blind(args) => blind::run(args),
     }
 }

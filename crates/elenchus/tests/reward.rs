@@ -111,6 +111,15 @@ fn preferences_out_of_a_file_become_a_judge_measured_over_folds() {
     let report = fs::read_to_string(stage.path("runs/one/REPORT.md")).unwrap();
     assert!(report.contains("| model |") && report.contains("| control, labels shuffled |"), "{report}");
 
+    // What it was trained on, measured like what it was not: the command does not know.
+    let eval = "eval reward runs/r/fold-0/reward --preferences preferences.jsonl --character adapters/socrates/character.toml --base tiny.gguf --json";
+    let measured: Value = serde_json::from_str(&succeeded(stage.run(eval, &[]))).unwrap();
+    assert_eq!(measured["accuracy"]["pairs"], 21, "ties are dropped: {measured}");
+    assert!(measured["accuracy"]["accuracy"].as_f64().unwrap() > 0.9, "{measured}");
+    assert!(measured["calibration"]["log_loss"].is_number(), "{measured}");
+    let error = failed(stage.run(&eval.replace("fold-0/reward", "fold-0"), &[]));
+    assert!(error.contains("reward.json"), "{error}");
+
     fs::write(stage.path("bad.toml"), PREFERENCES.replace("folds = 2", "aspect = \"motive\"")).unwrap();
     let error = failed(stage.run("train reward bad.toml --base tiny.gguf --out runs/bad", &[]));
     assert!(error.contains("none of 24 preferences is of the aspect `motive`"), "{error}");

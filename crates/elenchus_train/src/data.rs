@@ -35,7 +35,7 @@ pub use filter::{FilterReport, Filters, LongReplies, filter};
 pub use gutenberg::{Gutenberg, GutenbergEvent};
 pub use pairs::{Pair, pairs, speakers_of};
 pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256};
-pub(crate) use prompts::{STRANGER, json_lines, json_lines_or_broken, newest_turns};
+pub(crate) use prompts::{STRANGER, json_lines_or_broken, newest_turns};
 pub use prompts::{WRITTEN, read_prompts, read_written};
 pub use speakers::Speakers;
 pub use split::{Split, by_work, last_part};

@@ -14,7 +14,7 @@ use sha2::{Digest, Sha256};
 use super::{Preference, Preferences};
 use crate::{
     BrokenLine, Error, Result,
-    data::{OnBroken, STRANGER, json_lines, json_lines_or_broken, newest_turns},
+    data::{OnBroken, STRANGER, json_lines_or_broken, newest_turns},
     order::mixed,
     spread,
 };
@@ -55,17 +55,25 @@ pub(super) struct Folds<'a> {
     pub bootstrap: Option<u64>,
 }
 
-/// Reads files of preferences, all of them but ties.
+/// Reads files of preferences, all of them but ties, and the lines that were left out where broken ones are.
 ///
 /// # Errors
-/// A line of another form.
-pub fn read_preferences(files: &[PathBuf], character: &Character, context: NonZeroUsize) -> Result<Vec<Preference>> {
-    let mut preferences = Vec::new();
+/// A line of another form, unless those are skipped.
+pub fn read_preferences(
+    files: &[PathBuf],
+    character: &Character,
+    context: NonZeroUsize,
+    on_broken: OnBroken,
+) -> Result<(Vec<Preference>, Vec<BrokenLine>)> {
+    let (mut preferences, mut broken) = (Vec::new(), Vec::new());
     for file in files {
-        preferences.extend(json_lines(file, FORMS, |line: Line| preference(line, character, context))?);
+        let read = |line: Line| preference(line, character, context);
+        let (lines, left_out) = json_lines_or_broken(file, FORMS, on_broken, read)?;
+        preferences.extend(lines);
+        broken.extend(left_out);
     }
     preferences.retain(|of| of.chosen.trim() != of.rejected.trim());
-    Ok(preferences)
+    Ok((preferences, broken))
 }
 
 /// Reads files of preferences, drops ties and splits the rest; what is dropped is counted as unmatched.

@@ -8,7 +8,7 @@ use elenchus_lm::LoraAdapter;
 use super::RlConfig;
 use crate::{
     Error, Lesson, Preference, Result, RewardCard,
-    data::{Pair, read_prompts, read_written},
+    data::{OnBroken, Pair, read_prompts, read_written},
     lesson::read_text,
     read_character, read_preferences,
 };
@@ -66,7 +66,7 @@ impl RlLesson {
             None => Vec::new(),
         };
         let files: Vec<PathBuf> = config.preferences.iter().map(beside).collect();
-        let preferences = read_preferences(&files, &character, config.context)?;
+        let (preferences, _) = read_preferences(&files, &character, config.context, OnBroken::Stop)?;
         let value_model = config.method.value_model().map(|folder| beside(&folder.to_owned()));
         if let Some(folder) = &value_model {
             check_reward(RewardCard::open(folder)?, folder.clone(), config.guards.reward_accuracy)?;
