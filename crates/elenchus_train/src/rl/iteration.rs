@@ -281,7 +281,8 @@ fn units(rollouts: &[Rollout], group: Group) -> Vec<Vec<usize>> {
 }
 
 /// Units end to end, cut before one that would make a mini-batch larger than it should be; one that is too large by itself
-/// is a mini-batch.
+/// is a mini-batch. Within one, responses are in their own order, so that those to one prompt are neighbours and a pass reads
+/// it once.
 fn mini_batches(units: Vec<Vec<usize>>, most: usize) -> Vec<Vec<usize>> {
     let mut batches: Vec<Vec<usize>> = Vec::new();
     for unit in units {
@@ -290,6 +291,7 @@ fn mini_batches(units: Vec<Vec<usize>>, most: usize) -> Vec<Vec<usize>> {
             _ => batches.push(unit),
         }
     }
+    batches.iter_mut().for_each(|responses| responses.sort_unstable());
     batches
 }
 
@@ -321,7 +323,8 @@ mod tests {
         assert_eq!(mini_batches(together.clone(), 2), [vec![0, 1], vec![2], vec![3, 4, 5]]);
         assert_eq!(mini_batches(together.clone(), 4), [vec![0, 1, 2], vec![3, 4, 5]]);
         assert_eq!(mini_batches(together, 6), [vec![0, 1, 2, 3, 4, 5]]);
-        // As chunks of a shuffled order, which is what methods that do not care always had.
         assert_eq!(mini_batches(units(&rollouts, Group::Alone), 4), [vec![0, 1, 2, 3], vec![4, 5]]);
+        let shuffled = [4, 0, 5, 1, 3, 2].map(|at| vec![at]).to_vec();
+        assert_eq!(mini_batches(shuffled, 4), [vec![0, 1, 4, 5], vec![2, 3]], "a prompt's responses are neighbours");
     }
 }
