@@ -217,7 +217,7 @@ fn apa_shifted(kl_coef: f64) -> Box<dyn Method> {
 
 /// With true values of arms and no look beyond them: `A = V(arm) - V(start) - kl_coef * log-ratio`.
 fn dvpo(kl_coef: f64) -> Box<dyn Method> {
-    Box::new(Settings::method(&DvpoSettings { kl_coef, lam: 0.0, mini_batch: 0, ..DvpoSettings::new("value".into()) }))
+    Box::new(Settings::method(&DvpoSettings { kl_coef, lam: 0.0, mini_batch: 0, ..DvpoSettings::default() }))
 }
 
 /// Methods whose optimum is that of reward less divergence, by name, so that mutants of each can be made.

@@ -24,75 +24,41 @@ use crate::{
 };
 /// What DVPO can be told.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
+#[serde(default, deny_unknown_fields)]
 pub struct DvpoSettings {
     /// The folder of a value model, beside the configuration.
     pub value_model: PathBuf,
     /// The price of a nat of divergence from the reference, at first.
-    #[serde(default = "Defaults::kl_coef")]
     pub kl_coef: f64,
     /// Nats a response that the price aims at; 0 keeps the price.
-    #[serde(default)]
     pub kl_target: f64,
     /// Responses after which the price may have changed by a factor of e.
-    #[serde(default = "Defaults::kl_horizon")]
     pub kl_horizon: f64,
     /// Discount.
-    #[serde(default = "Defaults::one")]
     pub gamma: f32,
     /// GAE's lambda. Behind a response nothing is expected, so near 1 a short one's last value is all but taken back.
-    #[serde(default = "Defaults::lam")]
     pub lam: f32,
     /// How far a token's probability may move before it is learned from no more.
-    #[serde(default = "Defaults::cliprange")]
     pub cliprange: f32,
     /// Passes over an iteration's responses.
-    #[serde(default = "Defaults::epochs")]
     pub epochs: usize,
     /// Responses in a step of the optimiser; 0 takes all at once.
-    #[serde(default = "Defaults::mini_batch")]
     pub mini_batch: usize,
 }
 
-struct Defaults;
-
-impl Defaults {
-    fn kl_coef() -> f64 {
-        0.05
-    }
-    fn kl_horizon() -> f64 {
-        10_000.0
-    }
-    fn one() -> f32 {
-        1.0
-    }
-    fn lam() -> f32 {
-        0.5
-    }
-    fn cliprange() -> f32 {
-        0.2
-    }
-    fn epochs() -> usize {
-        2
-    }
-    fn mini_batch() -> usize {
-        8
-    }
-}
-
-impl DvpoSettings {
-    /// The defaults with this value model.
-    pub fn new(value_model: PathBuf) -> Self {
+impl Default for DvpoSettings {
+    /// Without the value model, which has no default.
+    fn default() -> Self {
         Self {
-            value_model,
-            kl_coef: Defaults::kl_coef(),
+            value_model: PathBuf::new(),
+            kl_coef: 0.05,
             kl_target: 0.0,
-            kl_horizon: Defaults::kl_horizon(),
-            gamma: Defaults::one(),
-            lam: Defaults::lam(),
-            cliprange: Defaults::cliprange(),
-            epochs: Defaults::epochs(),
-            mini_batch: Defaults::mini_batch(),
+            kl_horizon: 10_000.0,
+            gamma: 1.0,
+            lam: 0.5,
+            cliprange: 0.2,
+            epochs: 2,
+            mini_batch: 8,
         }
     }
 }
@@ -101,6 +67,10 @@ impl Settings for DvpoSettings {
     type Method = Dvpo;
 
     fn check(&self) -> Result<(), Misfit> {
+        if self.value_model.as_os_str().is_empty() {
+            let reason = "names no folder (hint: a model of `train reward` with training.loss = \"value\")";
+            return Err(Misfit { field: "value_model", reason: reason.to_owned() });
+        }
         config_file::not_negative(&[("kl_coef", self.kl_coef), ("kl_target", self.kl_target)])?;
         config_file::above_zero(&[("kl_horizon", self.kl_horizon), ("cliprange", f64::from(self.cliprange))])?;
         config_file::at_most_one(&[("gamma", f64::from(self.gamma)), ("lam", f64::from(self.lam))])?;
@@ -189,7 +159,7 @@ mod tests {
 
     #[test]
     fn one_model_learns_and_nobody_is_asked() {
-        let plan = Settings::method(&DvpoSettings::new("value".into())).plan();
+        let plan = Settings::method(&DvpoSettings::default()).plan();
         assert_eq!((plan.values, plan.scores), (Values::Model { rate: 0.0 }, false));
     }
 }

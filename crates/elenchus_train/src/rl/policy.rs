@@ -82,8 +82,8 @@ impl<'a> Policy<'a> {
         vars
     }
 
-    /// Log-probabilities of all reply tokens of one pass, and the values that learn with them; differentiable unless activations are dropped. No
-    /// dropout: the same numbers each time.
+    /// Log-probabilities of all reply tokens of one pass, and the values that learn with them; differentiable unless
+    /// activations are dropped. No dropout: the same numbers each time.
     pub fn output(&self, examples: &[&Example], activations: Activations) -> Result<PolicyOutput> {
         let forward = reply_forward(self.executor, Some(self.lora), examples, None, activations)?;
         let values = match &self.values {
