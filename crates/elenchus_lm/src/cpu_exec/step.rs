@@ -5,7 +5,7 @@ use std::ops::Range;
 use super::{
     CpuExecutor,
     adapter::Worn,
-    kernels::{Attention, Kernels, KvPrecision, LANES, MAX_HEAD, Panels},
+    kernels::{Attention, Kernels, KvPrecision, LANES, Panels},
     pass::{Pass, room, with_buffer},
 };
 use crate::{
@@ -152,9 +152,8 @@ impl CpuExecutor {
             pass.gate_and_up(layer, number, panels, hidden, inner);
             let activated: &[f32] = inner;
             pass.rows(x, panels, hidden, number, &[Linear::Down], config.intermediate_size, |line, _, out| {
-                for (tile, out) in out.chunks_exact_mut(LANES).take(activated.len() / (n * LANES)).enumerate() {
-                    out.copy_from_slice(&activated[(tile * n + line) * LANES..][..LANES]);
-                }
+                let of_line = activated.as_chunks::<LANES>().0[line..].iter().step_by(n);
+                out.as_chunks_mut::<LANES>().0.iter_mut().zip(of_line).for_each(|(out, tile)| *out = *tile);
             });
             pass.tiles(layer, number, &[Linear::Down], panels, hidden, product);
         }
@@ -180,7 +179,8 @@ impl CpuExecutor {
         Rotation { cos, sin }
     }
 
-    /// A head's numbers out of a product, rotated to their line's position, then zeros up to `head`'s length.
+    /// A head's numbers out of a product, rotated to their line's position, then zeros up to `head`'s length; `partners`
+    /// is room for as many.
     fn gather_rotated(
         &self,
         product: &[f32],
@@ -189,16 +189,17 @@ impl CpuExecutor {
         first: usize,
         rotation: Rotation<'_>,
         head: &mut [f32],
+        partners: &mut [f32],
     ) {
         let (head_dim, half, padded) = (self.config.head_dim, self.config.head_dim / 2, head.len());
         gather(product, n, line, first, &mut head[..head_dim]);
         head[head_dim..].fill(0.0);
-        let mut partners = [0f32; MAX_HEAD];
+        partners[head_dim..].fill(0.0);
         partners[..half].copy_from_slice(&head[half..head_dim]);
         partners[half..head_dim].copy_from_slice(&head[..half]);
         let of_line = line * padded..(line + 1) * padded;
         let (cos, sin) = (&rotation.cos[of_line.clone()], &rotation.sin[of_line]);
-        self.kernels.rotate(head, &partners[..padded], cos, sin);
+        self.kernels.rotate(head, partners, cos, sin);
     }
 
     fn kv_precision(&self) -> KvPrecision {
@@ -240,12 +241,13 @@ impl CpuExecutor {
         let (n, head_bytes) = (lines.len(), precision.page_bytes(head_dim));
         self.team.each(&mut parts, |part| {
             let padded = head_dim.next_multiple_of(LANES);
-            with_buffer(2 * padded, |buffer| {
-                let (key, value) = buffer.split_at_mut(padded);
+            with_buffer(3 * padded, |buffer| {
+                let (key, buffer) = buffer.split_at_mut(padded);
+                let (value, partners) = buffer.split_at_mut(padded);
                 value.fill(0.0);
                 for line in part.lines.clone() {
                     for head in 0..kv_heads {
-                        self.gather_rotated(k, n, line, head * head_dim, rotation, key);
+                        self.gather_rotated(k, n, line, head * head_dim, rotation, key, partners);
                         gather(v, n, line, head * head_dim, &mut value[..head_dim]);
                         let page = &mut part.page[(layer * kv_heads + head) * head_bytes..][..head_bytes];
                         let slot = lines[line].position % PAGE_TOKENS;
@@ -294,15 +296,18 @@ impl CpuExecutor {
         let scale = 1.0 / (head_dim as f32).sqrt();
         self.team.each(&mut parts, |part| {
             let mut seen = Vec::with_capacity(part.lines.len() * group);
-            for (at, line) in part.lines.clone().enumerate() {
-                let position = lines[line].position;
-                for head in 0..group {
-                    let query = &mut part.queries[(at * group + head) * padded..][..padded];
-                    self.gather_rotated(q, n, line, (part.kv_head * group + head) * head_dim, rotation, query);
-                    query.iter_mut().for_each(|q| *q *= scale);
-                    seen.push((window_start(config.sliding_window, position), position));
+            with_buffer(padded, |partners| {
+                for (at, line) in part.lines.clone().enumerate() {
+                    let position = lines[line].position;
+                    for head in 0..group {
+                        let query = &mut part.queries[(at * group + head) * padded..][..padded];
+                        let first = (part.kv_head * group + head) * head_dim;
+                        self.gather_rotated(q, n, line, first, rotation, query, partners);
+                        query.iter_mut().for_each(|q| *q *= scale);
+                        seen.push((window_start(config.sliding_window, position), position));
+                    }
                 }
-            }
+            });
             let (first_page, last_page) = (seen[0].0 / PAGE_TOKENS, seen[seen.len() - 1].1 / PAGE_TOKENS);
             let cache = &batch[lines[part.lines.start].sequence].cache;
             let at = (layer * kv_heads + part.kv_head) * head_bytes;
@@ -350,8 +355,8 @@ impl CpuExecutor {
                 wanted.iter().map(|&line| Wanted { line, logits: Vec::new() }).enumerate().collect();
             self.team.each(&mut rows, |(at, wanted)| {
                 wanted.logits = Vec::with_capacity(matrix.tiles() * LANES);
-                for tile in out.chunks_exact(n * LANES) {
-                    wanted.logits.extend_from_slice(&tile[*at * LANES..(*at + 1) * LANES]);
+                for tile in out.as_chunks::<LANES>().0[*at..].iter().step_by(n) {
+                    wanted.logits.extend_from_slice(tile);
                 }
                 wanted.logits.truncate(config.vocab_size);
             });
@@ -384,7 +389,8 @@ fn gather(product: &[f32], lines: usize, line: usize, first: usize, out: &mut [f
         // Whole tiles, as most heads are made of.
         let (whole, rest) = out.as_chunks_mut::<LANES>();
         let count = whole.len();
-        whole.iter_mut().enumerate().for_each(|(at, out)| out.copy_from_slice(tile(first / LANES + at)));
+        let tiles = product.as_chunks::<LANES>().0[first / LANES * lines + line..].iter().step_by(lines);
+        whole.iter_mut().zip(tiles).for_each(|(out, tile)| *out = *tile);
         let left = rest.len();
         if left > 0 {
             rest.copy_from_slice(&tile(first / LANES + count)[..left]);

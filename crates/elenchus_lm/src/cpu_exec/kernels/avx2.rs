@@ -181,8 +181,8 @@ macro_rules! implement_vector {
             $dot_nibbles
             $dot_bytes
             #[inline(always)]
-            unsafe fn sub_shifted<const BITS: u32>(sums: __m256i, x: i32) -> __m256i {
-                _mm256_sub_epi32(sums, _mm256_set1_epi32(x << BITS))
+            unsafe fn less<const BITS: u32>(x: i32) -> __m256i {
+                _mm256_set1_epi32(-(x << BITS))
             }
             #[inline(always)]
             unsafe fn add_sums(x: __m256i, y: __m256i) -> __m256i {

@@ -124,8 +124,8 @@ impl Vector for Avx512 {
         Self::dot_nibbles(sums, weights, x)
     }
     #[inline(always)]
-    unsafe fn sub_shifted<const BITS: u32>(sums: __m512i, x: i32) -> __m512i {
-        _mm512_sub_epi32(sums, _mm512_slli_epi32::<BITS>(_mm512_set1_epi32(x)))
+    unsafe fn less<const BITS: u32>(x: i32) -> __m512i {
+        _mm512_set1_epi32(-(x << BITS))
     }
     #[inline(always)]
     unsafe fn add_sums(x: __m512i, y: __m512i) -> __m512i {

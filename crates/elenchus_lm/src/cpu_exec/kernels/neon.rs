@@ -164,8 +164,8 @@ impl Vector for Neon {
         dot(sums, weights, x)
     }
     #[inline(always)]
-    unsafe fn sub_shifted<const BITS: u32>(sums: int32x4_t, x: i32) -> int32x4_t {
-        vsubq_s32(sums, vdupq_n_s32(x << BITS))
+    unsafe fn less<const BITS: u32>(x: i32) -> int32x4_t {
+        vdupq_n_s32(-(x << BITS))
     }
     #[inline(always)]
     unsafe fn add_sums(x: int32x4_t, y: int32x4_t) -> int32x4_t {

@@ -164,8 +164,8 @@ impl Vector for Scalar {
         Self::dot_nibbles(sums, weights, x)
     }
     #[inline(always)]
-    unsafe fn sub_shifted<const BITS: u32>(sums: Self::Sums, x: i32) -> Self::Sums {
-        sums.map(|sum| sum - (x << BITS))
+    unsafe fn less<const BITS: u32>(x: i32) -> Self::Sums {
+        [-(x << BITS); LANES]
     }
     #[inline(always)]
     unsafe fn add_sums(x: Self::Sums, y: Self::Sums) -> Self::Sums {

@@ -66,8 +66,8 @@ pub(super) trait Vector: Copy {
     unsafe fn dot_nibbles(sums: Self::Sums, weights: Self::Weights, x: *const i8) -> Self::Sums;
     /// The same with what [`Self::bytes`] gave.
     unsafe fn dot_bytes(sums: Self::Sums, weights: Self::Weights, x: *const i8) -> Self::Sums;
-    /// `sums - (x << BITS)`.
-    unsafe fn sub_shifted<const BITS: u32>(sums: Self::Sums, x: i32) -> Self::Sums;
+    /// `-(x << BITS)` for each column.
+    unsafe fn less<const BITS: u32>(x: i32) -> Self::Sums;
     unsafe fn add_sums(x: Self::Sums, y: Self::Sums) -> Self::Sums;
     unsafe fn no_floats() -> Self::Floats;
     /// `16 / PARTS` f16.
