@@ -298,13 +298,14 @@ fn keys_open_a_talk_say_a_line_in_greek_and_end_it_with_the_real_model() {
 #[test]
 fn who_walks_away_cuts_the_reply_short_with_the_real_model() {
     let mut app = game(&["--characters", "socrates"]);
-    play(&mut app, "wait model\nwalk socrates\nsay What is courage?\nwait words 1");
+    play(&mut app, "wait model\nwalk socrates");
     let socrates = character(app.world_mut(), "socrates");
-    // A step from where the talk is over: the whole way would be a race with a reply of one sentence.
+    // A step from where the talk is over: on the whole way a reply of one sentence may come to its end.
     let from = app.world().get::<Transform>(socrates).unwrap().translation;
     let mut player = app.world_mut().query_filtered::<&mut Transform, With<Player>>();
     let mut player = player.single_mut(app.world_mut()).unwrap();
-    player.translation = from + 3.3 * (player.translation - from).with_y(0.0).normalize();
+    player.translation = from + 3.39 * (player.translation - from).with_y(0.0).normalize();
+    play(&mut app, "say What is courage?\nwait words 1");
     key(&mut app, KeyCode::ArrowDown, Key::ArrowDown, ButtonState::Pressed);
     run_until(&mut app, "the end of the talk", |world| world.resource::<Talk>().with.is_none());
     frames(&mut app, 2);

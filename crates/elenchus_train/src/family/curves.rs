@@ -1,7 +1,9 @@
 //! What runs came to, on axes on which they can be compared: divergence, tokens, updates, seconds.
 //!
 //! A run is looked at a few times, each time by what judges say of the same held-out prompts. Between two looks a prompt's
-//! score is drawn as a line, so that runs meet at the same place of an axis; beyond the last look nothing is made up.
+//! score is drawn as a line, so that runs meet at the same place of an axis; beyond the last look nothing is made up. Over
+//! divergence it is a line in its square root: a small step moves the reward in proportion and divergence by the square
+//! (Gao et al. 2023 draw reward over it for that), so that a line in divergence itself would make those who leap look worse.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +12,7 @@ use serde::Serialize;
 use super::FamilyRun;
 use crate::{
     Result, RunFolder,
-    bootstrap::{Interval, mean},
+    bootstrap::{Interval, mean, median},
     rl::{HELD_OUT, JudgedRollout, RESULT, RlReport, RlResult, Spent},
 };
 
@@ -47,7 +49,8 @@ pub struct Curve {
     pub looks: Vec<Look>,
     /// Memory that was resident at most.
     pub peak_bytes: Option<u64>,
-    /// Mean seconds of an iteration, and of them those that were said, judged, and learned in.
+    /// Median seconds of an iteration, and of what is said, judged, and learned in it: what else a machine does now and
+    /// then is not the method's.
     pub seconds: [f64; 4],
     /// Why it ended before its time.
     pub halted: Option<String>,
@@ -70,9 +73,11 @@ pub enum Place {
 }
 
 impl Place {
+    /// Where a look is, on an axis on which scores lie on lines.
     fn of(self, look: &Look) -> f64 {
         match self {
-            Self::Kl(_) => look.kl,
+            // An estimate may be a little below zero.
+            Self::Kl(_) => look.kl.max(0.0).sqrt(),
             Self::Tokens(_) => look.spent.tokens as f64,
             Self::Updates(_) => look.spent.updates as f64,
             Self::Seconds(_) => look.spent.seconds,
@@ -81,7 +86,8 @@ impl Place {
 
     fn wanted(self) -> f64 {
         match self {
-            Self::Kl(x) | Self::Tokens(x) | Self::Updates(x) | Self::Seconds(x) => x,
+            Self::Kl(kl) => kl.sqrt(),
+            Self::Tokens(x) | Self::Updates(x) | Self::Seconds(x) => x,
         }
     }
 }
@@ -120,18 +126,19 @@ impl Curve {
             Look { step, spent, kl, score, scores, replies }
         });
         let result: Option<RlResult> = folder.json(RESULT)?;
-        let count = reports.len().max(1) as f64;
-        let mean = |of: fn(&RlReport) -> f64| reports.iter().map(of).sum::<f64>() / count;
+        let usual = |of: fn(&RlReport) -> f64| {
+            if reports.is_empty() { 0.0 } else { median(&reports.iter().map(of).collect::<Vec<_>>()) }
+        };
         Ok(Self {
             label: run.label.clone(),
             seed: run.seed,
             looks: looks.collect(),
             peak_bytes: reports.iter().filter_map(|report| report.resident_bytes).max(),
             seconds: [
-                mean(|report| report.seconds.total()),
-                mean(|report| report.seconds.respond),
-                mean(|report| report.seconds.judge),
-                mean(|report| report.seconds.recompute + report.seconds.learn),
+                usual(|report| report.seconds.total()),
+                usual(|report| report.seconds.respond),
+                usual(|report| report.seconds.judge),
+                usual(|report| report.seconds.recompute + report.seconds.learn),
             ],
             halted: result.as_ref().and_then(|result| result.halted.clone()),
             is_over: result.is_some(),
@@ -244,7 +251,11 @@ mod tests {
                 look(20, 2.0, &[Some(4.0), Some(3.0)]),
             ],
         );
-        assert_eq!(one.at(Place::Kl(0.25)), Some(vec![Some(0.5), None]));
+        assert_eq!(
+            one.at(Place::Kl(0.125)),
+            Some(vec![Some(0.5), None]),
+            "half the way is a quarter of the divergence"
+        );
         assert_eq!(one.at(Place::Kl(2.0)), Some(vec![Some(4.0), None]), "both looks must have a score");
         assert_eq!(one.at(Place::Kl(2.1)), None);
         assert_eq!(one.at(Place::Tokens(0.0)), Some(vec![Some(0.0), Some(1.0)]));

@@ -73,7 +73,8 @@ fn about(report: &FamilyReport) -> String {
     format!(
         "{} runs from one start, under the same judges, of at most {} each. Scores are of {} prompts that were never learned \
          from; intervals hold 95% of a bootstrap over prompts, differences are to {} with the same seeds, prompt by prompt, \
-         and * is clear of 0. Between two looks a score is drawn as a line.",
+         and * is clear of 0. Between two looks a score is taken to lie on a line, over the square root of divergence where \
+         that is what is equal.",
         report.curves.len(),
         budget.join(" or "),
         prompts.unwrap_or(0),
@@ -131,7 +132,7 @@ const COST: [&str; 10] = [
     "Adapters that learn",
     "Adapters only read",
     "Judged",
-    "Seconds an iteration",
+    "Seconds an iteration, median",
     "said",
     "judged",
     "learned",

@@ -117,6 +117,7 @@ rows_kernel!(one_row, 1: 0);
 rows_kernel!(two_rows, 2: 0 1);
 rows_kernel!(four_rows, 4: 0 1 2 3);
 rows_kernel!(eight_rows, 8: 0 1 2 3 4 5 6 7);
+rows_kernel!(sixteen_rows, 16: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 
 /// A format's block of 32 weights of each of a tile's 16 columns: weight `k` of column `c` in byte `(k / 4, c, k % 4)`,
 /// nibbles with two fours of `k` in one byte, lower first.

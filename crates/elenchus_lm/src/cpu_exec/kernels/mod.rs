@@ -186,6 +186,12 @@ macro_rules! entry_points {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn sixteen_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
+                // SAFETY: handed on.
+                unsafe { matmul::sixteen_rows::<V, B>(tiles, panel) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn rms_norm(x: *const f32, w: *const f32, y: *mut f32, vectors: usize, count: usize, eps: f32) {
                 // SAFETY: handed on.
                 unsafe { rows::rms_norm::<V>(x, w, y, vectors, count, eps) }
@@ -302,7 +308,7 @@ entry_points!(
     super::avx512::Avx512,
     "AVX-512 VNNI",
     "avx512f,avx512bw,avx512vl,avx512vnni,avx2,fma,f16c";
-    &[one_row::<B>, two_rows::<B>, four_rows::<B>, eight_rows::<B>]
+    &[one_row::<B>, two_rows::<B>, four_rows::<B>, eight_rows::<B>, sixteen_rows::<B>]
 );
 
 #[cfg(target_arch = "aarch64")]
