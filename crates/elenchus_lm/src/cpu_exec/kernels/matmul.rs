@@ -15,6 +15,7 @@ const AHEAD: usize = 16384;
 /// counting it and others by one index, and an Intel core takes a product with a broadcast from `base + index` as two
 /// operations (a sixth of the time of eight rows).
 #[inline(always)]
+#[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written")]
 fn based<T>(pointer: *const T) -> *const T {
     #[cfg(target_arch = "x86_64")]
     {
