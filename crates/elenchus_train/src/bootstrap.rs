@@ -2,6 +2,7 @@
 //!
 //! All intervals of scores come from one percentile bootstrap (Efron and Tibshirani 1993, 13.3) over prompts. Two voices
 //! answer the same prompts, so their difference is resampled prompt by prompt, and what makes a prompt hard falls out of it.
+//! Where a measure is of several runs, the runs are resampled too: how far seeds are apart is part of how sure it is.
 
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -33,16 +34,21 @@ impl Interval {
 pub fn bootstrap(count: usize, seed: u64, mut measure: impl FnMut(&[usize]) -> f64) -> Option<Interval> {
     let mut places: Vec<usize> = (0..count).collect();
     let value = measure(&places);
-    if count == 0 || !value.is_finite() {
+    if count == 0 {
+        return None;
+    }
+    resampled(value, seed, |rng| {
+        places.iter_mut().for_each(|place| *place = rng.random_range(0..count));
+        measure(&places)
+    })
+}
+
+fn resampled(value: f64, seed: u64, mut draw: impl FnMut(&mut Pcg64Mcg) -> f64) -> Option<Interval> {
+    if !value.is_finite() {
         return None;
     }
     let mut rng = Pcg64Mcg::seed_from_u64(seed);
-    let mut resamples: Vec<f64> = (0..RESAMPLES)
-        .map(|_| {
-            places.iter_mut().for_each(|place| *place = rng.random_range(0..count));
-            measure(&places)
-        })
-        .collect();
+    let mut resamples: Vec<f64> = (0..RESAMPLES).map(|_| draw(&mut rng)).collect();
     resamples.sort_by(f64::total_cmp);
     let at = |share: f64| resamples[((RESAMPLES as f64 * share) as usize).min(RESAMPLES - 1)];
     Some(Interval { value, low: at(0.025), high: at(0.975) })
@@ -52,6 +58,30 @@ pub fn bootstrap(count: usize, seed: u64, mut measure: impl FnMut(&[usize]) -> f
 pub fn mean(numbers: &[f64], seed: u64) -> Option<Interval> {
     let count = numbers.len() as f64;
     bootstrap(numbers.len(), seed, |places| places.iter().map(|&at| numbers[at]).sum::<f64>() / count)
+}
+
+/// The interval of a mean over runs that answered the same prompts, `(runs, prompts)`: both are drawn anew, prompts for all
+/// runs alike. What is `None` is left out.
+pub fn mean_over_runs(runs: &[Vec<Option<f64>>], seed: u64) -> Option<Interval> {
+    let prompts = runs.iter().map(Vec::len).max()?;
+    let mean = |runs: &mut dyn Iterator<Item = &Vec<Option<f64>>>, prompts: &[usize]| {
+        let (mut sum, mut count) = (0.0, 0usize);
+        for run in runs {
+            for score in prompts.iter().filter_map(|&prompt| *run.get(prompt)?) {
+                sum += score;
+                count += 1;
+            }
+        }
+        sum / count as f64
+    };
+    let mut places: Vec<usize> = (0..prompts).collect();
+    let value = mean(&mut runs.iter(), &places);
+    let mut drawn = vec![0; runs.len()];
+    resampled(value, seed, |rng| {
+        drawn.iter_mut().for_each(|run| *run = rng.random_range(0..runs.len()));
+        places.iter_mut().for_each(|place| *place = rng.random_range(0..prompts));
+        mean(&mut drawn.iter().map(|&run| &runs[run]), &places)
+    })
 }
 
 /// The interval of `mean(first - second)` over pairs.
@@ -122,6 +152,27 @@ pub fn median(numbers: &[f64]) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn runs_that_differ_are_as_unsure_as_they_differ() {
+        let runs = |levels: &[f64]| -> Vec<Vec<Option<f64>>> {
+            levels
+                .iter()
+                .map(|&level| (0..64).map(|at| (at != 7).then_some(level + f64::from(at % 2))).collect())
+                .collect()
+        };
+        let alike = mean_over_runs(&runs(&[1.0, 1.0]), 3).unwrap();
+        assert!((alike.value - 1.5).abs() < 0.01 && alike.high - alike.low < 0.3, "{alike:?}");
+        let apart = mean_over_runs(&runs(&[0.0, 2.0]), 3).unwrap();
+        assert_eq!(apart.value, alike.value);
+        assert!(apart.low < 0.6 && apart.high > 2.4, "{apart:?}");
+        assert_eq!(mean_over_runs(&[], 3), None);
+        assert_eq!(mean_over_runs(&[vec![None; 3]], 3), None);
+        let one = mean_over_runs(&runs(&[1.0]), 3).unwrap();
+        let over_prompts = mean(&runs(&[1.0])[0].iter().copied().flatten().collect::<Vec<_>>(), 3).unwrap();
+        assert_eq!(one.value, over_prompts.value);
+        assert!((one.low - over_prompts.low).abs() < 0.02 && (one.high - over_prompts.high).abs() < 0.02);
+    }
 
     fn near(ours: f64, expected: f64, within: f64) {
         assert!((ours - expected).abs() < within, "{ours} instead of {expected}");

@@ -12,7 +12,7 @@ use serde::Serialize;
 use super::FamilyRun;
 use crate::{
     Result, RunFolder,
-    bootstrap::{Interval, mean, median},
+    bootstrap::{Interval, mean_over_runs, median},
     rl::{HELD_OUT, JudgedRollout, RESULT, RlReport, RlResult, Spent},
 };
 
@@ -176,43 +176,24 @@ pub fn standings(curves: &[Curve], baseline: &str, place: Place) -> Vec<Standing
     let standing = |label: &str| {
         let runs = runs_of(label);
         let of = curves.iter().filter(|curve| curve.label == label).count();
-        // A prompt's score is its mean over runs; prompts are what is resampled.
-        let means = prompt_means(runs.iter().map(|(_, scores)| scores.as_slice()));
-        let (ours, theirs): (Vec<_>, Vec<_>) = runs
+        let differences: Vec<Vec<Option<f64>>> = runs
             .iter()
-            .filter_map(|(seed, scores)| {
-                let (_, other) = base.iter().find(|(other, _)| other == seed)?;
-                Some((scores.as_slice(), other.as_slice()))
+            .filter_map(|(seed, ours)| {
+                let (_, theirs) = base.iter().find(|(other, _)| other == seed)?;
+                Some(ours.iter().zip(theirs).map(|(ours, theirs)| Some((*ours)? - (*theirs)?)).collect())
             })
-            .unzip();
-        let (ours, theirs) = (prompt_means(ours.into_iter()), prompt_means(theirs.into_iter()));
-        let differences: Vec<f64> =
-            ours.iter().zip(&theirs).filter_map(|(ours, theirs)| Some((*ours)? - (*theirs)?)).collect();
+            .collect();
         let run_means: Vec<f64> = runs.iter().filter_map(|(_, scores)| plain_mean(scores)).collect();
         Standing {
             label: label.to_owned(),
             runs: runs.len(),
             of,
-            score: mean(&means.into_iter().flatten().collect::<Vec<_>>(), SEED),
+            score: mean_over_runs(&runs.iter().map(|(_, scores)| scores.clone()).collect::<Vec<_>>(), SEED),
             deviation: deviation(&run_means),
-            difference: (label != baseline).then(|| mean(&differences, SEED)).flatten(),
+            difference: (label != baseline).then(|| mean_over_runs(&differences, SEED)).flatten(),
         }
     };
     labels.into_iter().map(standing).collect()
-}
-
-fn prompt_means<'a>(runs: impl Iterator<Item = &'a [Option<f64>]>) -> Vec<Option<f64>> {
-    let mut sums = Vec::<(f64, usize)>::new();
-    for scores in runs {
-        sums.resize(sums.len().max(scores.len()), (0.0, 0));
-        for ((sum, count), score) in sums.iter_mut().zip(scores) {
-            if let Some(score) = score {
-                *sum += score;
-                *count += 1;
-            }
-        }
-    }
-    sums.into_iter().map(|(sum, count)| (count > 0).then(|| sum / count as f64)).collect()
 }
 
 fn plain_mean(scores: &[Option<f64>]) -> Option<f64> {

@@ -29,10 +29,18 @@ pub(super) fn page(report: &FamilyReport) -> String {
     page.push_str("<h2>What held-out prompts say</h2>\n");
     legend(&mut page, report);
     page.push_str("<div class=\"plots\">\n");
-    plot(&mut page, report, "Score by divergence", "nats a reply", |look| look.kl);
-    plot(&mut page, report, "Score by tokens said", "tokens", |look| look.spent.tokens as f64);
-    plot(&mut page, report, "Score by updates", "steps of the optimiser", |look| look.spent.updates as f64);
-    plot(&mut page, report, "Score by time", "seconds of iterations", |look| look.spent.seconds);
+    plot(&mut page, report, "Score by divergence", "nats a reply", None, |look| look.kl);
+    plot(&mut page, report, "Score by tokens said", "tokens", None, |look| look.spent.tokens as f64);
+    plot(&mut page, report, "Score by updates", "steps of the optimiser", None, |look| look.spent.updates as f64);
+    plot(&mut page, report, "Score by time", "seconds of iterations", None, |look| look.spent.seconds);
+    let _ = writeln!(
+        page,
+        "</div>\n<h2>Score by divergence, method by method</h2>\n<p class=\"quiet\">Beside each, in grey, {}.</p>\n<div class=\"plots\">",
+        escaped(&report.baseline)
+    );
+    for method in report.methods.iter().filter(|method| method.label != report.baseline) {
+        plot(&mut page, report, &method.label, "nats a reply", Some(&method.label), |look| look.kl);
+    }
     page.push_str("</div>\n");
     for (place, standings) in report.at_kl.iter().chain(&report.at_cost) {
         let _ = writeln!(page, "<h3>{}</h3>", escaped(&named(*place)));
@@ -72,7 +80,7 @@ fn about(report: &FamilyReport) -> String {
     let budget: Vec<String> = budget.into_iter().flatten().collect();
     format!(
         "{} runs from one start, under the same judges, of at most {} each. Scores are of {} prompts that were never learned \
-         from; intervals hold 95% of a bootstrap over prompts, differences are to {} with the same seeds, prompt by prompt, \
+         from; intervals hold 95% of a bootstrap over runs and prompts, differences are to {} with the same seeds, prompt by prompt, \
          and * is clear of 0. Between two looks a score is taken to lie on a line, over the square root of divergence where \
          that is what is equal.",
         report.curves.len(),
@@ -205,7 +213,9 @@ fn legend(page: &mut String, report: &FamilyReport) {
     page.push_str("</p>\n");
 }
 
-fn plot(page: &mut String, report: &FamilyReport, title: &str, unit: &str, x_of: fn(&Look) -> f64) {
+/// All runs, or those of one method and the baseline, on axes that hold all.
+fn plot(page: &mut String, report: &FamilyReport, title: &str, unit: &str, only: Option<&str>, x_of: fn(&Look) -> f64) {
+    let title = escaped(title);
     let looks = || report.curves.iter().flat_map(|curve| &curve.looks);
     let (x, y) = (Axis::around(looks().map(x_of).chain([0.0]), 6), Axis::around(looks().map(|look| look.score), 5));
     let at = |look: &Look| {
@@ -237,8 +247,11 @@ fn plot(page: &mut String, report: &FamilyReport, title: &str, unit: &str, x_of:
     }
     let (middle, low) = (LEFT + (WIDTH - LEFT - RIGHT) / 2.0, HEIGHT - 7.0);
     let _ = writeln!(svg, "<text class=\"name\" text-anchor=\"middle\" x=\"{middle:.1}\" y=\"{low:.1}\">{unit}</text>");
-    for curve in &report.curves {
-        let colour = colour(report, &curve.label);
+    let is_shown =
+        |curve: &&Curve| only.is_none_or(|only| [only, report.baseline.as_str()].contains(&curve.label.as_str()));
+    for curve in report.curves.iter().filter(is_shown) {
+        let is_beside = only.is_some_and(|only| only != curve.label);
+        let colour = if is_beside { "hsl(0 0% 60%)".to_owned() } else { colour(report, &curve.label) };
         let points: Vec<String> = curve.looks.iter().map(at).map(|(left, top)| format!("{left:.1},{top:.1}")).collect();
         let name = escaped(&format!("{}, seed {}", curve.label, curve.seed));
         let _ = writeln!(
