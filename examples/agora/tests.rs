@@ -363,10 +363,11 @@ fn who_was_on_the_way_to_somebody_when_the_game_was_saved_goes_on_with_the_real_
     let folder = tempfile::tempdir().unwrap();
     let save = folder.path().join("save.json").to_str().unwrap().to_owned();
     let mut app = game(&["--characters", "socrates,hermes", "--save", &save]);
-    play(&mut app, "wait model\nmeet hermes socrates\nwait 0.3\nsave\nload");
+    // Before they stroll: who waits for the model first may find them side by side.
+    play(&mut app, "meet hermes socrates\nwait 0.3\nsave\nload");
     let mut groups = app.world_mut().query::<Option<&ConversationGroup>>();
     assert!(groups.iter(app.world()).all(|group| group.is_none()), "they are not there yet");
-    play(&mut app, "wait chat\nsave\nload\nwait 0.1");
+    play(&mut app, "wait model\nwait chat\nsave\nload\nwait 0.1");
     let turns = |world: &mut World| world.query::<&ConversationGroup>().single(world).unwrap().turns;
     let before = turns(app.world_mut());
     run_until(&mut app, "another turn", |world| turns(world) > before);
