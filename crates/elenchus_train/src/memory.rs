@@ -4,11 +4,17 @@ use std::fs;
 
 /// Bytes of memory resident now; `None` where the system keeps no `/proc/self/status`.
 pub fn resident_bytes() -> Option<u64> {
-    parse(&fs::read_to_string("/proc/self/status").ok()?)
+    parse(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-fn parse(status: &str) -> Option<u64> {
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;
+/// Bytes of memory that were resident at most since the process began; `None` where the system keeps no
+/// `/proc/self/status`.
+pub fn peak_resident_bytes() -> Option<u64> {
+    parse(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+fn parse(status: &str, field: &str) -> Option<u64> {
+    let line = status.lines().find_map(|line| line.strip_prefix(field))?;
     Some(line.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
 
@@ -18,12 +24,16 @@ mod tests {
 
     #[test]
     fn the_resident_set_is_read_in_bytes() {
-        let check = |status: &str, expected| assert_eq!(parse(status), expected, "{status}");
-        check("Name:\telenchus\nVmHWM:\t  900 kB\nVmRSS:\t  12345 kB\nThreads:\t2\n", Some(12_641_280));
-        check("VmRSS:\t12 pages", None);
-        check("", None);
+        let check =
+            |status: &str, field: &str, expected| assert_eq!(parse(status, field), expected, "{field} of {status}");
+        let status = "Name:\telenchus\nVmHWM:\t  900 kB\nVmRSS:\t  12345 kB\nThreads:\t2\n";
+        check(status, "VmRSS:", Some(12_641_280));
+        check(status, "VmHWM:", Some(921_600));
+        check("VmRSS:\t12 pages", "VmRSS:", None);
+        check("", "VmRSS:", None);
         if cfg!(target_os = "linux") {
-            assert!(resident_bytes().unwrap() > 1 << 20);
+            let now = resident_bytes().unwrap();
+            assert!(now > 1 << 20 && peak_resident_bytes().unwrap() >= now);
         }
     }
 }

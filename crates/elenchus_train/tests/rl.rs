@@ -127,7 +127,7 @@ impl Lab {
             }
             if let RlEvent::Step(report) = event {
                 // What a machine's mood decides is left out, so that reports can be compared.
-                reports.push(RlReport { seconds: Seconds::default(), resident_bytes: None, ..*report });
+                reports.push(RlReport { seconds: Seconds::default(), peak_bytes: None, ..*report });
             }
         });
         (reports, outcome.unwrap())

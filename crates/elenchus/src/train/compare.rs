@@ -1,6 +1,14 @@
 //! `elenchus train compare`: methods of reinforcement learning on one start, under the same judges, with the same budget.
 
-use std::{fs, path::PathBuf, sync::atomic::Ordering};
+use std::{
+    env, fs,
+    path::{Path, PathBuf},
+    process::Command,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+};
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
@@ -30,50 +38,67 @@ pub struct CompareArgs {
     /// Write the report of what is there, and run nothing
     #[arg(long)]
     report: bool,
+    /// Nothing but the run in this folder of the comparison's, in this process
+    #[arg(long, hide = true, value_name = "DIR")]
+    run: Option<PathBuf>,
     #[command(flatten)]
     base: BaseArgs,
 }
 
 pub fn run(args: CompareArgs) -> Result<()> {
-    let CompareArgs { config: file, out, only, report, base } = args;
+    let CompareArgs { config: file, out, only, report, run, base } = args;
     let config = FamilyConfig::open(&file)?;
     let runs = config.runs(&file)?;
+    if let Some(folder) = run {
+        let run = runs.iter().find(|run| run.folder == folder);
+        let run = run.with_context(|| format!("no run of {} has the folder {}", file.display(), folder.display()))?;
+        return learn(run, &config.shared(&file), &out, base);
+    }
     if let Some(label) = only.iter().find(|label| !runs.iter().any(|run| run.label == **label)) {
         let known: Vec<&str> = config.methods.iter().map(Entrant::label).collect();
         bail!("no method is called `{label}` (hint: {})", known.join(", "));
     }
-    let shared = config.shared(&file);
-    let wanted: Vec<&FamilyRun> =
-        runs.iter().filter(|run| only.is_empty() || only.contains(&run.label)).filter(|_| !report).collect();
-    if let Some(first) = wanted.first() {
-        let lesson = RlLesson::with_text(&shared, first.text.clone())?;
-        let school = School::open(base, &lesson, &shared)?;
-        let should_stop = interrupts()?;
-        for run in wanted {
-            let folder = RunFolder::open(&out.join(&run.folder), &run.text)?;
-            if folder.file("result.json").is_file() {
-                continue;
-            }
-            note(&format!("== {}, seed {}", run.label, run.seed));
-            let lesson = RlLesson::with_text(&shared, run.text.clone())?;
-            let screen = Screen::new(&lesson.character.name)?;
-            match school.learn(&lesson, &folder, &should_stop, &screen)? {
-                RlOutcome::Finished(_) => {}
-                RlOutcome::Halted(step, reason) => {
-                    note(&format!("{} halted behind step {step}: {reason}", run.label));
-                }
-                RlOutcome::Stopped(step) => {
-                    note(&format!("stopped behind step {step} of {}; the same command goes on from there", run.label));
-                }
-            }
-            write(&config, &runs, &out)?;
-            if should_stop.load(Ordering::Relaxed) {
-                break;
-            }
+    let should_stop = Arc::new(AtomicBool::new(false));
+    let asked = should_stop.clone();
+    // The run hears Ctrl-C too, finishes its step, and says so.
+    ctrlc::set_handler(move || asked.store(true, Ordering::Relaxed)).context("Ctrl-C cannot be heard")?;
+    for run in runs.iter().filter(|run| only.is_empty() || only.contains(&run.label)).filter(|_| !report) {
+        let folder = RunFolder::open(&out.join(&run.folder), &run.text)?;
+        if folder.file("result.json").is_file() {
+            continue;
+        }
+        note(&format!("== {}, seed {}", run.label, run.seed));
+        // In a process of its own: what an earlier run held would count as this one's memory.
+        let program = env::current_exe().context("this program's own file")?;
+        let arguments = env::args_os().skip(1);
+        let mut process = Command::new(&program);
+        process.args(arguments).arg("--run").arg(&run.folder);
+        let status = process.status().with_context(|| format!("{} cannot be started", program.display()))?;
+        if !status.success() {
+            bail!("the run of {} with seed {} ended with {status}", run.label, run.seed);
+        }
+        write(&config, &runs, &out)?;
+        if should_stop.load(Ordering::Relaxed) {
+            break;
         }
     }
     write(&config, &runs, &out)?;
     say(&format!("the report is in {}\n", out.join("REPORT.html").display()));
+    Ok(())
+}
+
+fn learn(run: &FamilyRun, shared: &Path, out: &Path, base: BaseArgs) -> Result<()> {
+    let lesson = RlLesson::with_text(shared, run.text.clone())?;
+    let school = School::open(base, &lesson, shared)?;
+    let folder = RunFolder::open(&out.join(&run.folder), &run.text)?;
+    let screen = Screen::new(&lesson.character.name)?;
+    match school.learn(&lesson, &folder, &*interrupts()?, &screen)? {
+        RlOutcome::Finished(_) => {}
+        RlOutcome::Halted(step, reason) => note(&format!("{} halted behind step {step}: {reason}", run.label)),
+        RlOutcome::Stopped(step) => {
+            note(&format!("stopped behind step {step} of {}; the same command goes on from there", run.label));
+        }
+    }
     Ok(())
 }
 

@@ -47,7 +47,7 @@ pub struct Curve {
     pub seed: u64,
     /// In the order of steps.
     pub looks: Vec<Look>,
-    /// Memory that was resident at most.
+    /// Memory its process held at most.
     pub peak_bytes: Option<u64>,
     /// Median seconds of an iteration, and of what is said, judged, and learned in it: what else a machine does now and
     /// then is not the method's.
@@ -133,7 +133,7 @@ impl Curve {
             label: run.label.clone(),
             seed: run.seed,
             looks: looks.collect(),
-            peak_bytes: reports.iter().filter_map(|report| report.resident_bytes).max(),
+            peak_bytes: reports.iter().filter_map(|report| report.peak_bytes).max(),
             seconds: [
                 usual(|report| report.seconds.total()),
                 usual(|report| report.seconds.respond),

@@ -15,7 +15,7 @@ use crate::{
     AdamW, Error, Example, Result, RunFolder,
     adamw::add_gradients,
     forward::{joined_passes, passes, reply_logprobs},
-    memory::resident_bytes,
+    memory::peak_resident_bytes,
     order::{self, mixed},
 };
 
@@ -70,7 +70,7 @@ impl Iteration<'_> {
             self.learn(&mut report, &*objective, plan, &experience, &examples, held, optimiser)?;
             report.seconds.learn = clock.elapsed().as_secs_f64();
         }
-        report.resident_bytes = resident_bytes();
+        report.peak_bytes = peak_resident_bytes();
         Ok(report)
     }
 

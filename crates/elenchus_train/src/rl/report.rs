@@ -58,9 +58,9 @@ pub struct RlReport {
     pub cost: Cost,
     /// Spent on the parts of the iteration.
     pub seconds: Seconds,
-    /// Memory resident after it; `None` where the system does not say.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub resident_bytes: Option<u64>,
+    /// Memory the process has held at most; `None` where the system does not say.
+    #[serde(alias = "resident_bytes", skip_serializing_if = "Option::is_none")]
+    pub peak_bytes: Option<u64>,
 }
 
 fn is_zero(count: &usize) -> bool {
@@ -145,7 +145,7 @@ impl Curves for RlReport {
         let method = self.stats.iter().map(|(name, value)| (format!("policy/{name}"), *value));
         let rest = [
             self.offline_loss.map(|loss| ("offline/loss".to_owned(), loss)),
-            self.resident_bytes.map(|bytes| ("memory/resident_bytes".to_owned(), bytes as f64)),
+            self.peak_bytes.map(|bytes| ("memory/peak_bytes".to_owned(), bytes as f64)),
         ];
         let plain = plain.into_iter().map(|(tag, value)| (tag.to_owned(), value));
         plain.chain(judges).chain(method).chain(rest.into_iter().flatten()).collect()
