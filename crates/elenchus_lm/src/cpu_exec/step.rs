@@ -62,9 +62,6 @@ pub(super) struct Scratch {
 /// Lines of a sequence that attend together: six queries share what is loaded, and heads come in threes and fours.
 const ATTENTION_LINES: usize = 4;
 
-/// Bytes of weights that are asked for while attention computes: most of a core's second cache.
-const ATTENTION_AHEAD: usize = 384 << 10;
-
 /// Head rows that are multiplied at a time.
 const HEAD_LINES: usize = 16;
 
@@ -272,7 +269,6 @@ impl CpuExecutor {
             lines: Range<usize>,
             kv_head: usize,
             queries: &'a mut [f32],
-            ahead: &'a [u8],
         }
         let config = &self.config;
         let (kv_heads, head_dim, precision) = (config.num_kv_heads, config.head_dim, self.kv_precision());
@@ -285,14 +281,9 @@ impl CpuExecutor {
             for kv_head in 0..kv_heads {
                 let (queries, behind) = rest.split_at_mut(lines.len() * group * padded);
                 rest = behind;
-                parts.push(Part { lines: lines.clone(), kv_head, queries, ahead: &[] });
+                parts.push(Part { lines: lines.clone(), kv_head, queries });
             }
         }
-        // Of what is multiplied next, each part asks for its share, in the order of the threads' shares.
-        let next = self.model.view(self.model.layers[layer].linears[Linear::O as usize]).data;
-        let next = &next[..next.len().min(ATTENTION_AHEAD)];
-        let share = next.len() / parts.len();
-        parts.iter_mut().zip(next.chunks_exact(share.max(1))).for_each(|(part, ahead)| part.ahead = ahead);
         let scale = 1.0 / (head_dim as f32).sqrt();
         self.team.each(&mut parts, |part| {
             let mut seen = Vec::with_capacity(part.lines.len() * group);
@@ -314,8 +305,7 @@ impl CpuExecutor {
             let pages: Vec<&[u8]> =
                 (first_page..=last_page).map(|page| &cache.packed_page(page)[at..at + head_bytes]).collect();
             let queries = &mut *part.queries;
-            let attention =
-                Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries, ahead: part.ahead };
+            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries };
             self.kernels.attend(attention);
         });
     }

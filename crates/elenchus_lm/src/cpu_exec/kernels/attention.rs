@@ -55,25 +55,6 @@ pub(super) struct Task<'a> {
     pub queries: *mut f32,
     /// For each query the positions it sees: first and last.
     pub seen: &'a [(usize, usize)],
-    /// What is read next from elsewhere.
-    pub ahead: &'a [u8],
-}
-
-/// Cache lines that are asked for on the way, two at a time.
-struct Ahead<'a>(&'a [u8]);
-
-impl Ahead<'_> {
-    #[inline(always)]
-    unsafe fn ask<V: Vector>(&mut self) {
-        // SAFETY: any address will do.
-        unsafe {
-            if self.0.len() >= 128 {
-                V::prefetch_far(self.0.as_ptr());
-                V::prefetch_far(self.0.as_ptr().wrapping_add(64));
-                self.0 = &self.0[128..];
-            }
-        }
-    }
 }
 
 // A page's keys are two vectors.
@@ -90,17 +71,17 @@ const TOGETHER: usize = 6;
 pub(super) unsafe fn attend<V: Vector, N: KvNumbers>(task: &Task<'_>) {
     // SAFETY: the caller's contract, for each group of queries.
     unsafe {
-        let (mut query, mut ahead) = (0, Ahead(task.ahead));
+        let mut query = 0;
         while query < task.seen.len() {
             let left = task.seen.len() - query;
             if left >= TOGETHER {
-                attend_together::<V, N, TOGETHER>(task, query, &mut ahead);
+                attend_together::<V, N, TOGETHER>(task, query);
                 query += TOGETHER;
             } else if left >= 3 {
-                attend_together::<V, N, 3>(task, query, &mut ahead);
+                attend_together::<V, N, 3>(task, query);
                 query += 3;
             } else {
-                attend_together::<V, N, 1>(task, query, &mut ahead);
+                attend_together::<V, N, 1>(task, query);
                 query += 1;
             }
         }
@@ -108,11 +89,7 @@ pub(super) unsafe fn attend<V: Vector, N: KvNumbers>(task: &Task<'_>) {
 }
 
 #[inline(always)]
-unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(
-    task: &Task<'_>,
-    first: usize,
-    ahead: &mut Ahead<'_>,
-) {
+unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(task: &Task<'_>, first: usize) {
     // SAFETY: pages hold PAGE_TOKENS keys and values of this head; queries are `padded` wide.
     unsafe {
         let padded = task.padded;
@@ -131,7 +108,7 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(
             let bytes = &task.pages[pages.start - task.first_page..pages.end - task.first_page];
             for (page, &bytes) in bytes.iter().enumerate() {
                 let next = task.pages.get(pages.start + page + 1 - task.first_page).map_or(bytes, |next| *next);
-                scores::<V, N, M>(bytes, next, queries, padded, task.head_dim, &mut weights, page * PAGE_TOKENS, ahead);
+                scores::<V, N, M>(bytes, next, queries, padded, task.head_dim, &mut weights, page * PAGE_TOKENS);
             }
             let mut rescale = [1f32; M];
             for m in 0..M {
@@ -150,10 +127,10 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(
             for at in (0..padded).step_by(4 * LANES) {
                 match (padded - at) / LANES {
                     0 => {}
-                    1 => weigh::<V, N, M, 1>(bytes, keys, padded, at, &weights, &rescale, &mut attended, ahead),
-                    2 => weigh::<V, N, M, 2>(bytes, keys, padded, at, &weights, &rescale, &mut attended, ahead),
-                    3 => weigh::<V, N, M, 3>(bytes, keys, padded, at, &weights, &rescale, &mut attended, ahead),
-                    _ => weigh::<V, N, M, 4>(bytes, keys, padded, at, &weights, &rescale, &mut attended, ahead),
+                    1 => weigh::<V, N, M, 1>(bytes, keys, padded, at, &weights, &rescale, &mut attended),
+                    2 => weigh::<V, N, M, 2>(bytes, keys, padded, at, &weights, &rescale, &mut attended),
+                    3 => weigh::<V, N, M, 3>(bytes, keys, padded, at, &weights, &rescale, &mut attended),
+                    _ => weigh::<V, N, M, 4>(bytes, keys, padded, at, &weights, &rescale, &mut attended),
                 }
             }
         }
@@ -239,13 +216,11 @@ unsafe fn scores<V: Vector, N: KvNumbers, const M: usize>(
     head_dim: usize,
     scores: &mut [[f32; STRETCH * PAGE_TOKENS]; M],
     at: usize,
-    ahead: &mut Ahead<'_>,
 ) {
     // SAFETY: `head_dim` rows of 32 numbers.
     unsafe {
         let mut acc = [[V::splat(0.0); 2]; M];
         for d in 0..head_dim {
-            ahead.ask::<V>();
             let row = d * PAGE_TOKENS * N::BYTES;
             V::prefetch(next.wrapping_add(row));
             let row = keys.add(row);
@@ -274,7 +249,6 @@ unsafe fn weigh<V: Vector, N: KvNumbers, const M: usize, const D: usize>(
     weights: &[[f32; STRETCH * PAGE_TOKENS]; M],
     rescale: &[f32; M],
     attended: &mut [[f32; MAX_HEAD]; M],
-    ahead: &mut Ahead<'_>,
 ) {
     // SAFETY: the pages hold `keys` rows of `padded` values, behind their keys.
     unsafe {
@@ -290,7 +264,6 @@ unsafe fn weigh<V: Vector, N: KvNumbers, const M: usize, const D: usize>(
                 pages.get(page + 1).map_or(values, |next| next.wrapping_add((PAGE_TOKENS * padded + at) * N::BYTES));
             let first = page * PAGE_TOKENS;
             for key in 0..(keys - first).min(PAGE_TOKENS) {
-                ahead.ask::<V>();
                 let row = key * padded * N::BYTES;
                 for line in (0..D * LANES * N::BYTES).step_by(64) {
                     V::prefetch(next.wrapping_add(row + line));

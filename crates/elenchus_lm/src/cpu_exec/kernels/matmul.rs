@@ -8,8 +8,11 @@ use super::{
     vector::{LANES, Vector},
 };
 
-/// How far ahead of the reading weights are asked for.
-const AHEAD: usize = 16384;
+/// How far ahead of the reading weights are asked for into the first cache, in bytes.
+const NEAR: usize = 4096;
+
+/// And into the second, which waits for more of them at once: while eight rows are multiplied, memory goes on.
+const FAR: usize = 65536;
 
 /// The same pointer, of which the compiler does not know where it comes from: it then adds constants to it instead of
 /// counting it and others by one index, and an Intel core takes a product with a broadcast from `base + index` as two
@@ -89,9 +92,9 @@ macro_rules! rows_kernel {
                         for block in 0..panel.blocks {
                             let from = weights.add(block * B::BYTES);
                             if tiles.ahead && part == 0 {
-                                let ahead = from.wrapping_add(AHEAD);
-                                for line in 0..B::BYTES.div_ceil(64) {
-                                    V::prefetch(ahead.wrapping_add(64 * line));
+                                for line in (0..B::BYTES).step_by(64) {
+                                    V::prefetch(from.wrapping_add(NEAR + line));
+                                    V::prefetch_far(from.wrapping_add(FAR + line));
                                 }
                             }
                             let w = B::weights::<V>(from, part);

@@ -120,8 +120,6 @@ pub(crate) struct Attention<'a> {
     pub seen: &'a [(usize, usize)],
     /// `(queries, head_dim padded to 16)`, scaled; becomes what they attended to.
     pub queries: &'a mut [f32],
-    /// Weights that are multiplied next: memory brings them while attention computes.
-    pub ahead: &'a [u8],
 }
 
 type MultiplyFn = unsafe fn(&Tiles, &RawPanel);
@@ -479,7 +477,7 @@ impl Kernels {
 
     /// Attends with a few queries of one key/value head.
     pub fn attend(&self, attention: Attention<'_>) {
-        let Attention { pages, first_page, precision, head_dim, seen, queries, ahead } = attention;
+        let Attention { pages, first_page, precision, head_dim, seen, queries } = attention;
         assert!((1..=MAX_HEAD).contains(&head_dim), "heads are at most {MAX_HEAD} wide");
         let padded = head_dim.next_multiple_of(LANES);
         assert_eq!(queries.len(), seen.len() * padded, "a query is as wide as a padded head");
@@ -490,7 +488,7 @@ impl Kernels {
         );
         let pages: Vec<*const u8> = pages.iter().map(|page| page.as_ptr()).collect();
         let queries = queries.as_mut_ptr();
-        let task = Task { pages: &pages, first_page, head_dim, padded, queries, seen, ahead };
+        let task = Task { pages: &pages, first_page, head_dim, padded, queries, seen };
         // SAFETY: the machine has the instruction set; pages and queries as asserted; which page is read is looked up in
         // `pages`, so that a position beyond them panics.
         unsafe { (self.attend[precision as usize])(&task) }

@@ -222,15 +222,7 @@ fn what_would_reach_beyond_its_slices_panics() {
     let attend = |kernels: &Kernels, head_dim, first_page, seen| {
         let page = vec![0u8; KvPrecision::F16.page_bytes(16)];
         let (precision, queries) = (KvPrecision::F16, &mut [0.0; 16]);
-        kernels.attend(Attention {
-            pages: &[&page],
-            first_page,
-            precision,
-            head_dim,
-            seen: &[seen],
-            queries,
-            ahead: &[],
-        });
+        kernels.attend(Attention { pages: &[&page], first_page, precision, head_dim, seen: &[seen], queries });
     };
     check("heads are at most", &|kernels| attend(kernels, usize::MAX, 0, (0, 0)));
     check("first_page * PAGE_TOKENS <= first", &|kernels| attend(kernels, 16, 1, (31, 32)));
@@ -323,7 +315,6 @@ fn attention_is_the_same_bits_everywhere_and_near_the_formula() {
                     head_dim,
                     seen: &seen,
                     queries: &mut q,
-                    ahead: &[],
                 });
                 q
             };
