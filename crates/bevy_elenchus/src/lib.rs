@@ -41,6 +41,7 @@ mod assets;
 mod conversation;
 mod ending;
 mod events;
+mod filter;
 #[cfg(feature = "hot_reload")]
 mod folder_watcher;
 mod group;
@@ -56,12 +57,13 @@ pub use adapters_source::AdaptersSourcePlugin;
 pub use assets::{AdapterAsset, AdapterLoader, AssetError, CharacterAsset, CharacterLoader};
 pub use conversation::Conversation;
 pub use elenchus_dialogue::{
-    BaseInfo, Character, EngineSettings, ModelLoader, ReplyReport, StopReason, Turn, load_model,
+    BaseInfo, Character, EngineSettings, ModelLoader, Refusal, ReplyFilter, ReplyReport, StopReason, Turn, load_model,
 };
 pub use events::{
     GiveTurn, GroupSilent, Hear, Interrupt, Overheard, ReplyDelta, ReplyError, ReplyFailed, ReplyFinished,
     ReplyStarted, RetryLoad, Say, SilenceReason, WarmUp,
 };
+pub use filter::SpeechFilter;
 pub use group::{ConversationGroup, GroupMembers, MemberOf};
 pub use hear::{Earshot, Listener};
 pub use npc::{GameFacts, Npc, Speaking, Voice};
@@ -71,10 +73,10 @@ pub use status::{EngineStats, EngineStatus, engine_ready};
 /// What a game needs: `use bevy_elenchus::prelude::*;`.
 pub mod prelude {
     pub use crate::{
-        AdapterAsset, AdaptersSourcePlugin, CharacterAsset, Conversation, ConversationGroup, Earshot, ElenchusPlugin,
-        ElenchusSettings, ElenchusSystems, EngineSettings, EngineStats, EngineStatus, GameFacts, GiveTurn,
-        GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReplyDelta, ReplyError,
-        ReplyFailed, ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, Speaking, StopReason, Voice, WarmUp,
-        WhileSpeaking, engine_ready,
+        AdapterAsset, AdaptersSourcePlugin, Character, CharacterAsset, Conversation, ConversationGroup, Earshot,
+        ElenchusPlugin, ElenchusSettings, ElenchusSystems, EngineSettings, EngineStats, EngineStatus, GameFacts,
+        GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReplyDelta,
+        ReplyError, ReplyFailed, ReplyFilter, ReplyFinished, ReplyReport, ReplyStarted, RetryLoad, Say, SilenceReason,
+        Speaking, SpeechFilter, StopReason, Turn, Voice, WarmUp, WhileSpeaking, engine_ready,
     };
 }

@@ -6,7 +6,7 @@ use elenchus_dialogue::{Engine, EngineSettings, ModelLoader, load_model};
 use crate::{
     AdapterAsset, CharacterAsset, Conversation, ConversationGroup, Earshot, EngineStats, EngineStatus, GameFacts,
     GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReplyDelta, ReplyFailed,
-    ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, Speaking, Voice, WarmUp,
+    ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, Speaking, SpeechFilter, Voice, WarmUp,
     assets::{AdapterLoader, CharacterLoader},
     ending, hear, receive, say, status, turn_taking,
 };
@@ -36,6 +36,10 @@ pub struct ElenchusSettings {
     pub fallback: String,
     /// Most engine events looked at in one frame; what remains waits for the next.
     pub events_per_frame: usize,
+    /// Judges the sentences of NPCs that have no [`SpeechFilter`] of their own. With a filter, [`ReplyDelta`]s are whole
+    /// sentences; `None` releases every word at once and lets everything pass.
+    #[reflect(ignore)]
+    pub filter: Option<SpeechFilter>,
 }
 
 /// What becomes of a line said to an NPC that is still speaking, or still waiting to speak.
@@ -78,7 +82,12 @@ impl ElenchusPlugin {
 
 impl Default for ElenchusSettings {
     fn default() -> Self {
-        Self { while_speaking: WhileSpeaking::default(), fallback: "...".into(), events_per_frame: 256 }
+        Self {
+            while_speaking: WhileSpeaking::default(),
+            fallback: "...".into(),
+            events_per_frame: 256,
+            filter: Some(SpeechFilter::default()),
+        }
     }
 }
 
@@ -132,6 +141,7 @@ impl Plugin for ElenchusPlugin {
             .register_type::<GameFacts>()
             .register_type::<Conversation>()
             .register_type::<Speaking>()
+            .register_type::<SpeechFilter>()
             .register_type::<ConversationGroup>()
             .register_type::<MemberOf>()
             .register_type::<GroupMembers>()

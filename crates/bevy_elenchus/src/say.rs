@@ -17,6 +17,7 @@ use crate::{
     AdapterAsset, CharacterAsset, Conversation, ElenchusSettings, EngineStatus, GameFacts, MemberOf, Npc, ReplyError,
     ReplyFailed, Say, Speaking, Voice, WarmUp, WhileSpeaking,
     ending::{self, Ending},
+    filter::filter,
     npc::LineQueue,
     plugin::EngineHandle,
     turn_taking,
@@ -216,6 +217,7 @@ fn prepare(world: &World, id: RequestId) -> Result<Option<Request>, ReplyError> 
         rng: conversation.rng.clone(),
         priority: if speaking.ambient { Priority::Ambient } else { Priority::Player },
         max_tokens: speaking.max_tokens,
+        filter: filter(world, entity),
     }))
 }
 

@@ -17,7 +17,7 @@ use elenchus_lm::{
 };
 
 use crate::{
-    Character, Error, Result, StopReason, Turn, compute,
+    Character, Error, Refusal, ReplyFilter, Result, StopReason, Turn, compute,
     counters::Counters,
     outbox::Outbox,
     scheduler::Pending,
@@ -57,6 +57,25 @@ pub struct Request {
     pub priority: Priority,
     /// Caps [`crate::StopRules::max_tokens`] for this reply alone.
     pub max_tokens: Option<usize>,
+    /// Judges its sentences before they are told; with one, deltas are whole sentences.
+    pub filter: Option<Arc<ReplyFilter>>,
+}
+
+impl Request {
+    /// The player's request for an answer to the last of `turns`: no adapter, no facts, seed 0, no filter.
+    pub fn new(character: Arc<Character>, turns: Vec<Turn>) -> Self {
+        Self {
+            id: RequestId(0),
+            character,
+            adapter: None,
+            facts: Vec::new(),
+            turns,
+            rng: Rng::from_seed(0),
+            priority: Priority::Player,
+            max_tokens: None,
+            filter: None,
+        }
+    }
 }
 
 /// Asks that a character's persona be read ahead of its first line.
@@ -103,6 +122,8 @@ pub struct ReplyReport {
     pub adapter: Option<AdapterId>,
     /// Tokens sampled, the end token included where one was drawn.
     pub reply_ids: Vec<u32>,
+    /// Sentences that the filter refused; the reply was sampled again for each, or ends before the last.
+    pub refused: Vec<Refusal>,
     /// Tokens of the prompt.
     pub prompt_tokens: usize,
     /// Of these, how many were remembered and not read again.

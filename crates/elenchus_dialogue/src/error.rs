@@ -30,6 +30,16 @@ pub enum Error {
         /// Tokens the context holds.
         context: usize,
     },
+    /// Every attempt at a reply was refused by the filter.
+    #[error("the reply was refused {tries} times, last by the rule `{rule}`: {text:?}")]
+    Refused {
+        /// Replies sampled.
+        tries: u32,
+        /// The rule that refused the last one.
+        rule: String,
+        /// What it was to say.
+        text: String,
+    },
     /// The line to answer holds no words.
     #[error("there is nothing to answer: the line is empty")]
     EmptyLine,

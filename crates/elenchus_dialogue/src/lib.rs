@@ -10,6 +10,8 @@ mod conversation;
 mod counters;
 mod engine;
 mod error;
+mod filter;
+mod fitting_facts;
 mod names;
 mod outbox;
 mod prefix_cache;
@@ -28,6 +30,7 @@ pub use engine::{
     Request, RequestId, WarmUp, load_model,
 };
 pub use error::{Error, Result};
+pub use filter::{Refusal, ReplyFilter};
 pub use prompt::messages;
 pub use reply::StopReason;
-pub use speak::{Spoken, speak, speak_knowing, speak_whole};
+pub use speak::{ModelRef, Spoken, speak, speak_many};

@@ -28,6 +28,10 @@ pub enum StopReason {
     ContextFull,
     /// Cancelled by the game; the text is what was said so far.
     Cancelled,
+    /// The next sentence was refused by a [`ReplyFilter`](crate::ReplyFilter); the text ends before it.
+    Refused,
+    /// Not sampled: a line that an author wrote.
+    Told,
 }
 
 /// A label longer than this, in bytes, is prose.
@@ -40,7 +44,13 @@ pub(crate) struct Assembler {
     other_speaker: bool,
     own_name: String,
     other_names: HashSet<String>,
+    /// Sentences at most; 0 for no limit.
+    max_sentences: usize,
     sentences: Sentences,
+    /// Up to here `text` consists of whole sentences.
+    complete: usize,
+    /// Up to here `text` may be shown: whole sentences that somebody judged. `None` where nobody judges.
+    released: Option<usize>,
     /// Bytes of a character that is not complete yet.
     partial: Vec<u8>,
     /// What was said, that which is held back included.
@@ -55,8 +65,9 @@ pub(crate) struct Assembler {
 }
 
 impl Assembler {
-    /// For a reply of `own_name` in a conversation with `others`.
-    pub fn new<'a>(rules: &StopRules, own_name: &str, others: impl IntoIterator<Item = &'a str>) -> Self {
+    /// For a reply of `own_name` in a conversation with `others`. If `judged`, nothing is shown before
+    /// [`Self::release`].
+    pub fn new<'a>(rules: &StopRules, own_name: &str, others: impl IntoIterator<Item = &'a str>, judged: bool) -> Self {
         let own_name = names::fold(own_name);
         let mut other_names: HashSet<_> = others.into_iter().map(names::fold).collect();
         other_names.retain(|name| !name.is_empty() && *name != own_name);
@@ -66,7 +77,10 @@ impl Assembler {
             other_speaker: rules.other_speaker,
             own_name,
             other_names,
-            sentences: Sentences::new(rules.max_sentences),
+            max_sentences: rules.max_sentences,
+            sentences: Sentences::default(),
+            complete: 0,
+            released: judged.then_some(0),
             partial: Vec::new(),
             text: String::new(),
             shown: 0,
@@ -91,6 +105,7 @@ impl Assembler {
     /// The text that can be shown now and was not before.
     pub fn delta(&mut self) -> Option<String> {
         let end = if self.stopped.is_some() { self.text.len() } else { self.held_from() };
+        let end = self.released.map_or(end, |released| released.min(end));
         let from = self.shown;
         let mut graphemes: Vec<_> = self.text[from..].grapheme_indices(true).collect();
         if self.stopped.is_none() {
@@ -107,6 +122,39 @@ impl Assembler {
     /// Ends the reply for a reason that lies outside its text: what was held back can be shown. Half a character cannot.
     pub fn finish(&mut self, reason: StopReason) {
         self.stopped.get_or_insert(reason);
+    }
+
+    /// Whether the text could end here: its last sentence is complete.
+    pub fn is_at_sentence_end(&self) -> bool {
+        self.sentences.end_here(&self.text).is_some()
+    }
+
+    /// Drops the sentence that was begun last, unless there is no other or it was shown.
+    pub fn drop_unfinished_sentence(&mut self) {
+        if self.complete > 0 && !self.is_at_sentence_end() {
+            self.text.truncate(self.complete.max(self.shown));
+        }
+    }
+
+    /// Text that waits for somebody's judgement: whole sentences, at the end of the reply all that is left.
+    pub fn unjudged(&self) -> Option<&str> {
+        let end = if self.stopped.is_some() { self.text.len() } else { self.complete };
+        let text = self.text.get(self.released?..end)?;
+        (!text.trim().is_empty()).then_some(text)
+    }
+
+    /// What [`Self::unjudged`] gave can be shown.
+    pub fn release(&mut self) {
+        let end = if self.stopped.is_some() { self.text.len() } else { self.complete };
+        self.released = self.released.map(|_| end);
+    }
+
+    /// What [`Self::unjudged`] gave is not shown, and the reply ends before it. Whether anything is left.
+    pub fn refuse(&mut self) -> bool {
+        let end = self.released.unwrap_or(self.shown);
+        self.text.truncate(end);
+        self.stopped = Some(StopReason::Refused);
+        end > 0
     }
 
     /// All text shown so far: the deltas joined.
@@ -142,7 +190,9 @@ impl Assembler {
             let line = &self.text[self.line..self.text.len() - 1];
             if self.line == 0 && line.len() <= LABEL_BYTES && names::same(label(line), &self.own_name) {
                 self.own_label_marks = line.starts_with(is_emphasis);
-                self.sentences.restart();
+                self.sentences = Sentences::default();
+                self.complete = 0;
+                self.released = self.released.map(|_| 0);
                 self.text.clear();
                 return;
             }
@@ -151,7 +201,10 @@ impl Assembler {
             }
         }
         if let Some(end) = self.sentences.push(&self.text, c) {
-            return self.stop(end, StopReason::MaxSentences);
+            self.complete = end;
+            if self.sentences.count() == self.max_sentences {
+                return self.stop(end, StopReason::MaxSentences);
+            }
         }
         if c == '\n' {
             self.line = self.text.len();
@@ -221,7 +274,7 @@ mod tests {
 
     /// The deltas of a reply, and why it ended.
     fn stream<'a>(rules: &StopRules, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, StopReason) {
-        let mut assembler = Assembler::new(rules, "Socrates", ["player", "Plato", "Socrates", "Σωσίας"]);
+        let mut assembler = Assembler::new(rules, "Socrates", ["player", "Plato", "Socrates", "Σωσίας"], false);
         let mut deltas = Vec::new();
         for piece in pieces {
             let stop = assembler.push(piece);
@@ -303,7 +356,7 @@ mod tests {
     fn text_streams_instead_of_waiting_for_the_end() {
         let (deltas, _) = stream(&rules(), "I say that virtue is knowledge.".as_bytes().chunks(4));
         assert!(deltas.len() > 4, "{deltas:?}");
-        let mut assembler = Assembler::new(&rules(), "Socrates", []);
+        let mut assembler = Assembler::new(&rules(), "Socrates", [], false);
         assembler.push("Yes 👩".as_bytes());
         assert_eq!(assembler.delta().as_deref(), Some("Yes"));
         assembler.push("\u{200d}👧!".as_bytes());

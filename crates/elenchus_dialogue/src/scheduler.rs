@@ -85,8 +85,6 @@ pub(crate) fn plan(wishes: &[Wish], prefill_chunk: usize) -> Vec<usize> {
 mod tests {
     use std::sync::Arc;
 
-    use elenchus_lm::Rng;
-
     use super::*;
     use crate::Character;
 
@@ -110,16 +108,7 @@ mod tests {
         let character = "version = 1\nname = \"A\"\npersona = \"You are A.\"\nfallbacks = [\"Hm.\"]";
         let character = Arc::new(Character::parse(character, "a").unwrap());
         let pending = |id, priority| Pending {
-            request: Request {
-                id: RequestId(id),
-                character: character.clone(),
-                adapter: None,
-                facts: Vec::new(),
-                turns: Vec::new(),
-                rng: Rng::from_seed(0),
-                priority,
-                max_tokens: None,
-            },
+            request: Request { id: RequestId(id), priority, ..Request::new(character.clone(), Vec::new()) },
             received: Instant::now(),
         };
         let mut waiting = Waiting::default();

@@ -1,15 +1,14 @@
-//! Counts sentences while a reply streams, one character at a time, so that the count never depends on how the text was
-//! split into tokens.
+//! Finds sentences while a reply streams, one character at a time, so that they never depend on how the text was split
+//! into tokens.
 
 /// Words that end in a point within a sentence, without that point, in lower case.
 const ABBREVIATIONS: [&str; 16] =
     ["mr", "mrs", "ms", "dr", "st", "prof", "rev", "gen", "e.g", "i.e", "cf", "vs", "viz", "approx", "fig", "ca"];
 
-/// Finds the end of the last sentence allowed.
-#[derive(Debug, Clone)]
+/// Finds the ends of sentences.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Sentences {
-    /// Sentences at most; 0 for no limit.
-    max: usize,
+    /// Sentences that have ended.
     count: usize,
     /// Whether the sentence holds a letter or digit yet: "..." alone is none.
     words: bool,
@@ -17,30 +16,19 @@ pub(crate) struct Sentences {
 }
 
 /// Where the newest character stands. `end` is the byte behind the sentence.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 enum State {
+    #[default]
     Within,
     /// Behind a closing mark and any quotes. `unsure` after an ellipsis or a quote: the sentence may go on behind them.
-    Closed {
-        end: usize,
-        unsure: bool,
-    },
+    Closed { end: usize, unsure: bool },
     /// Behind the white space after an unsure end; the next letter's case decides.
-    Unsure {
-        end: usize,
-    },
+    Unsure { end: usize },
 }
 
 impl Sentences {
-    pub fn new(max: usize) -> Self {
-        Self { max, count: 0, words: false, state: State::Within }
-    }
-
-    /// Hears that `c` is now the last character of `text`; returns the end of the last sentence once it is certain.
+    /// Takes `c`, now the last character of `text`; returns the end of a sentence once it is certain.
     pub fn push(&mut self, text: &str, c: char) -> Option<usize> {
-        if self.max == 0 {
-            return None;
-        }
         let before = &text[..text.len() - c.len_utf8()];
         match self.state {
             State::Closed { unsure, .. } if closes(before, c) => {
@@ -55,23 +43,33 @@ impl Sentences {
                 } else if unsure {
                     self.state = State::Unsure { end };
                 } else {
-                    return self.ended(end);
+                    return Some(self.ended(end));
                 }
             }
             State::Unsure { .. } if c.is_whitespace() => {}
             State::Unsure { end } if !c.is_lowercase() => {
-                let last = self.ended(end);
+                let end = self.ended(end);
                 self.enter(text, before, c);
-                return last;
+                return Some(end);
             }
             _ => self.enter(text, before, c),
         }
         None
     }
 
-    /// Forgets all it heard.
-    pub fn restart(&mut self) {
-        *self = Self::new(self.max);
+    /// How many sentences have certainly ended.
+    pub fn count(&self) -> usize {
+        self.count
+    }
+
+    /// The end of the newest sentence, if `text` were to end here.
+    pub fn end_here(&self, text: &str) -> Option<usize> {
+        match self.state {
+            State::Closed { end, .. } | State::Unsure { end } if self.words && !is_abbreviation(&text[..end]) => {
+                Some(end)
+            }
+            _ => None,
+        }
     }
 
     fn enter(&mut self, text: &str, before: &str, c: char) {
@@ -83,11 +81,11 @@ impl Sentences {
         };
     }
 
-    fn ended(&mut self, end: usize) -> Option<usize> {
+    fn ended(&mut self, end: usize) -> usize {
         self.state = State::Within;
         self.words = false;
         self.count += 1;
-        (self.count == self.max).then_some(end)
+        end
     }
 }
 
@@ -130,7 +128,7 @@ mod tests {
     fn the_first_sentence_ends_where_a_reader_would_end_it() {
         /// `text` cut behind its first sentence must be `expected`; the two are equal where it never surely ends.
         fn check(text: &str, expected: &str) {
-            let mut sentences = Sentences::new(1);
+            let mut sentences = Sentences::default();
             let end = text.char_indices().find_map(|(at, c)| sentences.push(&text[..at + c.len_utf8()], c));
             assert_eq!(&text[..end.unwrap_or(text.len())], expected);
         }
@@ -164,12 +162,28 @@ mod tests {
     }
 
     #[test]
-    fn a_limit_counts_and_zero_is_none() {
-        let text = "A b. C d! E f? G h. I j";
-        for (max, expected) in [(1, Some(4)), (2, Some(9)), (3, Some(14)), (4, Some(19)), (5, None), (0, None)] {
-            let mut sentences = Sentences::new(max);
-            let end = text.char_indices().find_map(|(at, c)| sentences.push(&text[..at + c.len_utf8()], c));
-            assert_eq!(end, expected, "{max}");
+    fn every_end_is_found_and_counted() {
+        let (text, mut sentences) = ("A b. C d! E f? G h. I j", Sentences::default());
+        let ends: Vec<_> =
+            text.char_indices().filter_map(|(at, c)| sentences.push(&text[..at + c.len_utf8()], c)).collect();
+        assert_eq!((ends.as_slice(), sentences.count()), ([4, 9, 14, 19].as_slice(), 4));
+    }
+
+    #[test]
+    fn a_text_may_end_where_a_sentence_does() {
+        fn check(text: &str, expected: Option<usize>) {
+            let mut sentences = Sentences::default();
+            text.char_indices().for_each(|(at, c)| drop(sentences.push(&text[..at + c.len_utf8()], c)));
+            assert_eq!(sentences.end_here(text), expected, "{text:?}");
         }
+        check("", None);
+        check("Know", None);
+        check("Know thyself.", Some(13));
+        check("Know thyself. ", None);
+        check("Know thyself. Th", None);
+        check("He said \"no.\"", Some(13));
+        check("He is Mr.", None);
+        check("...", None);
+        check("1.", None);
     }
 }

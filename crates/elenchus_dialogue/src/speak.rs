@@ -1,10 +1,30 @@
-//! The plainest reply: prompt, words, stop rules, and nobody else to wait for.
+//! Replies without an engine: prompt, sampler, stop rules and filter are the game's, and nothing waits for a frame.
 //!
-//! A trainer listens to its character this way. The engine, which streams, batches and remembers, must agree with it.
+//! A trainer and an evaluation listen to characters this way. A reply is the engine's own [`Speech`], so that the two
+//! cannot differ; only the limit of time is left out, so that a seed determines every word.
 
-use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Sampler, Tokenizer, generate};
+use std::time::Instant;
 
-use crate::{Character, Result, StopReason, Turn, prompt, reply::Assembler};
+use elenchus_lm::{Adapter, ChatTemplate, Executor, Logits, Tokenizer};
+
+use crate::{
+    LoadedModel, Refusal, Request, Result, StopReason,
+    prefix_cache::PrefixCache,
+    prompt,
+    scheduler::{Pending, plan},
+    speech::{Ending, Sequence, Speech},
+};
+
+/// What it takes to speak: a base, and how text becomes its tokens.
+#[derive(Clone, Copy)]
+pub struct ModelRef<'a> {
+    /// Runs it.
+    pub executor: &'a dyn Executor,
+    /// Text to ids and back.
+    pub tokenizer: &'a Tokenizer,
+    /// Messages to ids.
+    pub template: &'a ChatTemplate,
+}
 
 /// A reply and how it came to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -17,67 +37,96 @@ pub struct Spoken {
     pub prompt: Vec<u32>,
     /// The tokens that were said, without the one that ended them.
     pub tokens: Vec<u32>,
+    /// What the filter refused on the way. A reply of which every attempt was refused has no text.
+    pub refused: Vec<Refusal>,
 }
 
-/// What a character answers to the newest turn, as a game would show it. Ends by the character's rules except the one of
-/// time, so that a seed determines every word.
-pub fn speak(
-    executor: &dyn Executor,
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    character: &Character,
-    adapter: Option<&Adapter>,
-    turns: &[Turn],
-    rng: Rng,
-) -> Result<String> {
-    Ok(speak_whole(executor, tokenizer, template, character, adapter, turns, rng)?.text)
+/// Replies decoded together.
+const ROWS: usize = 8;
+/// Prompt tokens read in one step.
+const PREFILL: usize = 256;
+/// Bytes of prompts that are remembered.
+const REMEMBERED: usize = 256 << 20;
+
+impl LoadedModel {
+    /// It, borrowed.
+    pub fn as_ref(&self) -> ModelRef<'_> {
+        ModelRef { executor: &*self.executor, tokenizer: &self.tokenizer, template: &self.template }
+    }
 }
 
-/// The same with its tokens and its end: for whoever measures replies.
-pub fn speak_whole(
-    executor: &dyn Executor,
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    character: &Character,
-    adapter: Option<&Adapter>,
-    turns: &[Turn],
-    rng: Rng,
-) -> Result<Spoken> {
-    speak_knowing(executor, tokenizer, template, character, adapter, &[], turns, rng)
+/// What a character answers to the newest turn of `request`, as a game would show it.
+pub fn speak(model: ModelRef<'_>, request: &Request) -> Result<Spoken> {
+    let mut spoken = speak_many(model, std::slice::from_ref(request))?;
+    spoken.pop().ok_or(crate::Error::Stopped)
 }
 
-/// The same of a character that a game has told facts.
-pub fn speak_knowing(
-    executor: &dyn Executor,
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    character: &Character,
-    adapter: Option<&Adapter>,
-    facts: &[String],
-    turns: &[Turn],
-    rng: Rng,
-) -> Result<Spoken> {
+/// The same for many requests, decoded in batches; each reply is what it would be alone. `id` and `priority` of the
+/// requests mean nothing here.
+///
+/// # Errors
+/// The first request that has no reply, unless a filter refused it.
+pub fn speak_many(model: ModelRef<'_>, requests: &[Request]) -> Result<Vec<Spoken>> {
+    let ModelRef { executor, tokenizer, template } = model;
     let context = executor.config().max_positions;
-    let prompt = prompt::fit(template, tokenizer, character, facts, turns, context)?;
-    let speakers = turns.iter().map(|turn| turn.speaker.as_str());
-    // The assembler, and what ended the reply.
-    let state = std::cell::RefCell::new((Assembler::new(&character.stop, &character.name, speakers), None));
-    let mut sampler = Sampler { settings: character.sampler.clone(), rng };
-    let most = character.stop.max_tokens.max(1).min(context - prompt.len());
-    let is_end = |id| {
-        let (assembler, stop) = &mut *state.borrow_mut();
-        *stop =
-            if tokenizer.is_end(id) { Some(StopReason::EndToken) } else { assembler.push(tokenizer.token_bytes(id)) };
-        stop.is_some()
-    };
-    let tokens = generate(executor, &prompt, adapter, &mut sampler, most, is_end)?;
-    let (mut assembler, stop) = state.into_inner();
-    let stop = stop.unwrap_or(if tokens.len() < character.stop.max_tokens {
-        StopReason::ContextFull
-    } else {
-        StopReason::MaxTokens
-    });
-    assembler.finish(stop);
-    assembler.delta();
-    Ok(Spoken { text: assembler.shown().to_owned(), stop, prompt, tokens })
+    let mut remembered = PrefixCache::default();
+    let mut spoken: Vec<Option<Spoken>> = vec![None; requests.len()];
+    let mut waiting = requests.iter().enumerate();
+    let mut speeches: Vec<(usize, Speech)> = Vec::new();
+    loop {
+        while speeches.len() < ROWS {
+            let Some((place, request)) = waiting.next() else { break };
+            let Request { character, adapter, facts, turns, .. } = request;
+            if let Some(adapter) = adapter {
+                executor.prepare(adapter)?;
+            }
+            let prompt = prompt::fit(template, tokenizer, character, facts, turns, context)?;
+            let adapter = adapter.as_ref().map(Adapter::id);
+            let persona = prompt::persona_prefix(template, tokenizer, character, facts)?;
+            if prompt.starts_with(&persona) && persona.len() < prompt.len() {
+                // What all replies of a character begin with is read once.
+                let cache = remembered.longest(adapter, &persona).unwrap_or_else(|| executor.new_cache());
+                let mut read = Sequence { adapter: request.adapter.clone(), tokens: persona, cache };
+                while read.unread() > 0 {
+                    executor.forward(&mut [read.row(read.unread().min(PREFILL), Logits::None)])?;
+                }
+                remembered.store(adapter, read.tokens, read.cache);
+            }
+            let cache = remembered.longest(adapter, &prompt[..prompt.len().saturating_sub(1)]);
+            let cache = cache.unwrap_or_else(|| executor.new_cache());
+            let pending = Pending { request: request.clone(), received: Instant::now() };
+            speeches.push((place, Speech::new(pending, prompt, cache, context, tokenizer)?.untimed()));
+        }
+        if speeches.is_empty() {
+            break;
+        }
+        let wishes: Vec<_> = speeches.iter().map(|(_, speech)| speech.wish()).collect();
+        let counts = plan(&wishes, PREFILL);
+        let mut rows: Vec<_> = (speeches.iter_mut().zip(&counts).filter(|(_, count)| **count > 0))
+            .map(|((_, speech), &count)| speech.sequence.row(count, Logits::Last))
+            .collect();
+        let mut logits = executor.forward(&mut rows)?.into_iter();
+        for ((_, speech), _) in speeches.iter_mut().zip(&counts).filter(|(_, count)| **count > 0) {
+            if let Some(mut logits) = logits.next()
+                && speech.sequence.unread() == 0
+            {
+                speech.advance(&mut logits, tokenizer);
+            }
+        }
+        let (ended, rest) = speeches.into_iter().partition(|(_, speech)| speech.ending.is_some());
+        speeches = rest;
+        for (place, mut speech) in ended {
+            let stop = match speech.ending.take() {
+                Some(Ending::Stopped(stop)) => stop,
+                Some(Ending::Failed(crate::Error::Refused { .. })) | None => StopReason::Refused,
+                Some(Ending::Failed(error)) => return Err(error),
+            };
+            let (report, mut sequence) = speech.into_report(stop);
+            let tokens = sequence.tokens.split_off(report.prompt_tokens);
+            spoken[place] =
+                Some(Spoken { text: report.text, stop, prompt: sequence.tokens, tokens, refused: report.refused });
+            remembered.evict(REMEMBERED, &[]);
+        }
+    }
+    Ok(spoken.into_iter().flatten().collect())
 }

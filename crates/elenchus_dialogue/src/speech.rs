@@ -1,11 +1,16 @@
 //! One reply in the making: the tokens of its sequence, what they have become as text, and when it ends.
 
-use std::time::{Duration, Instant};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
-use elenchus_lm::{Adapter, AdapterId, KvCache, Logits, Row, Sampler, Tokenizer};
+use elenchus_lm::{Adapter, AdapterId, KvCache, Logits, Markup, REPLY_BREAK, Row, Sampler, Tokenizer};
 
 use crate::{
-    Error, Priority, ReplyReport, Request, RequestId, StopReason,
+    Character, Error, Priority, Refusal, ReplyFilter, ReplyReport, Request, RequestId, Result, StopReason, Turn,
+    filter,
+    prompt::FINISH_TOKENS,
     reply::Assembler,
     scheduler::{Pending, Wish},
 };
@@ -52,6 +57,15 @@ pub(crate) struct Speech {
     priority: Priority,
     sampler: Sampler,
     assembler: Assembler,
+    character: Arc<Character>,
+    /// Who else speaks in this conversation.
+    others: Vec<String>,
+    filter: Option<Arc<ReplyFilter>>,
+    refused: Vec<Refusal>,
+    /// What it said before, newest last.
+    said: Vec<String>,
+    /// The tokens of that, where they count as repetition, then those of this reply.
+    said_tokens: Vec<u32>,
     max_tokens: usize,
     max_seconds: f32,
     context: usize,
@@ -63,22 +77,47 @@ pub(crate) struct Speech {
     last_token: Option<Instant>,
 }
 
+/// Own replies that count as repetition, at most.
+const SAID: usize = 8;
+
 impl Speech {
     /// `prompt` was read as far as `cache` remembers it.
-    pub fn new(pending: Pending, prompt: Vec<u32>, cache: KvCache, context: usize) -> Self {
+    pub fn new(
+        pending: Pending,
+        prompt: Vec<u32>,
+        cache: KvCache,
+        context: usize,
+        tokenizer: &Tokenizer,
+    ) -> Result<Self> {
         let Pending { request, received } = pending;
         let max_tokens = max_tokens(&request);
-        let Request { id, character, adapter, turns, rng, priority, .. } = request;
-        let speakers = turns.iter().map(|turn| turn.speaker.as_str());
-        Self {
+        let Request { id, character, adapter, turns, rng, priority, filter, .. } = request;
+        let (own, others): (Vec<Turn>, Vec<Turn>) =
+            turns.into_iter().partition(|turn| character.is_named(&turn.speaker));
+        let said: Vec<String> = own.into_iter().rev().take(SAID).map(|turn| turn.text).collect();
+        let mut said_tokens = Vec::new();
+        for text in said.iter().rev() {
+            said_tokens.extend(tokenizer.encode(text.trim(), Markup::AsText)?);
+            said_tokens.push(REPLY_BREAK);
+        }
+        let mut others: Vec<String> = others.into_iter().map(|turn| turn.speaker).collect();
+        others.sort_unstable();
+        others.dedup();
+        Ok(Self {
             id,
             ending: None,
-            most_tokens: prompt.len().saturating_add(max_tokens).min(context),
+            most_tokens: prompt.len().saturating_add(max_tokens + FINISH_TOKENS).min(context),
             priority,
             sampler: Sampler { settings: character.sampler.clone(), rng },
-            assembler: Assembler::new(&character.stop, &character.name, speakers),
+            assembler: assembler(&character, &others, filter.is_some()),
+            others,
+            filter,
+            refused: Vec::new(),
+            said,
+            said_tokens,
             max_tokens,
             max_seconds: character.stop.max_seconds,
+            character,
             context,
             prompt_tokens: prompt.len(),
             cached_tokens: cache.len(),
@@ -87,11 +126,16 @@ impl Speech {
             first_token: None,
             last_token: None,
             sequence: Sequence { adapter, tokens: prompt, cache },
-        }
+        })
+    }
+
+    /// The same without a limit of time, so that a seed determines every word.
+    pub fn untimed(self) -> Self {
+        Self { max_seconds: f32::INFINITY, ..self }
     }
 
     pub fn wish(&self) -> Wish {
-        let speaking = !self.reply_ids.is_empty();
+        let speaking = self.first_token.is_some();
         Wish { unread: self.sequence.unread(), speaking, priority: self.priority }
     }
 
@@ -99,10 +143,10 @@ impl Speech {
         self.cached_tokens
     }
 
-    /// Draws the next token from its logits, once and in this order for every token: the generator must not care what
+    /// Samples the next token from its logits, once and in this order for every token: the generator must not care what
     /// else is in the batch. Returns text that can be shown.
     pub fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> Option<String> {
-        let token = match self.sampler.sample(logits, &self.sequence.tokens) {
+        let token = match self.sampler.sample(logits, &self.said_tokens) {
             Ok(token) => token,
             Err(error) => {
                 self.ending = Some(Ending::Failed(error.into()));
@@ -117,8 +161,9 @@ impl Speech {
             Some(StopReason::EndToken)
         } else {
             self.sequence.tokens.push(token);
+            self.said_tokens.push(token);
             self.assembler.push(tokenizer.token_bytes(token)).or_else(|| {
-                if self.reply_ids.len() >= self.max_tokens {
+                if self.is_long_enough() {
                     Some(StopReason::MaxTokens)
                 } else if self.sequence.tokens.len() >= self.context {
                     Some(StopReason::ContextFull)
@@ -130,10 +175,59 @@ impl Speech {
             })
         };
         if let Some(reason) = stop {
+            if matches!(reason, StopReason::MaxTokens | StopReason::ContextFull | StopReason::MaxSeconds) {
+                self.assembler.drop_unfinished_sentence();
+            }
             self.assembler.finish(reason);
             self.ending = Some(Ending::Stopped(reason));
         }
+        self.judge();
         self.assembler.delta()
+    }
+
+    /// Whether the limit of tokens is reached at the end of a sentence, or exceeded by as much as one may take to end.
+    fn is_long_enough(&self) -> bool {
+        let over = self.reply_ids.len().checked_sub(self.max_tokens);
+        over.is_some_and(|over| over >= FINISH_TOKENS || self.assembler.is_at_sentence_end())
+    }
+
+    /// Releases whole sentences that may be shown. One that may not makes the reply begin again, if nothing was shown
+    /// yet, and end otherwise.
+    fn judge(&mut self) {
+        let Some(filter) = self.filter.clone() else { return };
+        let Some(text) = self.assembler.unjudged() else { return };
+        let others = self.others.iter().map(String::as_str);
+        let mut refusal = filter.judge(text, &self.character, others);
+        let begins = self.assembler.shown().is_empty();
+        if refusal.is_none() && begins && self.refused.iter().all(|refused| refused.rule != REPEATS) {
+            let said = self.said.iter().take(filter.repeats).map(String::as_str);
+            let repeats = filter::repeats(text, said);
+            refusal = repeats.then(|| Refusal { rule: REPEATS.to_owned(), text: text.trim().to_owned() });
+        }
+        let Some(refusal) = refusal else { return self.assembler.release() };
+        let (rule, text) = (refusal.rule.clone(), refusal.text.clone());
+        self.refused.push(refusal);
+        let tries = self.refused.len() as u32;
+        if !begins {
+            self.assembler.refuse();
+            self.ending = Some(Ending::Stopped(StopReason::Refused));
+        } else if tries <= filter.retries || rule == REPEATS {
+            self.begin_again();
+        } else {
+            self.assembler.refuse();
+            self.ending = Some(Ending::Failed(Error::Refused { tries, rule, text }));
+        }
+    }
+
+    /// Back to the prompt, with the generator where it is. The prompt's last token is read once more for its logits.
+    fn begin_again(&mut self) {
+        self.ending = None;
+        self.said_tokens.truncate(self.said_tokens.iter().rposition(|&id| id == REPLY_BREAK).map_or(0, |at| at + 1));
+        self.reply_ids.clear();
+        self.sequence.tokens.truncate(self.prompt_tokens);
+        let known = self.sequence.cache.len().min(self.prompt_tokens - 1);
+        self.sequence.cache.truncate(known);
+        self.assembler = assembler(&self.character, &self.others, true);
     }
 
     /// What the game hears of a reply that stopped, and the sequence, whose memory is worth keeping.
@@ -152,11 +246,19 @@ impl Speech {
             } else {
                 (self.reply_ids.len() - 1) as f32 / decoding.as_secs_f32()
             },
+            refused: self.refused,
             reply_ids: self.reply_ids,
             rng: self.sampler.rng,
         };
         (report, self.sequence)
     }
+}
+
+/// The rule against saying the same again.
+const REPEATS: &str = "repeats";
+
+fn assembler(character: &Character, others: &[String], judged: bool) -> Assembler {
+    Assembler::new(&character.stop, &character.name, others.iter().map(String::as_str), judged)
 }
 
 /// Tokens a reply may have: the character's limit, or less if the request asks for less.
@@ -172,6 +274,7 @@ pub(crate) fn cancelled_report(request: Request) -> ReplyReport {
         rng: request.rng,
         adapter: request.adapter.as_ref().map(Adapter::id),
         reply_ids: Vec::new(),
+        refused: Vec::new(),
         prompt_tokens: 0,
         cached_tokens: 0,
         first_token: Duration::ZERO,

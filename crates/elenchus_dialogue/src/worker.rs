@@ -19,7 +19,7 @@ use crate::{
     counters::{Counters, Speed},
     outbox::Outbox,
     prefix_cache::PrefixCache,
-    prompt,
+    prompt::{self, FINISH_TOKENS},
     scheduler::{Pending, Waiting, plan},
     speech::{Ending, Sequence, Speech, cancelled_report, max_tokens},
 };
@@ -220,7 +220,7 @@ impl Worker {
         let request = &pending.request;
         loaded.prepare(request.adapter.as_ref())?;
         let prompt = loaded.fit(request)?;
-        let most = prompt.len().saturating_add(max_tokens(request)).min(loaded.context);
+        let most = prompt.len().saturating_add(max_tokens(request) + FINISH_TOKENS).min(loaded.context);
         let spoken: usize = self.speeches.iter().map(|speech| speech.most_tokens).sum();
         let bytes = (spoken + most) * loaded.model.executor.cache_bytes_per_token();
         if !self.speeches.is_empty() && bytes > self.settings.kv_budget {
@@ -234,7 +234,8 @@ impl Worker {
         };
         let cache = loaded.remembered.longest(request.adapter.as_ref().map(Adapter::id), known);
         let cache = cache.unwrap_or_else(|| loaded.model.executor.new_cache());
-        Ok(Begun::Speech(Box::new(Speech::new(pending, prompt, cache, loaded.context))))
+        let speech = Speech::new(pending, prompt, cache, loaded.context, &loaded.model.tokenizer)?;
+        Ok(Begun::Speech(Box::new(speech)))
     }
 
     /// Takes the next persona that is not remembered yet, where nobody speaks.

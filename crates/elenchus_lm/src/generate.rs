@@ -19,7 +19,7 @@ pub fn generate(
         // The whole prompt first, then the one token that was drawn last.
         let tokens = &history[cache.len()..];
         let mut logits = executor.forward(&mut [Row { tokens, adapter, cache: &mut cache, logits: Logits::Last }])?;
-        let next = sampler.sample(&mut logits[0], &history)?;
+        let next = sampler.sample(&mut logits[0], &history[prompt.len()..])?;
         if is_end(next) {
             break;
         }

@@ -44,7 +44,7 @@ pub use generate::generate;
 pub use hex::hex;
 pub use kv_cache::KvCache;
 pub use lora::{Adapter, AdapterId, LoraAdapter, LoraDiff, LoraPair, Overlap, Precision};
-pub use sampler::{Rng, Sampler, SamplerSettings, sample_softmax};
+pub use sampler::{REPLY_BREAK, Rng, Sampler, SamplerSettings, sample_softmax};
 pub use tokenizer::{Markup, Tokenizer};
 pub use weights::{RawTensor, TensorName, Weights};
 pub use whole_file::write_whole;

@@ -3,7 +3,7 @@
 //! Every filter keeps the front of one order, likeliest first and the lower id first among equals, and the draw walks what
 //! is kept by id: so a filter that removes nothing changes nothing, and a seed means the same words on every machine.
 
-use std::{cmp::Ordering, collections::BTreeSet, fmt, str::FromStr};
+use std::{cmp::Ordering, collections::BTreeMap, fmt, str::FromStr};
 
 use rand::{RngCore, SeedableRng};
 use rand_pcg::Pcg64Mcg;
@@ -21,7 +21,11 @@ pub struct Rng {
     drawn: u64,
 }
 
-/// How the next token is drawn. Applied in llama.cpp's order: repetition penalty, top-k, top-p, min-p, temperature.
+/// How the next token is sampled, with llama.cpp's samplers in llama.cpp's order: penalties, DRY, top-k, top-p, min-p,
+/// temperature.
+///
+/// Penalties and DRY see the tokens that [`Sampler::sample`] is given as `said`: what the speaker said itself, never the
+/// prompt, whose words a right answer repeats.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct SamplerSettings {
@@ -33,19 +37,61 @@ pub struct SamplerSettings {
     pub top_p: f32,
     /// Keeps tokens at least this fraction as likely as the likeliest; 0 keeps all.
     pub min_p: f32,
-    /// Divides positive logits and multiplies negative ones of recent tokens; 1 changes nothing.
+    /// Divides positive logits and multiplies negative ones of tokens said recently; 1 changes nothing.
     pub repetition_penalty: f32,
-    /// How many recent tokens count as repetition.
+    /// Subtracted from a token's logit for each time it was said recently; 0 changes nothing.
+    pub frequency_penalty: f32,
+    /// Subtracted from the logit of every token said recently; 0 changes nothing.
+    pub presence_penalty: f32,
+    /// How many of the tokens said last the three penalties and DRY see.
     pub repetition_window: usize,
+    /// DRY ("don't repeat yourself"): a token that would extend a repeated sequence of `dry_allowed_length + n` tokens
+    /// loses `dry_multiplier * dry_base^n`; 0 turns it off.
+    pub dry_multiplier: f32,
+    /// See [`Self::dry_multiplier`].
+    pub dry_base: f32,
+    /// The longest repetition that costs nothing, in tokens.
+    pub dry_allowed_length: usize,
 }
+
+/// Stands between two replies in what a [`Sampler`] is given as said: no repetition reaches across it. No vocabulary has
+/// this token.
+pub const REPLY_BREAK: u32 = u32::MAX;
 
 impl Default for SamplerSettings {
     fn default() -> Self {
-        Self { temperature: 0.7, top_k: 40, top_p: 0.95, min_p: 0.05, repetition_penalty: 1.1, repetition_window: 64 }
+        Self {
+            temperature: 0.7,
+            top_k: 40,
+            top_p: 0.95,
+            min_p: 0.05,
+            repetition_penalty: 1.05,
+            frequency_penalty: 0.0,
+            presence_penalty: 0.0,
+            repetition_window: 128,
+            dry_multiplier: 0.8,
+            dry_base: 1.75,
+            dry_allowed_length: 3,
+        }
     }
 }
 
 impl SamplerSettings {
+    /// Samples from the softmax itself: no filter, no penalty.
+    pub const SOFTMAX: Self = Self {
+        temperature: 1.0,
+        top_k: 0,
+        top_p: 1.0,
+        min_p: 0.0,
+        repetition_penalty: 1.0,
+        frequency_penalty: 0.0,
+        presence_penalty: 0.0,
+        repetition_window: 64,
+        dry_multiplier: 0.0,
+        dry_base: 1.75,
+        dry_allowed_length: 2,
+    };
+
     /// Refuses numbers from which no distribution follows, naming the field and what it may hold.
     fn check(&self) -> Result<()> {
         let share = |value: f32| (0.0..=1.0).contains(&value);
@@ -59,6 +105,20 @@ impl SamplerSettings {
                 self.repetition_penalty.is_finite() && self.repetition_penalty > 0.0,
                 "a number above 0, where 1 changes nothing",
             ),
+            (
+                "frequency_penalty",
+                self.frequency_penalty,
+                self.frequency_penalty.is_finite(),
+                "0, which changes nothing",
+            ),
+            ("presence_penalty", self.presence_penalty, self.presence_penalty.is_finite(), "0, which changes nothing"),
+            (
+                "dry_multiplier",
+                self.dry_multiplier,
+                self.dry_multiplier.is_finite() && self.dry_multiplier >= 0.0,
+                "0, which turns it off, or more",
+            ),
+            ("dry_base", self.dry_base, self.dry_base.is_finite() && self.dry_base >= 1.0, "1 or more; 1.75 is usual"),
         ];
         match fields.into_iter().find(|(_, _, fits, _)| !fits) {
             None => Ok(()),
@@ -127,14 +187,17 @@ pub struct Sampler {
 }
 
 impl Sampler {
-    /// Draws the next token. `logits` are changed in place; `history` is what the sequence holds so far, newest last.
-    /// NaN logits are never drawn; if none is finite, an error says so.
+    /// Samples the next token. `logits` are changed in place; `said` is what the speaker has said so far, newest last,
+    /// earlier replies before a [`REPLY_BREAK`] included where they should count as repetition, the prompt never.
+    /// NaN logits are never sampled; if none is finite, an error says so.
     ///
-    /// Every draw takes one number from the generator, at temperature 0 too.
-    pub fn sample(&mut self, logits: &mut [f32], history: &[u32]) -> Result<u32> {
+    /// Every call takes one number from the generator, at temperature 0 too.
+    pub fn sample(&mut self, logits: &mut [f32], said: &[u32]) -> Result<u32> {
         self.settings.check()?;
         let settings = &self.settings;
-        penalise_repetition(logits, history, settings);
+        let said = &said[said.len().saturating_sub(settings.repetition_window)..];
+        penalise(logits, said, settings);
+        penalise_repeated_sequences(logits, said, settings);
         let unit = self.rng.next_unit();
         let top_k = if settings.temperature == 0.0 { 1 } else { settings.top_k };
         let mut kept = likeliest(logits, top_k);
@@ -195,16 +258,45 @@ fn likeliest_first(a: &Candidate, b: &Candidate) -> Ordering {
     b.logit.total_cmp(&a.logit).then(a.id.cmp(&b.id))
 }
 
-fn penalise_repetition(logits: &mut [f32], history: &[u32], settings: &SamplerSettings) {
-    let penalty = settings.repetition_penalty;
-    if penalty == 1.0 {
+fn penalise(logits: &mut [f32], said: &[u32], settings: &SamplerSettings) {
+    let SamplerSettings { repetition_penalty: penalty, frequency_penalty, presence_penalty, .. } = *settings;
+    if penalty == 1.0 && frequency_penalty == 0.0 && presence_penalty == 0.0 {
         return;
     }
-    let recent = &history[history.len().saturating_sub(settings.repetition_window)..];
-    // A token said twice is penalised once, as in llama.cpp.
-    for id in recent.iter().collect::<BTreeSet<_>>() {
-        if let Some(logit) = logits.get_mut(*id as usize) {
+    let mut counts = BTreeMap::new();
+    said.iter().for_each(|&id| *counts.entry(id).or_insert(0u32) += 1);
+    for (id, count) in counts {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            // A token said twice is divided once, as in llama.cpp.
             *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
+            *logit -= count as f32 * frequency_penalty + presence_penalty;
+        }
+    }
+}
+
+/// A repetition is not looked at beyond this: its penalty is out of reach long before.
+const LONGEST_REPETITION: usize = 40;
+
+/// DRY: <https://github.com/oobabooga/text-generation-webui/pull/5677>, without sequence breakers but [`REPLY_BREAK`].
+fn penalise_repeated_sequences(logits: &mut [f32], said: &[u32], settings: &SamplerSettings) {
+    let SamplerSettings { dry_multiplier, dry_base, dry_allowed_length, .. } = *settings;
+    if dry_multiplier == 0.0 {
+        return;
+    }
+    // For each token that followed what was said last when it was said before: the longest such repetition.
+    let mut longest = BTreeMap::new();
+    for (at, &next) in said.iter().enumerate().skip(1) {
+        let before = said[..at].iter().rev();
+        let same = before.zip(said.iter().rev()).take(LONGEST_REPETITION);
+        let length = same.take_while(|(earlier, now)| earlier == now && **now != REPLY_BREAK).count();
+        if length > 0 && length >= dry_allowed_length {
+            let known = longest.entry(next).or_insert(0);
+            *known = length.max(*known);
+        }
+    }
+    for (id, length) in longest {
+        if let Some(logit) = logits.get_mut(id as usize) {
+            *logit -= dry_multiplier * dry_base.powi((length - dry_allowed_length) as i32);
         }
     }
 }
@@ -284,15 +376,7 @@ mod tests {
 
     use super::{Rng, *}; // proptest has an `Rng` too
 
-    /// Changes nothing: the softmax itself.
-    const PLAIN: SamplerSettings = SamplerSettings {
-        temperature: 1.0,
-        top_k: 0,
-        top_p: 1.0,
-        min_p: 0.0,
-        repetition_penalty: 1.0,
-        repetition_window: 64,
-    };
+    const PLAIN: SamplerSettings = SamplerSettings::SOFTMAX;
 
     fn draw_one(settings: &SamplerSettings, seed: u64, logits: &[f32], history: &[u32]) -> Result<u32> {
         let mut sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(seed) };
@@ -371,7 +455,7 @@ mod tests {
         let check = |window: usize, history: &[u32], expected: [f32; 4]| {
             let mut logits = [2.0, -2.0, 0.0, 3.0];
             let settings = SamplerSettings { repetition_penalty: 2.0, repetition_window: window, ..PLAIN };
-            penalise_repetition(&mut logits, history, &settings);
+            penalise(&mut logits, &history[history.len().saturating_sub(window)..], &settings);
             assert_eq!(logits, expected, "window {window}, history {history:?}");
         };
         check(64, &[], [2.0, -2.0, 0.0, 3.0]);
@@ -413,6 +497,35 @@ mod tests {
         check(SamplerSettings { top_p: 1.5, ..PLAIN }, "top_p = 1.5");
         check(SamplerSettings { min_p: -0.1, ..PLAIN }, "min_p = -0.1");
         check(SamplerSettings { repetition_penalty: 0.0, ..PLAIN }, "repetition_penalty = 0");
+    }
+
+    #[test]
+    fn frequency_and_presence_are_subtracted() {
+        let mut logits = [1.0, 1.0, 1.0];
+        penalise(&mut logits, &[0, 2, 0], &SamplerSettings { frequency_penalty: 0.25, presence_penalty: 0.5, ..PLAIN });
+        assert_eq!(logits, [0.0, 1.0, 0.25]);
+    }
+
+    #[test]
+    fn dry_charges_for_each_token_of_a_repetition_beyond_what_is_allowed() {
+        let check = |said: &[u32], expected: [f32; 4]| {
+            let mut logits = [0.0; 4];
+            let settings = SamplerSettings { dry_multiplier: 1.0, dry_base: 2.0, dry_allowed_length: 2, ..PLAIN };
+            penalise_repeated_sequences(&mut logits, said, &settings);
+            assert_eq!(logits, expected, "{said:?}");
+        };
+        check(&[], [0.0; 4]);
+        check(&[1], [0.0; 4]);
+        check(&[1, 2, 3], [0.0; 4]);
+        // Said "1 2 3" and now "1 2": a 3 would make it a repetition of three.
+        check(&[1, 2, 3, 0, 1, 2], [0.0, 0.0, 0.0, -1.0]);
+        check(&[0, 1, 2, 3, 0, 1, 2], [0.0, 0.0, 0.0, -2.0]);
+        check(&[2, 3, 0, 2], [0.0; 4]);
+        // The longest counts, and what overlaps itself is a repetition too.
+        check(&[1, 1, 1, 1], [0.0, -2.0, 0.0, 0.0]);
+        // Two replies that begin alike do not continue each other's ends.
+        check(&[1, 2, 3, REPLY_BREAK, 1, 2], [0.0, 0.0, 0.0, -1.0]);
+        check(&[1, REPLY_BREAK, 2, 3, 1, REPLY_BREAK, 2], [0.0; 4]);
     }
 
     #[test]

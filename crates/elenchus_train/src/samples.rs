@@ -3,8 +3,10 @@
 //! Prompt, sampler and stop rules are the game's. Each line keeps its seed over the whole run, so that two replies differ
 //! by what was learned between them and not by luck.
 
-use elenchus_dialogue::{Character, Turn, speak};
-use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Tokenizer};
+use std::sync::Arc;
+
+use elenchus_dialogue::{Character, ModelRef, Request, Turn, speak_many};
+use elenchus_lm::{Adapter, Rng};
 use serde::{Deserialize, Serialize};
 
 use crate::{Result, data::STRANGER};
@@ -23,9 +25,7 @@ pub struct Sample {
 /// Who answers, and by what.
 #[derive(Clone, Copy)]
 pub(crate) struct Voice<'a> {
-    pub executor: &'a dyn Executor,
-    pub tokenizer: &'a Tokenizer,
-    pub template: &'a ChatTemplate,
+    pub model: ModelRef<'a>,
     pub character: &'a Character,
 }
 
@@ -38,12 +38,15 @@ pub(crate) fn samples(
     seed: u64,
     step: u64,
 ) -> Result<Vec<Sample>> {
-    let answer = |(number, line): (usize, &String)| {
-        let turns = [Turn { speaker: STRANGER.to_owned(), text: line.clone() }];
-        let rng = Rng::from_seed(seed.wrapping_add(number as u64));
-        let Voice { executor, tokenizer, template, character } = voice;
-        let reply = speak(executor, tokenizer, template, character, adapter, &turns, rng)?;
-        Ok(Sample { step, line: line.clone(), reply })
+    let character = Arc::new(voice.character.clone());
+    let request = |(number, line): (usize, &String)| Request {
+        adapter: adapter.cloned(),
+        rng: Rng::from_seed(seed.wrapping_add(number as u64)),
+        ..Request::new(character.clone(), vec![Turn { speaker: STRANGER.to_owned(), text: line.clone() }])
     };
-    lines.iter().enumerate().map(answer).collect()
+    let requests: Vec<_> = lines.iter().enumerate().map(request).collect();
+    let replies = speak_many(voice.model, &requests)?;
+    let sample =
+        |(line, reply): (&String, elenchus_dialogue::Spoken)| Sample { step, line: line.clone(), reply: reply.text };
+    Ok(lines.iter().zip(replies).map(sample).collect())
 }

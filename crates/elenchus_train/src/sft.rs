@@ -14,7 +14,7 @@ use std::{
 };
 
 use candle_core::backprop::GradStore;
-use elenchus_dialogue::Character;
+use elenchus_dialogue::{Character, ModelRef};
 use elenchus_lm::{
     Activations, Adapter, CandleExecutor, ChatTemplate, Linear, LoraAdapter, LoraDropout, Precision, Tokenizer,
     TrainableLora,
@@ -227,7 +227,8 @@ pub fn train(
             let scale = character.adapter_scale;
             Ok::<_, Error>(Adapter { lora: Arc::new(lora.to_adapter("sample")?), scale })
         };
-        let (voice, adapter) = (Voice { executor, tokenizer, template, character }, lora.map(adapter).transpose()?);
+        let model = ModelRef { executor, tokenizer, template };
+        let (voice, adapter) = (Voice { model, character }, lora.map(adapter).transpose()?);
         let samples = samples(voice, adapter.as_ref(), &settings.samples, settings.seed, step)?;
         samples.iter().try_for_each(|sample| run.append(SAMPLES, sample))?;
         Ok::<_, Error>(samples)

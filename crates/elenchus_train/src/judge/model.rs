@@ -87,14 +87,7 @@ impl ModelJudge {
             let tokens = prompt.len();
             return Ok(Err(format!("no verdict: the question has {tokens} tokens, the model's context {context}")));
         }
-        let settings = SamplerSettings {
-            temperature: self.settings.temperature,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            ..SamplerSettings::default()
-        };
+        let settings = SamplerSettings { temperature: self.settings.temperature, ..SamplerSettings::SOFTMAX };
         let mut sampler = Sampler { settings, rng: Rng::from_seed(self.settings.seed) };
         let most = self.settings.max_tokens.min(context - prompt.len());
         let is_end = |id| self.tokenizer.is_end(id);

@@ -146,14 +146,7 @@ mod tests {
         let is_end = |id: u32| id.is_multiple_of(7);
         let responses = respond(&executor, None, &prompts, 2, 12, 5, is_end).unwrap();
         assert_eq!(responses.len(), 6);
-        let settings = SamplerSettings {
-            temperature: 1.0,
-            top_k: 0,
-            top_p: 1.0,
-            min_p: 0.0,
-            repetition_penalty: 1.0,
-            repetition_window: 0,
-        };
+        let settings = SamplerSettings::SOFTMAX;
         for (place, response) in responses.iter().enumerate() {
             let mut sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(mixed(5, place as u64)) };
             let alone = generate(&executor, prompts[place / 2], None, &mut sampler, 12, is_end).unwrap();

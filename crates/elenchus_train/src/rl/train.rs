@@ -13,7 +13,7 @@ use std::{
     },
 };
 
-use elenchus_dialogue::{Character, Turn, messages};
+use elenchus_dialogue::{Character, ModelRef, Turn, messages};
 use elenchus_lm::{Adapter, CandleExecutor, ChatTemplate, Executor, LoraAdapter, Precision, Tokenizer, TrainableLora};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
@@ -211,7 +211,7 @@ pub fn train(
         }
         let adapter = worn(&lora, learner.character.adapter_scale)?;
         let RlLearner { engine, tokenizer, template, character, .. } = *learner;
-        let voice = Voice { executor: engine, tokenizer, template, character };
+        let voice = Voice { model: ModelRef { executor: engine, tokenizer, template }, character };
         let samples = samples(voice, Some(&adapter), &settings.samples, settings.seed, step)?;
         samples.iter().try_for_each(|sample| run.append(SAMPLES, sample))?;
         on_event(RlEvent::Evaluated(samples));

@@ -1,7 +1,9 @@
 //! What the character itself says: the game's own prompt, sampler and stop rules, with a seed that follows from a number, so
 //! that a run which goes on says what it would have said.
 
-use elenchus_dialogue::{Character, Spoken, StopReason, Turn, speak_knowing};
+use std::sync::Arc;
+
+use elenchus_dialogue::{Character, ModelRef, Request, Spoken, StopReason, Turn, speak};
 use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Tokenizer};
 
 use crate::{Result, data::STRANGER, order::mixed};
@@ -39,7 +41,13 @@ impl Speaker<'_> {
     ) -> Result<Spoken> {
         let Self { engine, tokenizer, template, character, adapter } = *self;
         let rng = Rng::from_seed(mixed(mixed(seed, number as u64), draw));
-        Ok(speak_knowing(engine, tokenizer, template, character, adapter, facts, turns, rng)?)
+        let request = Request {
+            adapter: adapter.cloned(),
+            facts: facts.to_vec(),
+            rng,
+            ..Request::new(Arc::new(character.clone()), turns.to_vec())
+        };
+        Ok(speak(ModelRef { executor: engine, tokenizer, template }, &request)?)
     }
 
     /// What the character says when it is asked about a reply of its own.

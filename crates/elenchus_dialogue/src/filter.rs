@@ -1,0 +1,352 @@
+//! The last word on what an NPC says: whole sentences are judged before anybody sees them.
+//!
+//! A refused reply is sampled again, so that most players never notice; only when that fails too does the game hear of it.
+//! The rules are narrow on purpose: a false alarm costs a good line, so each looks for words that no character of a game
+//! says by accident.
+
+use std::{fmt, sync::Arc, sync::LazyLock};
+
+use regex::{Regex, RegexSet};
+
+use crate::{Character, names};
+
+/// Judges the sentences of a reply before they are released.
+///
+/// ```
+/// # use elenchus_dialogue::ReplyFilter;
+/// let filter = ReplyFilter::default()
+///     .refuse_words(["Rosebud"])
+///     .refuse_pattern(r"(?i)\bsecret door\b").unwrap()
+///     .refuse_if("too_long", |sentence| sentence.len() > 400);
+/// ```
+#[derive(Clone)]
+pub struct ReplyFilter {
+    /// How often a refused reply is sampled again, each time with the generator's next numbers, before it fails.
+    pub retries: u32,
+    /// Refuses claims to be an AI or a language model.
+    pub ai_claims: bool,
+    /// Refuses program code and chat markup.
+    pub code: bool,
+    /// Refuses another character's name as the speaker's own.
+    pub other_names: bool,
+    /// Refuses the persona recited in the second person, and the notes of the prompt.
+    pub prompt_leaks: bool,
+    /// A reply whose first sentence nearly repeats one of this many own replies before it is sampled again once; 0 allows
+    /// repetition.
+    pub repeats: usize,
+    /// Names that somebody else has, beside those of the conversation.
+    pub names: Vec<String>,
+    words: Vec<String>,
+    patterns: Vec<Regex>,
+    closures: Vec<(String, Judge)>,
+}
+
+type Judge = Arc<dyn Fn(&str) -> bool + Send + Sync>;
+
+/// A sentence that a filter did not let pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// Which rule: `ai_claims`, `code`, `other_names`, `prompt_leaks`, `repeats`, `words`, `patterns`, or a closure's name.
+    pub rule: String,
+    /// What was to be said.
+    pub text: String,
+}
+
+impl Default for ReplyFilter {
+    /// All rules that need no configuration, two retries.
+    fn default() -> Self {
+        Self { ai_claims: true, code: true, other_names: true, prompt_leaks: true, repeats: 6, ..Self::none() }
+    }
+}
+
+impl ReplyFilter {
+    /// No rule at all; add your own.
+    pub fn none() -> Self {
+        Self {
+            retries: 2,
+            ai_claims: false,
+            code: false,
+            other_names: false,
+            prompt_leaks: false,
+            repeats: 0,
+            names: Vec::new(),
+            words: Vec::new(),
+            patterns: Vec::new(),
+            closures: Vec::new(),
+        }
+    }
+
+    /// Refuses sentences with one of these words or phrases, whatever their case.
+    pub fn refuse_words(mut self, words: impl IntoIterator<Item = impl Into<String>>) -> Self {
+        self.words.extend(words.into_iter().map(|word| spaced(&word.into())).filter(|word| !word.trim().is_empty()));
+        self
+    }
+
+    /// Refuses sentences that a regular expression matches (syntax of the `regex` crate).
+    ///
+    /// # Errors
+    /// The pattern is no regular expression; the message points at the place.
+    pub fn refuse_pattern(mut self, pattern: &str) -> Result<Self, regex::Error> {
+        self.patterns.push(Regex::new(pattern)?);
+        Ok(self)
+    }
+
+    /// Refuses sentences for which `refuses` holds. It runs on the engine's thread: keep it short. `rule` names it in
+    /// reports.
+    pub fn refuse_if(
+        mut self,
+        rule: impl Into<String>,
+        refuses: impl Fn(&str) -> bool + Send + Sync + 'static,
+    ) -> Self {
+        self.closures.push((rule.into(), Arc::new(refuses)));
+        self
+    }
+
+    /// The rule that refuses `text`, whole sentences of a reply of `character` to `others`.
+    pub fn judge<'a>(
+        &self,
+        text: &str,
+        character: &Character,
+        others: impl IntoIterator<Item = &'a str>,
+    ) -> Option<Refusal> {
+        let rule = if self.ai_claims && AI_CLAIMS.is_match(text) {
+            "ai_claims"
+        } else if self.code && CODE.is_match(text) {
+            "code"
+        } else if self.other_names && self.claims_other_name(text, character, others) {
+            "other_names"
+        } else if self.prompt_leaks && leaks_prompt(text, &character.persona) {
+            "prompt_leaks"
+        } else if !self.words.is_empty() && {
+            let text = spaced(text);
+            self.words.iter().any(|word| text.contains(word))
+        } {
+            "words"
+        } else if self.patterns.iter().any(|pattern| pattern.is_match(text)) {
+            "patterns"
+        } else {
+            self.closures.iter().find(|(_, refuses)| refuses(text)).map(|(rule, _)| rule.as_str())?
+        };
+        Some(Refusal { rule: rule.to_owned(), text: text.trim().to_owned() })
+    }
+
+    fn claims_other_name<'a>(
+        &self,
+        text: &str,
+        character: &Character,
+        others: impl IntoIterator<Item = &'a str>,
+    ) -> bool {
+        let own = |claimed: &str| {
+            let claimed = names::fold(claimed);
+            character.name.split_whitespace().any(|part| names::fold(part) == claimed)
+        };
+        // Whatever follows "my name is" is a name.
+        if NAMED.captures_iter(text).any(|found| !own(&found[1])) {
+            return true;
+        }
+        let mut known: Vec<String> = self.names.iter().filter_map(|name| first_word(name)).collect();
+        known.extend(others.into_iter().filter_map(first_word));
+        CLAIMED.captures_iter(text).any(|found| {
+            let claimed = &found[1];
+            !own(claimed) && known.contains(&names::fold(claimed))
+        })
+    }
+}
+
+impl fmt::Debug for ReplyFilter {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ReplyFilter").field("retries", &self.retries).finish_non_exhaustive()
+    }
+}
+
+/// A name's first word, without its case.
+fn first_word(name: &str) -> Option<String> {
+    name.split_whitespace().next().map(names::fold)
+}
+
+/// Compiles patterns that are written here.
+fn set(patterns: &[&str]) -> RegexSet {
+    RegexSet::new(patterns).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+fn pattern(pattern: &str) -> Regex {
+    Regex::new(pattern).unwrap_or_else(|error| unreachable!("{error}"))
+}
+
+static AI_CLAIMS: LazyLock<RegexSet> = LazyLock::new(|| {
+    set(&[
+        r"(?i)\b(?:i am|i['’]m|as|being|i was (?:built|made|designed) as|i work as)\s+(?:just |only |merely |simply )*(?:an? |your |the )?(?:\w+ ){0,2}(?:AI|A\.I\.|artificial intelligence|language model|LLM|chat ?bot|virtual assistant|digital assistant|computer program|neural network|machine learning)\b",
+        r"(?i)\b(?:i am|i['’]m) (?:an?|your) (?:helpful )?assistant\b",
+        r"(?i)\b(?:open ?ai|chat ?gpt|smol ?lm2?|hugging ?face|anthropic|gpt-?[234])\b",
+        r"(?i)\bi (?:was|am|have been) (?:trained|programmed|designed by|developed by|created by a (?:team|company))\b",
+        r"(?i)\bmy (?:training data|programming|developers|training)\b",
+        r"(?i)\b(?:large )?language models?\b",
+    ])
+});
+
+static CODE: LazyLock<RegexSet> = LazyLock::new(|| {
+    set(&[
+        r"```|<\||\|>|\[/?INST\]|</?s>|</?\w+>|<<SYS>>",
+        r"(?i)^\s*(?:system|assistant|user)\s*:",
+        r"\bdef \w+\s*\(|\bprint\s*\(|\bimport \w+\s*$|#include|\bfunction\s+\w*\s*\(|=>|\(\)\s*[;{:]|[{}]",
+        r"\w+\s*=\s*(?:\[|\w+\(|\d+\s*[;+*/]|['\x22])|\bconsole\.log|\bfor \w+ in (?:range|\w+):",
+        r"(?i)\b(?:python|javascript|html|json) (?:code|program|script)\b",
+    ])
+});
+
+/// What follows these words is a name.
+static NAMED: LazyLock<Regex> = LazyLock::new(|| {
+    pattern(
+        r"\b(?:[Mm]y name is|[Mm]y name['’]s|[Cc]all me|[Tt]hey call me|I am called|I am named)\s+(\p{Lu}[\p{L}'’-]+)",
+    )
+});
+
+/// What follows these words may be a name.
+static CLAIMED: LazyLock<Regex> =
+    LazyLock::new(|| pattern(r"\b(?:I am|I['’]m|[Tt]his is|[Ii]t is I,)\s+(\p{Lu}[\p{L}'’-]+)"));
+
+/// Words of a persona in a row that nobody says by accident.
+const LEAKED_WORDS: usize = 6;
+
+/// Whether a text recites the persona as it is written, in the second person, or shows the prompt's notes.
+fn leaks_prompt(text: &str, persona: &str) -> bool {
+    let (spoken, written) = (folded_words(text), folded_words(persona));
+    let you = |word: &String| matches!(word.as_str(), "you" | "your");
+    text.contains(crate::prompt::NOTES)
+        || spoken
+            .windows(LEAKED_WORDS)
+            .any(|run| run.iter().any(you) && written.windows(LEAKED_WORDS).any(|of_persona| of_persona == run))
+}
+
+/// Words as they are compared: letters and digits without case.
+pub(crate) fn folded_words(text: &str) -> Vec<String> {
+    let words = text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '’'));
+    words.filter(|word| !word.is_empty()).map(names::fold).collect()
+}
+
+/// Words between single spaces, spaces around them, so that a phrase is found at the borders of words alone.
+fn spaced(text: &str) -> String {
+    format!(" {} ", folded_words(text).join(" "))
+}
+
+/// A first sentence of fewer words may be said again.
+const REPEATED_WORDS: usize = 4;
+
+/// Whether a reply that begins with `text` nearly repeats one of the speaker's replies before: its first sentence has four
+/// words or more, and four of five are in the same place of a sentence that was said, or nearly so.
+pub(crate) fn repeats<'a>(text: &str, said: impl IntoIterator<Item = &'a str>) -> bool {
+    let new = folded_words(text);
+    new.len() >= REPEATED_WORDS
+        && said.into_iter().any(|said| {
+            let said = folded_words(said);
+            let before = &said[..said.len().min(new.len())];
+            5 * common_subsequence(&new, before) >= 4 * new.len()
+        })
+}
+
+/// The length of the longest common subsequence.
+pub fn common_subsequence(a: &[String], b: &[String]) -> usize {
+    let mut row = vec![0; b.len() + 1];
+    for a in a {
+        let mut diagonal = 0;
+        for (at, b) in b.iter().enumerate() {
+            let above = row[at + 1];
+            row[at + 1] = if a == b { diagonal + 1 } else { above.max(row[at]) };
+            diagonal = above;
+        }
+    }
+    row[b.len()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(filter: &ReplyFilter, text: &str) -> Option<String> {
+        let persona =
+            "You are an innkeeper named Bertha. You never lend money to anybody who asks. Your name is Bertha.";
+        let character = format!("version = 1\nname = \"Bertha Brand\"\npersona = \"{persona}\"\nfallbacks = [\"Hm.\"]");
+        let character = Character::parse(&character, "test").unwrap();
+        filter.judge(text, &character, ["Timon", "Rook"]).map(|refusal| refusal.rule)
+    }
+
+    #[test]
+    fn each_rule_refuses_its_own_and_lets_a_character_speak() {
+        let check = |text: &str, expected: &str| {
+            assert_eq!(judged(&ReplyFilter::default(), text).as_deref().unwrap_or(""), expected, "{text}");
+        };
+        for text in [
+            "I am an AI.",
+            "As an AI language model, I cannot say.",
+            "I'm just a helpful AI assistant.",
+            "I am a large language model trained by somebody.",
+            "I'm your virtual assistant.",
+            "I am an assistant here to help.",
+            "I was trained to answer.",
+            "That is beyond my programming.",
+            "I am SmolLM, made by Hugging Face.",
+        ] {
+            check(text, "ai_claims");
+        }
+        for text in [
+            "```python",
+            "<|im_start|>user",
+            "system: you are free",
+            "def add(a, b): return a",
+            "print(\"hello\")",
+            "Here is the Python code you asked for.",
+            "for i in range:",
+            "x = [1, 2]",
+        ] {
+            check(text, "code");
+        }
+        for text in ["My name is Theodoros.", "They call me Rook.", "I am Timon, your friend.", "Call me Bob!"] {
+            check(text, "other_names");
+        }
+        check("You never lend money to anybody who asks.", "prompt_leaks");
+        check("[You know: it rains.]", "prompt_leaks");
+        for text in [
+            "I am Bertha, and my name is Bertha.",
+            "My name is Brand.",
+            "I am Athenian by birth, as Timon is.",
+            "I am no machine, whatever that is.",
+            "I never lend money to anybody who asks.",
+            "You are Timon, the thief.",
+            "I am an honest woman: two obols, and the room is yours.",
+            "The train of mules comes at noon; I train them myself.",
+            "Was he a model of virtue? Ask his assistant.",
+            "As I said (and I say it twice), no.",
+        ] {
+            check(text, "");
+        }
+    }
+
+    #[test]
+    fn a_game_adds_rules_of_its_own() {
+        let filter = ReplyFilter::none()
+            .refuse_words(["Rosebud", " secret  door "])
+            .refuse_pattern(r"\d{4}")
+            .unwrap()
+            .refuse_if("shouting", |text| text.contains("!!"));
+        let check = |text: &str, expected: Option<&str>| assert_eq!(judged(&filter, text).as_deref(), expected);
+        check("He whispered: rosebud.", Some("words"));
+        check("There is a secret door.", Some("words"));
+        check("Rosebuds are secret doorways.", None);
+        check("It was in 1899.", Some("patterns"));
+        check("Out!!", Some("shouting"));
+        check("I am an AI.", None);
+        assert!(ReplyFilter::none().refuse_pattern("(").is_err());
+    }
+
+    #[test]
+    fn near_repeats_are_seen() {
+        let said = ["Olives, stranger, two obols the cup. Taste one.", "Yes."];
+        let check = |text: &str, expected: bool| assert_eq!(repeats(text, said), expected, "{text}");
+        check("Olives, stranger, two obols the cup.", true);
+        check("Olives, friend, two obols the cup!", true);
+        check("Olives, stranger, at two obols a cup.", true);
+        check("Two obols the cup.", false);
+        check("Figs are what my neighbour sells.", false);
+        check("Yes.", false);
+    }
+}
