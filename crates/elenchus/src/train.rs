@@ -19,10 +19,12 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use elenchus_dialogue::Character;
+use elenchus_dialogue::{Character, ModelRef};
 use elenchus_lm::{ComputeDevice, Numerics, Weights, write_whole};
 use elenchus_train::{
     Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport,
+    data::{self, PersonaPair},
+    example,
     judge::{Words, WordsSettings, read_labelled},
     train,
 };
@@ -122,8 +124,21 @@ pub fn run(command: TrainCommand) -> Result<()> {
 }
 
 fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
-    let Lesson { config, text, character_file, character, read, broken, filtered, mut split, player_lines, start } =
-        Lesson::open(&file)?;
+    let lesson = Lesson::open(&file)?;
+    let base_replies = lesson.base_replies();
+    let Lesson {
+        config,
+        text,
+        character_file,
+        character,
+        read,
+        broken,
+        filtered,
+        mut split,
+        player_lines,
+        mut persona_pairs,
+        start,
+    } = lesson;
     broken.iter().for_each(|line| note(&format!("left out: {line}")));
     say(&format!("{read} pairs of {}, {} fit to learn from:\n", character.name, filtered.kept));
     let what = match config.held_out_fraction {
@@ -141,9 +156,24 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
 
     let voice = base.open()?;
     let max_tokens = config.training.max_tokens;
-    let examples = voice.examples(&split.train, &character, max_tokens)?;
+    let mut examples = voice.examples(&split.train, &character, max_tokens)?;
     let held_out = voice.examples(&split.held_out, &character, max_tokens)?;
     let run = RunFolder::open(&out, &text)?;
+    if base_replies > 0 {
+        let engine = voice.engine()?;
+        let model = ModelRef { executor: &*engine, tokenizer: &voice.tokenizer, template: &voice.template };
+        persona_pairs.extend(data::base_replies(model, base_replies, config.training.seed)?);
+    }
+    if !persona_pairs.is_empty() {
+        say(&format!(
+            "{} examples of other personas and of {}'s own keep the persona\n",
+            persona_pairs.len(),
+            character.name
+        ));
+        for PersonaPair { character, pair } in &persona_pairs {
+            examples.extend(example(pair, character, &voice.tokenizer, &voice.template, max_tokens)?);
+        }
+    }
     let name = voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let learner = Learner {
         executor: &voice.executor,

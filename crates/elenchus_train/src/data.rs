@@ -23,6 +23,7 @@
 mod filter;
 mod gutenberg;
 mod pairs;
+mod persona;
 mod plain_text;
 mod player_lines;
 mod prompts;
@@ -34,7 +35,8 @@ mod turns;
 pub use filter::{FilterReport, Filters, LongReplies, filter};
 pub use gutenberg::{Gutenberg, GutenbergEvent};
 pub use pairs::{Pair, pairs, speakers_of};
-pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256};
+pub use persona::{INVENTED, PersonaPair, add_facts, base_replies, invented, own};
+pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256, written_player_lines};
 pub(crate) use prompts::{STRANGER, json_lines_or_broken, newest_turns};
 pub use prompts::{WRITTEN, read_prompts, read_written};
 pub use speakers::Speakers;

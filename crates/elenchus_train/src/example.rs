@@ -30,7 +30,7 @@ pub fn example(
     template: &ChatTemplate,
     max_tokens: usize,
 ) -> Result<Option<Example>> {
-    let mut messages = messages(character, &[], &pair.context);
+    let mut messages = messages(character, &pair.facts, &pair.context);
     let prompt = template.encode(tokenizer, &messages, true)?;
     messages.push(Message { role: Role::Assistant, content: pair.reply.clone() });
     let mut tokens = template.encode(tokenizer, &messages, false)?;
@@ -77,7 +77,8 @@ mod tests {
         let character = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]";
         let character = Character::parse(character, "test").unwrap();
         let context = vec![Turn { speaker: "Socrates".into(), text: "What is virtue?".into() }];
-        let pair = Pair { work: "w".into(), context, reply: "I do not know.".into(), confidence: 1.0 };
+        let pair =
+            Pair { work: "w".into(), context, reply: "I do not know.".into(), facts: Vec::new(), confidence: 1.0 };
         let of = |max| example(&pair, &character, &tokenizer, &template, max).unwrap();
 
         let whole = of(1000).unwrap();

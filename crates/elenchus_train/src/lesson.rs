@@ -10,10 +10,13 @@ use std::{
 
 use elenchus_dialogue::Character;
 use elenchus_lm::LoraAdapter;
+use rand::{SeedableRng, seq::SliceRandom};
+use rand_pcg::Pcg64Mcg;
 
 use crate::{
     BrokenLine, Error, Result, SftConfig,
-    data::{self, FilterReport, OnBroken, Pair, Speakers, Split},
+    data::{self, FilterReport, OnBroken, Pair, PersonaPair, Speakers, Split},
+    order::mixed,
 };
 
 /// A configuration with all that it names, read, filtered and split.
@@ -37,6 +40,9 @@ pub struct Lesson {
     pub split: Split,
     /// Lines as a player says them, trained on as well.
     pub player_lines: Vec<Pair>,
+    /// What keeps the persona: invented people, neighbours, and the character from its `character.toml`. What the base
+    /// says itself comes beside these once there is a model ([`Self::base_replies`]).
+    pub persona_pairs: Vec<PersonaPair>,
     /// The adapter that training begins from; a fresh one if there is none.
     pub start: Option<Arc<LoraAdapter>>,
 }
@@ -69,10 +75,62 @@ impl Lesson {
             (Some(lines), None) => data::player_lines(&beside(lines), &split.train)?,
             (None, _) => Vec::new(),
         };
+        let (mut split, mut player_lines) = (split, player_lines);
+        let seed = config.training.seed;
+        data::add_facts(&mut split.train, config.persona.facts, seed);
+        player_lines = vec![player_lines; config.player_lines_times].concat();
+        let persona_pairs = persona_pairs(&config, &character, split.train.len() + player_lines.len(), beside)?;
         let start = config.lora.start.as_ref().map(|folder| LoraAdapter::open(&beside(folder))).transpose()?;
         let start = start.map(Arc::new);
-        Ok(Self { config, text, character_file, character, read, broken, filtered, split, player_lines, start })
+        Ok(Self {
+            config,
+            text,
+            character_file,
+            character,
+            read,
+            broken,
+            filtered,
+            split,
+            player_lines,
+            persona_pairs,
+            start,
+        })
     }
+
+    /// How many replies of the base itself are learned from.
+    pub fn base_replies(&self) -> usize {
+        share(self.config.persona.base, self.split.train.len() + self.player_lines.len())
+    }
+}
+
+fn share(of: f64, count: usize) -> usize {
+    (of * count as f64).round() as usize
+}
+
+/// The examples beside `count` of the character's own.
+fn persona_pairs(
+    config: &SftConfig,
+    character: &Character,
+    count: usize,
+    beside: impl Fn(&PathBuf) -> PathBuf,
+) -> Result<Vec<PersonaPair>> {
+    let (settings, seed) = (&config.persona, config.training.seed);
+    let mut pairs = data::invented(share(settings.invented, count), seed);
+    let own = data::own(character, share(settings.own, count), seed);
+    pairs.extend(own.into_iter().map(|pair| PersonaPair { character: character.clone(), pair }));
+    let mut of_neighbours = Vec::new();
+    for folder in &settings.neighbours {
+        let neighbour = read_character(&beside(folder).join("character.toml"))?;
+        if neighbour.name == character.name {
+            continue;
+        }
+        let lines = data::written_player_lines(&beside(folder).join("player_lines.jsonl"))?;
+        of_neighbours.extend(lines.into_iter().map(|pair| PersonaPair { character: neighbour.clone(), pair }));
+    }
+    of_neighbours.shuffle(&mut Pcg64Mcg::seed_from_u64(mixed(seed, 1)));
+    of_neighbours.truncate(share(settings.neighbour, count));
+    pairs.extend(of_neighbours);
+    Ok(pairs)
 }
 
 /// Reads a `character.toml`.

@@ -395,7 +395,10 @@ pub fn gradients(
     let activations = if settings.gradient_checkpointing { Activations::Recompute } else { Activations::Keep };
     let targets: usize = batch.iter().map(|example| example.tokens.len() - example.reply_start).sum();
     let mut sums: Option<(f64, GradStore)> = None;
-    for pass in passes(batch, settings.pass_tokens) {
+    // Neighbours share what they begin with.
+    let mut batch = batch.to_vec();
+    batch.sort_by(|a, b| a.tokens.cmp(&b.tokens));
+    for pass in passes(&batch, settings.pass_tokens) {
         let logprobs = reply_logprobs(executor, Some(lora), pass, Some(dropout), activations)?;
         let loss = (logprobs.sum_all()? * (-1.0 / targets as f64))?;
         let value = f64::from(loss.to_scalar::<f32>()?);

@@ -38,6 +38,9 @@ pub struct SftConfig {
     /// Lines as a player says them, answered by real replies: trained on beside the texts, never measured on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub player_lines: Option<PathBuf>,
+    /// How often each of them is seen in an epoch.
+    #[serde(default = "one")]
+    pub player_lines_times: usize,
     /// Under which names the texts have the lines to learn, if not under the character's own: an invented olive seller
     /// learns from the women of several plays.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -45,12 +48,46 @@ pub struct SftConfig {
     /// Which pairs are fit to learn from.
     #[serde(default)]
     pub filters: Filters,
+    /// What keeps the persona while the manner is learned.
+    #[serde(default)]
+    pub persona: PersonaSettings,
     /// The adapter.
     #[serde(default)]
     pub lora: LoraSettings,
     /// The steps.
     #[serde(default)]
     pub training: SftSettings,
+}
+
+fn one() -> usize {
+    1
+}
+
+/// Examples beside the character's own, each as a share: so many for each example of texts and player lines. Without them
+/// an adapter unlearns to read its prompt (names, facts, what was said); see `data/persona.rs`.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct PersonaSettings {
+    /// Conversations of invented people: name, trade, facts, memory, not knowing, attempts on the role.
+    pub invented: f64,
+    /// The same of the character itself, from its `character.toml` alone.
+    pub own: f64,
+    /// What the base itself says under invented personas (self-distillation): a pull towards its own distribution, so that
+    /// a manner is added and nothing else changes.
+    pub base: f64,
+    /// Player lines of `neighbours`, under their own personas.
+    pub neighbour: f64,
+    /// Folders of other characters with a `character.toml` and a `player_lines.jsonl`.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub neighbours: Vec<PathBuf>,
+    /// Share of the texts' pairs whose prompt gets facts that have nothing to do with them, as a game's prompts have.
+    pub facts: f64,
+}
+
+impl Default for PersonaSettings {
+    fn default() -> Self {
+        Self { invented: 0.3, own: 0.05, base: 0.05, neighbour: 0.0, neighbours: Vec::new(), facts: 0.15 }
+    }
 }
 
 /// Shape of a fresh adapter; the defaults are AIRL's.
@@ -195,6 +232,24 @@ impl SftConfig {
             ("training.patience", training.patience.unwrap_or(1)),
         ];
         config_file::at_least_one(&positive)?;
+        config_file::at_least_one(&[("player_lines_times", self.player_lines_times as u64)])?;
+        let PersonaSettings { invented, own, base, neighbour, ref neighbours, facts } = self.persona;
+        config_file::not_negative(&[
+            ("persona.invented", invented),
+            ("persona.own", own),
+            ("persona.base", base),
+            ("persona.neighbour", neighbour),
+        ])?;
+        if !(0.0..=1.0).contains(&facts) {
+            return misfit("persona.facts", format!("is {facts}, expected a share from 0 to 1"));
+        }
+        if neighbour > 0.0 && neighbours.is_empty() {
+            let hint = "hint: neighbours = [\"../hermes\"]";
+            return misfit(
+                "persona.neighbour",
+                format!("is {neighbour}, but `persona.neighbours` names nobody ({hint})"),
+            );
+        }
         config_file::below_one(&[("lora.dropout", f64::from(lora.dropout))])?;
         let AdamWSettings { beta1, beta2, eps, weight_decay } = training.adamw;
         let above_nothing = [

@@ -51,6 +51,7 @@ impl Lab {
             work: "w".into(),
             context: vec![turn("Socrates", format!("What do you say of number {at}, my friend?"))],
             reply: format!("I say of number {at} what Gorgias says of it."),
+            facts: Vec::new(),
             confidence: 1.0,
         };
         Self {

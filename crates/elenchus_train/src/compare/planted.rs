@@ -164,6 +164,7 @@ mod tests {
                 work: "w".into(),
                 context: vec![turn("Meno", SAID[at].to_owned())],
                 reply: format!("And what is number {at}, if you can tell me, my good Meno?"),
+                facts: Vec::new(),
                 confidence: 1.0,
             })
             .collect()

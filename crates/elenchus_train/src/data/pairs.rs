@@ -16,6 +16,9 @@ pub struct Pair {
     pub work: String,
     /// What was said before, oldest first: begins and ends with somebody else's turn, no two neighbours by one speaker.
     pub context: Vec<Turn>,
+    /// What a game had told it then.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub facts: Vec<String>,
     /// The character's words.
     pub reply: String,
     /// How sure it is that everybody said what the pair says: the least of its turns, reply included, from 0 to 1.
@@ -25,8 +28,7 @@ pub struct Pair {
 /// A character's pairs in the order of the texts, each with up to `context` turns before the reply. `character` is a
 /// normalised name.
 ///
-/// Neighbouring turns of one speaker become one. The character's own turns at the beginning of a context are dropped, as
-/// the game drops them. No context reaches across a narrator's or an unlabelled turn. A written pair that does not say
+/// Neighbouring turns of one speaker become one. The character's own turns at the beginning of a context are dropped. No context reaches across a narrator's or an unlabelled turn. A written pair that does not say
 /// who replies is the character's.
 ///
 /// # Errors
@@ -70,6 +72,7 @@ fn pair(work: &str, turns: &[Spoken], context: NonZeroUsize) -> Option<Pair> {
         work: work.to_owned(),
         context: heard.iter().map(|spoken| spoken.turn.clone()).collect(),
         reply: reply.turn.text.clone(),
+        facts: Vec::new(),
         confidence: heard.iter().map(|spoken| spoken.confidence).fold(reply.confidence, f64::min),
     })
 }

@@ -24,6 +24,11 @@ const MIN_DIGITS: usize = 12;
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct PlayerLine {
+    /// Turns before the line, oldest first.
+    #[serde(default)]
+    context: Vec<Turn>,
+    #[serde(default)]
+    facts: Vec<String>,
     line: String,
     speaker: Option<String>,
     work: Option<String>,
@@ -35,7 +40,8 @@ struct PlayerLine {
 ///
 /// The file is JSON Lines of two forms: `{"line", "work", "reply_sha256"}` is answered by the reply of that work whose
 /// [`reply_sha256`] begins with these digits, at least 12, and `{"line", "reply"}` by what it says; the latter's work is
-/// [`PLAYER_LINES`]. A field `speaker` says who speaks the line, `Stranger` if left out. Gzip is read too.
+/// [`PLAYER_LINES`]. A field `speaker` says who speaks the line, `Stranger` if left out; `facts` is what the game has told
+/// the character, a list of sentences, and `context` what was said before, a list of `{"speaker", "text"}`. Gzip is read too.
 ///
 /// # Errors
 /// The file cannot be read or is empty, a line that is none of the two forms, or one whose reply is not among `pairs`.
@@ -59,6 +65,24 @@ pub fn player_lines(file: &Path, pairs: &[Pair]) -> Result<Vec<Pair>> {
     Ok(answered)
 }
 
+/// The lines of such a file whose replies are written in it.
+///
+/// # Errors
+/// As [`player_lines`].
+pub fn written_player_lines(file: &Path) -> Result<Vec<Pair>> {
+    let bytes = unpacked(file)?;
+    let mut pairs = Vec::new();
+    for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
+        let broken = |reason| Error::BrokenLine(BrokenLine { file: file.to_owned(), line: index + 1, reason });
+        let line = line.trim_ascii();
+        let is_written = serde_json::from_slice::<PlayerLine>(line).is_ok_and(|line| line.reply.is_some());
+        if is_written {
+            pairs.push(answer(line, &Replies::new()).map_err(broken)?);
+        }
+    }
+    Ok(pairs)
+}
+
 /// The SHA-256 of a reply's words joined by single spaces, in hexadecimal: how a text's lines are broken changes nothing.
 pub fn reply_sha256(reply: &str) -> String {
     hex(&Sha256::digest(reply.split_whitespace().collect::<Vec<_>>().join(" ")))
@@ -69,7 +93,7 @@ type Replies<'a> = BTreeMap<&'a str, BTreeMap<String, &'a str>>;
 
 fn answer(line: &[u8], replies: &Replies) -> Result<Pair, String> {
     const FORMS: &str = "hint: {\"line\", \"work\", \"reply_sha256\"} or {\"line\", \"reply\"}";
-    let PlayerLine { line, speaker, work, reply_sha256, reply } =
+    let PlayerLine { mut context, facts, line, speaker, work, reply_sha256, reply } =
         serde_json::from_slice(line).map_err(|error| format!("{error} ({FORMS})"))?;
     let filled = |field: &str, text: String| match text.trim() {
         "" => Err(format!("field `{field}` is empty")),
@@ -86,8 +110,15 @@ fn answer(line: &[u8], replies: &Replies) -> Result<Pair, String> {
         (None, None, _) => return Err(format!("has neither `reply` nor `reply_sha256` ({FORMS})")),
     };
     let speaker = speaker.map_or(Ok(STRANGER.to_owned()), |speaker| filled("speaker", speaker))?;
-    let context = vec![Turn { speaker, text: filled("line", line)? }];
-    Ok(Pair { work, context, reply, confidence: 1.0 })
+    for (at, turn) in context.iter().enumerate() {
+        filled(&format!("context[{at}].speaker"), turn.speaker.clone())?;
+        filled(&format!("context[{at}].text"), turn.text.clone())?;
+    }
+    for (at, fact) in facts.iter().enumerate() {
+        filled(&format!("facts[{at}]"), fact.clone())?;
+    }
+    context.push(Turn { speaker, text: filled("line", line)? });
+    Ok(Pair { work, context, facts, reply, confidence: 1.0 })
 }
 
 /// The one reply of a work whose hash begins with these digits.
@@ -131,7 +162,7 @@ mod tests {
 
     fn pair(work: &str, reply: &str) -> Pair {
         let context = vec![Turn { speaker: "Anna".into(), text: "Is it deep?".into() }];
-        Pair { work: work.into(), context, reply: reply.into(), confidence: 0.9 }
+        Pair { work: work.into(), context, reply: reply.into(), facts: Vec::new(), confidence: 0.9 }
     }
 
     // python3 -c 'import hashlib; print(hashlib.sha256("It is deep, they say.".encode()).hexdigest())'

@@ -40,7 +40,13 @@ pub fn read_written(file: &Path, character: &Character, context: NonZeroUsize) -
     json_lines(file, FORMS, |mut line: PromptLine| {
         let reply = line.reply.take().filter(|reply| !reply.trim().is_empty());
         let reply = reply.ok_or("has no `reply`")?.trim().to_owned();
-        Ok(Pair { work: WRITTEN.to_owned(), context: turns(line, character, context)?, reply, confidence: 1.0 })
+        Ok(Pair {
+            work: WRITTEN.to_owned(),
+            context: turns(line, character, context)?,
+            reply,
+            facts: Vec::new(),
+            confidence: 1.0,
+        })
     })
 }
 

@@ -75,7 +75,13 @@ mod tests {
 
     /// A pair for each letter, of the work with that name.
     fn of_works(works: &str) -> Vec<Pair> {
-        let pair = |work: char| Pair { work: work.into(), context: Vec::new(), reply: String::new(), confidence: 1.0 };
+        let pair = |work: char| Pair {
+            work: work.into(),
+            context: Vec::new(),
+            reply: String::new(),
+            facts: Vec::new(),
+            confidence: 1.0,
+        };
         works.chars().map(pair).collect()
     }
 

@@ -111,6 +111,7 @@ mod tests {
             work: work.into(),
             context: vec![Turn { speaker: "A".into(), text: "Is it so?".into() }],
             reply: reply.into(),
+            facts: Vec::new(),
             confidence: 1.0,
         };
         let stats =

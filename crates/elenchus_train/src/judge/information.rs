@@ -68,7 +68,8 @@ impl<'a> Information<'a> {
         let mut examples = Vec::new();
         for context in [&exchange.context].into_iter().chain(others) {
             let reply = exchange.reply.trim().to_owned();
-            let pair = Pair { work: String::new(), context: context.clone(), reply, confidence: 1.0 };
+            let pair =
+                Pair { work: String::new(), context: context.clone(), reply, facts: Vec::new(), confidence: 1.0 };
             match example(&pair, self.character, self.tokenizer, self.template, most)? {
                 // The end is the length's business.
                 Some(mut example) if example.is_ended && example.tokens.len() > example.reply_start + 1 => {
@@ -155,7 +156,13 @@ mod tests {
         let exchange =
             |said: &str, reply: &str| Exchange { context: context(said), reply: reply.into(), is_ended: true };
         let logprob = |said: &[Turn], reply: &str| {
-            let pair = Pair { work: String::new(), context: said.to_vec(), reply: reply.into(), confidence: 1.0 };
+            let pair = Pair {
+                work: String::new(),
+                context: said.to_vec(),
+                reply: reply.into(),
+                facts: Vec::new(),
+                confidence: 1.0,
+            };
             let example = example(&pair, &character, &tokenizer, &template, 1000).unwrap().unwrap();
             let Perplexity { tokens, logprob, .. } = perplexity(&executor, None, &[example], |_| ()).unwrap();
             logprob / tokens as f64

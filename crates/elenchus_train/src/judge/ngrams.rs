@@ -189,6 +189,7 @@ mod tests {
                     work: if at < 32 { "Meno" } else { "Gorgias" }.into(),
                     context: vec![Turn { speaker: "Meno".into(), text: said }],
                     reply: format!("Do you not think, Meno, that {two} and {one} are one number {at}?"),
+                    facts: Vec::new(),
                     confidence: 1.0,
                 }
             })

@@ -268,7 +268,7 @@ mod tests {
 
     fn pair(work: &str, context: &str, reply: &str) -> Pair {
         let context = vec![Turn { speaker: "A".into(), text: context.into() }];
-        Pair { work: work.into(), context, reply: reply.into(), confidence: 1.0 }
+        Pair { work: work.into(), context, reply: reply.into(), facts: Vec::new(), confidence: 1.0 }
     }
 
     #[test]

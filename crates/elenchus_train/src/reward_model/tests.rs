@@ -101,7 +101,7 @@ fn an_example_always_ends_with_its_end_token() {
     let character = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]";
     let character = Character::parse(character, "test").unwrap();
     let context = vec![Turn { speaker: "Socrates".into(), text: "What is virtue?".into() }];
-    let pair = Pair { work: "w".into(), context, reply: "I do not know.".into(), confidence: 1.0 };
+    let pair = Pair { work: "w".into(), context, reply: "I do not know.".into(), facts: Vec::new(), confidence: 1.0 };
     let of = |max| RewardModel::example(&pair, &character, &tokenizer, &template, max).unwrap();
     let whole = of(1000).unwrap();
     let check = |max: usize, reply: Option<&str>| {

@@ -59,8 +59,13 @@ impl ExamplePair {
         max_tokens: usize,
     ) -> Result<Vec<Self>> {
         let side = |context: &[Turn], reply: &str| {
-            let pair =
-                Pair { work: String::new(), context: context.to_vec(), reply: reply.to_owned(), confidence: 1.0 };
+            let pair = Pair {
+                work: String::new(),
+                context: context.to_vec(),
+                reply: reply.to_owned(),
+                facts: Vec::new(),
+                confidence: 1.0,
+            };
             RewardModel::example(&pair, character, tokenizer, template, max_tokens)
         };
         let of = |preference: &Preference| {

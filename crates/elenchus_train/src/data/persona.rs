@@ -1,0 +1,441 @@
+//! Examples that keep a character's persona: who it is, what it knows, what was just said, what it cannot know.
+//!
+//! A character's texts teach its manner and nothing else, and an adapter that learns manner alone forgets to read its
+//! prompt: it no longer knows its own name. So `train sft` mixes in conversations of invented people, made from templates
+//! (`persona/words.rs`) under prompts of the game's own form. Names, prices and places are made up anew for every example,
+//! so that the way to a low loss is to copy them from the prompt.
+
+mod facts;
+mod words;
+
+use std::sync::Arc;
+
+use elenchus_dialogue::{Character, ModelRef, ReplyFilter, Request, Spoken, StopReason, StopRules, Turn, speak_many};
+use elenchus_lm::SamplerSettings;
+use rand::{Rng, SeedableRng, seq::IndexedRandom};
+use rand_pcg::Pcg64Mcg;
+
+use self::{facts::FactFamily, words::*};
+use super::{Pair, STRANGER};
+use crate::{Result, order::mixed};
+
+/// The work of pairs made here.
+pub const INVENTED: &str = "invented personas";
+
+/// A pair and who speaks in it.
+#[derive(Debug, Clone, PartialEq)]
+pub struct PersonaPair {
+    /// Whose prompt it is.
+    pub character: Character,
+    /// What is said.
+    pub pair: Pair,
+}
+
+/// What an example teaches.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Skill {
+    Name,
+    Trade,
+    Place,
+    Fact,
+    UnknownFact,
+    Unknown,
+    PlayerName,
+    LastLine,
+    Greeting,
+    SmallTalk,
+    Attack,
+}
+
+/// How often each is made: facts are asked for most, and are the hardest.
+const SKILLS: [(Skill, u32); 11] = [
+    (Skill::Name, 14),
+    (Skill::Trade, 6),
+    (Skill::Place, 4),
+    (Skill::Fact, 30),
+    (Skill::UnknownFact, 8),
+    (Skill::Unknown, 6),
+    (Skill::PlayerName, 10),
+    (Skill::LastLine, 8),
+    (Skill::Greeting, 4),
+    (Skill::SmallTalk, 4),
+    (Skill::Attack, 6),
+];
+
+/// Conversations of `count` invented people, a function of `count` and `seed`.
+pub fn invented(count: usize, seed: u64) -> Vec<PersonaPair> {
+    (0..count)
+        .map(|number| {
+            let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, number as u64));
+            let person = Person::invent(&mut rng);
+            let skill =
+                SKILLS.choose_weighted(&mut rng, |(_, weight)| *weight).map_or(Skill::Name, |(skill, _)| *skill);
+            let pair = person.pair(skill, &mut rng);
+            PersonaPair { character: person.character(), pair }
+        })
+        .collect()
+}
+
+/// The same skills for a character itself, as far as they follow from any `character.toml`: its name, what it is told,
+/// the player's words, attempts to make it something else, and its greetings.
+pub fn own(character: &Character, count: usize, seed: u64) -> Vec<Pair> {
+    let person = Person::of(character);
+    let skills: Vec<_> =
+        SKILLS.iter().filter(|(skill, _)| !matches!(skill, Skill::Trade | Skill::Place | Skill::SmallTalk)).collect();
+    (0..count)
+        .map(|number| {
+            let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, u64::MAX / 2 + number as u64));
+            let skill =
+                skills.choose_weighted(&mut rng, |(_, weight)| *weight).map_or(Skill::Name, |(skill, _)| *skill);
+            person.pair(skill, &mut rng)
+        })
+        .collect()
+}
+
+/// What the base itself answers under `count` invented personas to ordinary lines, as a game would show it. Learning from
+/// samples of a model pulls towards its distribution: the gradient is that of KL(base || policy).
+///
+/// Replies that break the role, or do not end, are left out.
+pub fn base_replies(model: ModelRef<'_>, count: usize, seed: u64) -> Result<Vec<PersonaPair>> {
+    let filter = Arc::new(ReplyFilter::default());
+    let made = (0..count).map(|number| {
+        let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed ^ 0xba5e, number as u64));
+        let person = Person::invent(&mut rng);
+        let line = match rng.random_range(0..4) {
+            0 => pick(OPENINGS, &mut rng),
+            1 => pick(CHAT_LINES, &mut rng),
+            2 => pick(BASE_LINES, &mut rng),
+            _ => pick(SMALL_TALK, &mut rng).0,
+        };
+        let turn = Turn { speaker: STRANGER.to_owned(), text: typed(line.to_owned(), &mut rng) };
+        let character =
+            Character { stop: StopRules { max_sentences: 2, ..StopRules::default() }, ..person.character() };
+        Request {
+            rng: elenchus_lm::Rng::from_seed(mixed(seed, number as u64)),
+            filter: Some(filter.clone()),
+            ..Request::new(Arc::new(character), vec![turn])
+        }
+    });
+    let requests: Vec<_> = made.collect();
+    let spoken = speak_many(model, &requests)?;
+    let ended = |stop| matches!(stop, StopReason::EndToken | StopReason::MaxSentences);
+    let pair = |(request, spoken): (Request, Spoken)| {
+        let pair = Pair {
+            work: INVENTED.to_owned(),
+            context: request.turns,
+            facts: Vec::new(),
+            reply: spoken.text,
+            confidence: 1.0,
+        };
+        (ended(spoken.stop) && !pair.reply.is_empty())
+            .then(|| PersonaPair { character: Character::clone(&request.character), pair })
+    };
+    Ok(requests.into_iter().zip(spoken).filter_map(pair).collect())
+}
+
+/// Gives a share of pairs facts that have nothing to do with them, as a game would: a prompt that holds facts is then
+/// nothing unusual, and not every fact wants to be told. Pairs that have facts keep them.
+pub fn add_facts(pairs: &mut [Pair], share: f64, seed: u64) {
+    for (number, pair) in pairs.iter_mut().enumerate() {
+        let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, number as u64));
+        if pair.facts.is_empty() && rng.random_bool(share) {
+            pair.facts = facts::some(&mut rng, 3);
+        }
+    }
+}
+
+/// Somebody who speaks.
+struct Person {
+    name: String,
+    /// "a baker"
+    trade: String,
+    place: String,
+    persona: String,
+    greetings: Vec<String>,
+    invented: bool,
+}
+
+impl Person {
+    fn invent(rng: &mut Pcg64Mcg) -> Self {
+        let name = name(rng);
+        let (trade, work, place) = pick(TRADES, rng);
+        let place =
+            if rng.random_bool(0.7) { place.to_owned() } else { format!("{} of {}", pick(SPOTS, rng), town(rng)) };
+        let persona = fill(
+            pick(PERSONAS, rng),
+            &[
+                ("name", &name),
+                ("trade", trade),
+                ("place", &place),
+                ("work", work),
+                ("trait", pick(TRAITS, rng)),
+                ("trait2", pick(TRAITS, rng)),
+                ("manner", pick(MANNERS, rng)),
+                ("like", pick(LIKES, rng)),
+            ],
+        );
+        Self { name, trade: trade.to_owned(), place, persona, greetings: Vec::new(), invented: true }
+    }
+
+    fn of(character: &Character) -> Self {
+        Self {
+            name: character.name.clone(),
+            trade: trade_of(character).unwrap_or_default(),
+            place: String::new(),
+            persona: character.persona.clone(),
+            greetings: character.greetings.clone(),
+            invented: false,
+        }
+    }
+
+    fn character(&self) -> Character {
+        Character {
+            version: 1,
+            name: self.name.clone(),
+            persona: self.persona.clone(),
+            big_five: None,
+            greetings: Vec::new(),
+            fallbacks: vec!["...".to_owned()],
+            sampler: SamplerSettings::default(),
+            stop: StopRules::default(),
+            adapter_scale: 1.0,
+            base: None,
+        }
+    }
+
+    /// "a baker", or the name of somebody whose trade is not known.
+    fn as_what(&self) -> &str {
+        if self.trade.is_empty() { &self.name } else { &self.trade }
+    }
+
+    fn pair(&self, skill: Skill, rng: &mut Pcg64Mcg) -> Pair {
+        let slots = [("name", self.name.as_str()), ("trade", self.as_what()), ("place", self.place.as_str())];
+        let say = |texts: &[&'static str], rng: &mut Pcg64Mcg| fill(pick(texts, rng), &slots);
+        let mut facts = Vec::new();
+        let mut context = Vec::new();
+        let (line, reply) = match skill {
+            Skill::Name => {
+                facts = if rng.random_bool(0.3) { facts::some(rng, 3) } else { facts };
+                if rng.random_bool(0.25) {
+                    let other = name(rng);
+                    (fill(pick(ARE_YOU, rng), &[("other", &other)]), fill(&say(NOT_OTHER, rng), &[("other", &other)]))
+                } else if self.trade.is_empty() {
+                    (say(NAME_LINES, rng), say(NAME_ONLY, rng))
+                } else {
+                    (say(NAME_LINES, rng), say(NAME_REPLIES, rng))
+                }
+            }
+            Skill::Trade => (say(TRADE_LINES, rng), say(TRADE_REPLIES, rng)),
+            Skill::Place => (say(PLACE_LINES, rng), say(PLACE_REPLIES, rng)),
+            Skill::Fact | Skill::UnknownFact => {
+                let (asked, others) = FactFamily::asked_and_others(rng, 3);
+                let told = asked.tell(rng);
+                facts = others;
+                if skill == Skill::Fact {
+                    facts.insert(rng.random_range(0..=facts.len()), told.fact);
+                    (told.line, told.reply)
+                } else {
+                    (told.line, say(UNKNOWN_REPLIES, rng))
+                }
+            }
+            Skill::Unknown => {
+                facts = if rng.random_bool(0.4) { facts::some(rng, 2) } else { facts };
+                (
+                    fill(pick(UNKNOWN_LINES, rng), &[("who", &name(rng)), ("town", &town(rng))]),
+                    say(UNKNOWN_REPLIES, rng),
+                )
+            }
+            Skill::PlayerName => {
+                let player = name(rng);
+                let told = rng.random_bool(0.85);
+                let first =
+                    if told { fill(pick(INTRODUCTIONS, rng), &[("player", &player)]) } else { say(OPENINGS, rng) };
+                let answer = if told && rng.random_bool(0.5) {
+                    fill(pick(WELCOMES, rng), &[("player", &player)])
+                } else {
+                    say(CHAT_REPLIES, rng)
+                };
+                context.extend([(STRANGER, first), (self.name.as_str(), answer)]);
+                for _ in 0..rng.random_range(0..=2) {
+                    context.extend([(STRANGER, say(CHAT_LINES, rng)), (self.name.as_str(), say(CHAT_REPLIES, rng))]);
+                }
+                let reply =
+                    if told { fill(&say(PLAYER_NAMED, rng), &[("player", &player)]) } else { say(PLAYER_UNKNOWN, rng) };
+                (say(WHO_AM_I, rng), reply)
+            }
+            Skill::LastLine => {
+                let (line, content) = last_line(rng);
+                for _ in 0..rng.random_range(0..=1) {
+                    context.extend([(STRANGER, say(CHAT_LINES, rng)), (self.name.as_str(), say(CHAT_REPLIES, rng))]);
+                }
+                context.extend([(STRANGER, line), (self.name.as_str(), say(CHAT_REPLIES, rng))]);
+                (say(WHAT_DID_I_SAY, rng), fill(pick(YOU_SAID, rng), &[("content", &content)]))
+            }
+            Skill::Greeting => match self.greetings.choose(rng) {
+                Some(greeting) => (say(OPENINGS, rng), greeting.clone()),
+                None if self.trade.is_empty() => (say(OPENINGS, rng), say(NAME_ONLY, rng)),
+                None => (say(OPENINGS, rng), say(GREETINGS, rng)),
+            },
+            Skill::SmallTalk => {
+                let (line, reply) = pick(SMALL_TALK, rng);
+                (line.to_owned(), fill(reply, &slots))
+            }
+            Skill::Attack => {
+                let line = fill(pick(ATTACKS, rng), &[("other", &name(rng)), ("name", &self.name)]);
+                let replies = if self.trade.is_empty() { &ATTACK_REPLIES[..NAME_ONLY_ATTACKS] } else { ATTACK_REPLIES };
+                (line, say(replies, rng))
+            }
+        };
+        // A greeting that the game showed, before anything is said.
+        if self.invented && context.is_empty() && rng.random_bool(0.1) {
+            context.push((self.name.as_str(), say(GREETINGS, rng)));
+        }
+        context.push((STRANGER, typed(line, rng)));
+        let turn = |(speaker, text): (&str, String)| Turn { speaker: speaker.to_owned(), text };
+        Pair {
+            work: INVENTED.to_owned(),
+            context: context.into_iter().map(turn).collect(),
+            facts,
+            reply,
+            confidence: 1.0,
+        }
+    }
+}
+
+/// "an old farmer" from a persona that says "You are an old farmer named Strepsiades".
+fn trade_of(character: &Character) -> Option<String> {
+    let persona = character.persona.trim().strip_prefix("You are ")?;
+    let end = persona.find(&format!(" named {}", character.name))?;
+    let trade = &persona[..end];
+    let begins = ["a ", "an ", "the "].iter().any(|article| trade.starts_with(article));
+    (begins && trade.len() < 60 && !trade.contains(['.', ','])).then(|| trade.to_owned())
+}
+
+fn pick<T: Copy>(from: &[T], rng: &mut Pcg64Mcg) -> T {
+    from[rng.random_range(0..from.len())]
+}
+
+/// Puts words into a template's `{slots}`; sentences begin with a capital.
+fn fill(template: &str, slots: &[(&str, &str)]) -> String {
+    let mut text = template.to_owned();
+    for (slot, words) in slots {
+        text = text.replace(&format!("{{{slot}}}"), words);
+    }
+    let mut result = String::with_capacity(text.len());
+    let mut begins = true;
+    for c in text.chars() {
+        if begins && c.is_alphabetic() {
+            result.extend(c.to_uppercase());
+            begins = false;
+        } else {
+            begins = matches!(c, '.' | '?' | '!') || (begins && (c.is_whitespace() || c == '"'));
+            result.push(c);
+        }
+    }
+    result
+}
+
+/// A line as players type it: sometimes in lower case, sometimes without its last mark.
+fn typed(line: String, rng: &mut Pcg64Mcg) -> String {
+    let line = if rng.random_bool(0.25) { line.to_lowercase() } else { line };
+    match line.strip_suffix(['?', '.']) {
+        Some(bare) if rng.random_bool(0.2) => bare.to_owned(),
+        _ => line,
+    }
+}
+
+/// A name nobody has: known ones would be learned by heart.
+fn name(rng: &mut Pcg64Mcg) -> String {
+    if rng.random_bool(0.3) {
+        return pick(NAMES, rng).to_owned();
+    }
+    let mut name = String::new();
+    for _ in 0..rng.random_range(1..=2) {
+        name.push_str(pick(ONSETS, rng));
+        name.push_str(pick(VOWELS, rng));
+    }
+    name.push_str(pick(ENDINGS, rng));
+    fill(&name, &[])
+}
+
+fn town(rng: &mut Pcg64Mcg) -> String {
+    if rng.random_bool(0.3) { pick(TOWNS, rng).to_owned() } else { format!("{}{}", name(rng), pick(TOWN_ENDINGS, rng)) }
+}
+
+/// A line with something in it that can be told again, and what that is.
+fn last_line(rng: &mut Pcg64Mcg) -> (String, String) {
+    let (line, content) = pick(LAST_LINES, rng);
+    let (who, town, ware, count) = (name(rng), town(rng), pick(WARES, rng), rng.random_range(2..30).to_string());
+    let slots = [("who", who.as_str()), ("town", &town), ("ware", ware), ("n", &count)];
+    (fill(line, &slots), uncapitalised(&fill(content, &slots)))
+}
+
+/// What follows "you said that".
+fn uncapitalised(text: &str) -> String {
+    match text.strip_prefix("You ") {
+        Some(rest) => format!("you {rest}"),
+        None => text.to_owned(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashSet;
+
+    use super::*;
+
+    #[test]
+    fn examples_are_whole_and_follow_from_the_seed() {
+        let made = invented(2000, 7);
+        assert_eq!(made, invented(2000, 7));
+        assert_ne!(made[..20], invented(20, 8)[..]);
+        for PersonaPair { character, pair } in &made {
+            assert!(character.persona.contains(&character.name), "{}", character.persona);
+            let texts =
+                pair.context.iter().map(|turn| &turn.text).chain(&pair.facts).chain([&pair.reply, &character.persona]);
+            for text in texts {
+                assert!(!text.contains(['{', '}']) && !text.trim().is_empty(), "{text:?}");
+            }
+            assert!(pair.reply.ends_with(['.', '!', '?']), "{}", pair.reply);
+            assert_eq!(pair.context.last().unwrap().speaker, STRANGER);
+        }
+        let names: HashSet<_> = made.iter().map(|made| &made.character.name).collect();
+        assert!(names.len() > 1200, "{} names", names.len());
+    }
+
+    #[test]
+    fn a_fact_that_is_asked_for_is_told() {
+        let mut rng = Pcg64Mcg::seed_from_u64(3);
+        for _ in 0..500 {
+            let (asked, others) = FactFamily::asked_and_others(&mut rng, 3);
+            let told = asked.tell(&mut rng);
+            assert!(!others.contains(&told.fact));
+            // What was made up for the fact is in the reply.
+            let made_up =
+                told.key.split_whitespace().all(|word| told.reply.to_lowercase().contains(&word.to_lowercase()));
+            assert!(made_up, "{told:?}");
+        }
+    }
+
+    #[test]
+    fn a_characters_own_examples_are_in_its_name() {
+        let text = "version = 1\nname = \"Bertha\"\npersona = \"You are an old innkeeper named Bertha. You are kind.\"\nfallbacks = [\"Hm.\"]\ngreetings = [\"Come in!\"]";
+        let character = Character::parse(text, "it").unwrap();
+        assert_eq!(trade_of(&character).as_deref(), Some("an old innkeeper"));
+        let pairs = own(&character, 200, 1);
+        assert!(pairs.iter().any(|pair| pair.reply.contains("I am Bertha, an old innkeeper")), "{pairs:?}");
+        assert!(pairs.iter().any(|pair| pair.reply == "Come in!"));
+    }
+
+    #[test]
+    fn a_share_of_pairs_gets_facts() {
+        let pair =
+            Pair { work: "w".into(), context: Vec::new(), facts: Vec::new(), reply: "r".into(), confidence: 1.0 };
+        let mut pairs = vec![pair; 1000];
+        pairs[0].facts = vec!["It rains.".to_owned()];
+        add_facts(&mut pairs, 0.2, 1);
+        assert_eq!(pairs[0].facts, ["It rains."]);
+        let with = pairs.iter().filter(|pair| !pair.facts.is_empty()).count();
+        assert!((150..250).contains(&with), "{with}");
+    }
+}
