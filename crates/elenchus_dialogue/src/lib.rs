@@ -21,6 +21,7 @@ mod scheduler;
 mod sentences;
 mod speak;
 mod speech;
+mod visible;
 mod worker;
 
 pub use character::{BaseRef, BigFive, Character, StopRules};
@@ -34,3 +35,4 @@ pub use filter::{Refusal, ReplyFilter};
 pub use prompt::messages;
 pub use reply::StopReason;
 pub use speak::{ModelRef, Spoken, speak, speak_many};
+pub use visible::{has_words, visible};
