@@ -34,5 +34,6 @@ pub use error::{Error, Result};
 pub use filter::{Refusal, ReplyFilter};
 pub use prompt::messages;
 pub use reply::StopReason;
+pub use sentences::sentences;
 pub use speak::{ModelRef, Spoken, speak, speak_many};
 pub use visible::{has_words, visible};

@@ -3,8 +3,8 @@
 use anyhow::anyhow;
 use bevy::{asset::LoadState, prelude::*};
 use bevy_elenchus::prelude::*;
-use elenchus_dialogue::Error;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use elenchus_dialogue::Error;
 
 use super::{
     input::{HELP, Input},
@@ -276,6 +276,7 @@ fn stats(session: Res<Session>, engine: Res<EngineStats>, status: Res<EngineStat
     note(match &*status {
         EngineStatus::Ready { base } => format!("model         {}, context {} tokens", base.name, base.context),
         EngineStatus::Loading { progress } => format!("model         being read, {:.0}% so far", progress * 100.0),
+        EngineStatus::Stopped => "model         none: the engine is stopped".into(),
         EngineStatus::Failed { error, .. } => format!("model         {error}"),
     });
     if let Some(report) = &session.last {
