@@ -30,7 +30,7 @@ pub use engine::{
     Request, RequestId, WarmUp, load_model,
 };
 pub use error::{Error, Result};
-pub use filter::{Refusal, ReplyFilter};
+pub use filter::{Refusal, ReplyFilter, common_subsequence, folded_words, repeats};
 pub use prompt::messages;
 pub use reply::StopReason;
-pub use speak::{ModelRef, Spoken, speak, speak_many};
+pub use speak::{ModelRef, PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
