@@ -31,6 +31,7 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use filter::{Refusal, ReplyFilter, common_subsequence, folded_words, repeats};
+pub use fitting_facts::fitting_facts;
 pub use prompt::messages;
 pub use reply::StopReason;
 pub use speak::{ModelRef, PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
