@@ -13,11 +13,31 @@ pub struct JsonReply {
     pub adapter: Option<String>,
     pub text: String,
     pub stop: bevy_elenchus::StopReason,
+    /// The rules that refused attempts at this reply.
+    pub refused: Vec<String>,
     pub prompt_tokens: usize,
     pub reply_tokens: usize,
     pub cached_tokens: usize,
     pub first_token_ms: f64,
     pub tokens_per_s: f32,
+}
+
+impl JsonReply {
+    /// A fallback line, because the filter refused every attempt.
+    pub fn refused(character: String, text: String, rule: String) -> Self {
+        Self {
+            character,
+            adapter: None,
+            text,
+            stop: bevy_elenchus::StopReason::Refused,
+            refused: vec![rule],
+            prompt_tokens: 0,
+            reply_tokens: 0,
+            cached_tokens: 0,
+            first_token_ms: 0.0,
+            tokens_per_s: 0.0,
+        }
+    }
 }
 
 /// Where words go.

@@ -2,7 +2,8 @@
 
 use anyhow::anyhow;
 use bevy::{asset::LoadState, prelude::*};
-use bevy_elenchus::{ReplyReport, prelude::*};
+use bevy_elenchus::prelude::*;
+use elenchus_dialogue::Error;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
 
 use super::{
@@ -336,6 +337,7 @@ fn on_finished(
             adapter: report.adapter.map(|id| id.to_string()),
             text: finished.text.clone(),
             stop: finished.stop,
+            refused: report.refused.iter().map(|refusal| refusal.rule.clone()).collect(),
             prompt_tokens: report.prompt_tokens,
             reply_tokens: report.reply_ids.len(),
             cached_tokens: report.cached_tokens,
@@ -355,13 +357,26 @@ fn on_failed(
     characters: Res<Assets<CharacterAsset>>,
     mut exit: MessageWriter<AppExit>,
 ) {
+    let name = name(failed.entity, &npcs, &characters);
+    if let ReplyError::Engine(Error::Refused { rule, .. }) = &failed.error {
+        // Every attempt was refused: what a game shows then.
+        session.waiting = false;
+        session.screen.words(&failed.fallback);
+        session.screen.end("");
+        if let Screen::Json = session.screen {
+            let reply = JsonReply::refused(name, failed.fallback.clone(), rule.clone());
+            if let Err(error) = show_json(&reply) {
+                session.fail(error, &mut exit);
+            }
+        }
+        return;
+    }
     if !session.typed {
         // Still waiting, so that the line after it is not said on the way out.
         return session.fail(anyhow!("no reply: {}", failed.error), &mut exit);
     }
     session.waiting = false;
     session.screen.end("");
-    let name = name(failed.entity, &npcs, &characters);
     session.screen.line(&name, &failed.fallback);
     session.screen.note(&format!("(no reply: {})", failed.error));
 }
