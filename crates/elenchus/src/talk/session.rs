@@ -3,8 +3,8 @@
 use anyhow::anyhow;
 use bevy::{asset::LoadState, prelude::*};
 use bevy_elenchus::prelude::*;
-use elenchus_dialogue::Error;
 use crossbeam_channel::{Receiver, Sender, TryRecvError};
+use elenchus_dialogue::Error;
 
 use super::{
     input::{HELP, Input},
