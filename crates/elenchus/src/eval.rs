@@ -21,8 +21,14 @@ use indicatif::ProgressBar;
 use serde_json::json;
 
 use self::{
-    blind::BlindArgs, character::CharacterArgs, compare::CompareArgs, verdicts::VerdictsArgs, virtue::VirtueArgs, voices::VoicesArgs};
-use crate::{characters::character_file, output::print, voice::{Voice, own_adapter, scaled}};
+    blind::BlindArgs, character::CharacterArgs, compare::CompareArgs, verdicts::VerdictsArgs, virtue::VirtueArgs,
+    voices::VoicesArgs,
+};
+use crate::{
+    characters::character_file,
+    output::print,
+    voice::{Voice, own_adapter, scaled},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {

@@ -66,7 +66,9 @@ pub fn own_adapter(folder: &Path, named: Option<&Path>) -> Result<(Option<String
         None if ADAPTER_FILES.iter().any(|file| folder.join(file).exists()) => folder,
         None => return Ok((None, None)),
     };
-    Ok((Some(folder.display().to_string()), Some(LoraAdapter::open(folder)?)))
+    let working = env::current_dir().ok();
+    let shown = working.and_then(|working| folder.strip_prefix(working).ok()).unwrap_or(folder);
+    Ok((Some(shown.display().to_string()), Some(LoraAdapter::open(folder)?)))
 }
 
 /// Either of them makes a folder an adapter's; one without the other is an error.

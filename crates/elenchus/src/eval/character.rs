@@ -59,7 +59,7 @@ pub fn run(args: CharacterArgs) -> Result<()> {
     let file = character_file(&args.character)?;
     let character = Arc::new(read_character(&file)?);
     let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let others = others(folder)?;
+    let others = others(folder, &character.name)?;
     let battery = folder.join("battery.toml");
     let battery = if battery.is_file() { BatteryFile::open(&battery)? } else { BatteryFile::default() };
 
@@ -69,11 +69,10 @@ pub fn run(args: CharacterArgs) -> Result<()> {
     let speaker = Participant { adapter: base.adapter(lora, character.adapter_scale)?, character };
     let partner_folder = match &args.partner {
         Some(name) => Some(character_file(name)?.parent().map_or_else(PathBuf::new, Path::to_owned)),
-        None => others.first().cloned(),
+        None => others.first().map(|(folder, _)| folder.clone()),
     };
     let partner = partner_folder.map(|folder| partner(&folder, &base, is_bare)).transpose()?;
-    let names = others.iter().map(|folder| Ok(read_character(&folder.join("character.toml"))?.name));
-    let other_names = names.collect::<Result<Vec<String>>>()?;
+    let other_names: Vec<String> = others.into_iter().map(|(_, name)| name).collect();
     let mut filter = ReplyFilter::default();
     filter.names.clone_from(&other_names);
 
@@ -108,16 +107,21 @@ pub fn run(args: CharacterArgs) -> Result<()> {
     print(&format!("adapter: {}\n{}", adapter.as_deref().unwrap_or("none, the base alone"), table(&report)))
 }
 
-/// The folders of the other characters beside one, the next first.
-fn others(folder: &Path) -> Result<Vec<PathBuf>> {
+/// Other characters and their folders: those beside this one, the next first, or else those that `talk` finds.
+fn others(folder: &Path, name: &str) -> Result<Vec<(PathBuf, String)>> {
     let absolute = fs::canonicalize(folder).with_context(|| folder.display().to_string())?;
-    let Some((parent, id)) = absolute.parent().zip(absolute.file_name().and_then(|id| id.to_str())) else {
-        return Ok(Vec::new());
-    };
-    let Ok(characters) = Characters::open(parent) else { return Ok(Vec::new()) };
-    let (before, after): (Vec<String>, Vec<String>) =
-        characters.ids.into_iter().filter(|other| other != id).partition(|other| other.as_str() < id);
-    Ok(after.into_iter().chain(before).map(|id| parent.join(id)).collect())
+    let id = absolute.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let beside = absolute.parent().and_then(|parent| Characters::open(parent).ok());
+    let beside = beside.filter(|characters| characters.ids.iter().any(|other| *other != id));
+    let Some(characters) = beside.or_else(|| Characters::find().ok()) else { return Ok(Vec::new()) };
+    let (before, after): (Vec<String>, Vec<String>) = characters.ids.into_iter().partition(|other| *other <= id);
+    let folders = after.into_iter().chain(before).map(|id| characters.folder.join(id));
+    let named = folders.map(|folder| {
+        let name = read_character(&folder.join("character.toml"))?.name;
+        Ok((folder, name))
+    });
+    let named = named.collect::<Result<Vec<_>>>()?;
+    Ok(named.into_iter().filter(|(_, other)| other != name).collect())
 }
 
 /// Whoever talks to the character, with an adapter of its own if it has one.

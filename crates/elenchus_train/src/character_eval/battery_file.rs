@@ -68,6 +68,8 @@ impl BatteryFile {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
@@ -79,9 +81,22 @@ mod tests {
             let error = BatteryFile::parse(text, "battery.toml").unwrap_err().to_string();
             assert!(error.contains("battery.toml") && error.contains(says), "{error}");
         };
+        let page = include_str!("../../../../docs/character-toml.md");
+        let example = page.rsplit("```toml\n").next().and_then(|rest| rest.split("```").next()).unwrap();
+        assert_eq!(BatteryFile::parse(example, "docs/character-toml.md").unwrap().persona_facts.len(), 1);
         check(&text.replace("What does a cup cost?", " "), "empty `line`");
         check(&text.replace("two obols", ""), "nothing in `any`");
         check(&text.replace("cup cost", "cup cost? Two obols"), "an echo would be right");
         check(&text.replace("any", "all"), "unknown field `all`");
+    }
+
+    #[test]
+    fn each_character_that_ships_has_six_questions() {
+        let adapters = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../adapters");
+        let folders = fs::read_dir(adapters).unwrap().map(|entry| entry.unwrap().path());
+        for folder in folders.filter(|folder| folder.join("character.toml").is_file()) {
+            let of = BatteryFile::open(&folder.join("battery.toml")).unwrap();
+            assert_eq!(of.persona_facts.len(), 6, "{}", folder.display());
+        }
     }
 }

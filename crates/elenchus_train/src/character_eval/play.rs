@@ -6,9 +6,7 @@ use elenchus_lm::Rng;
 use super::{
     Case, CharacterEval, Check, Exchange, Group, Participant, Played, Refused,
     cases::{SPAM, TOPICS},
-    checks::{
-        admits_not_knowing, ends_properly, is_echo, is_near_repeat, names_topic, own_name_fault, role_fault,
-    },
+    checks::{admits_not_knowing, ends_properly, is_echo, is_near_repeat, names_topic, own_name_fault, role_fault},
 };
 use crate::{Result, data::STRANGER, order::mixed};
 
@@ -170,9 +168,5 @@ pub(super) fn repetitions(exchanges: &[Exchange]) -> [Vec<bool>; 2] {
 /// What is wrong with a line among NPCs: cut, an echo, without a word of the topic.
 pub(super) fn npc_faults(kind: &str, exchange: &Exchange) -> [bool; 3] {
     let words = TOPICS.iter().find(|topic| topic.name == kind).map_or(&[][..], |topic| topic.words);
-    [
-        !ends_properly(&exchange.reply),
-        is_echo(&exchange.reply, &exchange.line),
-        !names_topic(&exchange.reply, words),
-    ]
+    [!ends_properly(&exchange.reply), is_echo(&exchange.reply, &exchange.line), !names_topic(&exchange.reply, words)]
 }

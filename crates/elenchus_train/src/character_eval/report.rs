@@ -29,7 +29,9 @@ pub(super) fn report(of: &CharacterEval<'_>, conversations: Vec<Played>) -> Char
         seed: of.seed,
         is_filtered: of.filter.is_some(),
         replies: exchanges().count(),
-        sampled_again: exchanges().filter(|exchange| !exchange.refused.is_empty() && !exchange.reply.is_empty()).count(),
+        sampled_again: exchanges()
+            .filter(|exchange| !exchange.refused.is_empty() && !exchange.reply.is_empty())
+            .count(),
         refused: exchanges().filter(|exchange| !exchange.refused.is_empty() && exchange.reply.is_empty()).count(),
         refused_by_rule,
         mean_words: to_player.iter().sum::<usize>() as f64 / to_player.len().max(1) as f64,
@@ -59,7 +61,8 @@ fn rows(conversations: &[Played]) -> Vec<CheckRow> {
     for group in judged_last {
         let of: Vec<&Played> = conversations.iter().filter(|played| played.group == group).collect();
         let judged = |of: &[&Played]| -> Vec<(Exchange, Option<String>)> {
-            let last = of.iter().filter_map(|played| Some((played.exchanges.last()?.clone(), played.faults.first().cloned())));
+            let last =
+                of.iter().filter_map(|played| Some((played.exchanges.last()?.clone(), played.faults.first().cloned())));
             last.collect()
         };
         if of.is_empty() {
@@ -83,11 +86,19 @@ fn rows(conversations: &[Played]) -> Vec<CheckRow> {
         let checks = ["no near-repeat of the last six", "no near-repeat of the last"];
         for (check, repeats) in checks.into_iter().zip(repetitions(&played.exchanges)) {
             let judged = played.exchanges.iter().skip(1).zip(repeats);
-            rows.push(row(check, false, judged.map(|(exchange, is)| (exchange, is.then_some("nearly repeats itself")))));
+            rows.push(row(
+                check,
+                false,
+                judged.map(|(exchange, is)| (exchange, is.then_some("nearly repeats itself"))),
+            ));
         }
     }
     let short = |exchange: &Exchange| (words(&exchange.reply) > MOST_WORDS).then_some("too long");
-    rows.push(row("at most 40 words", false, said_to_player(conversations).map(|exchange| (exchange, short(exchange)))));
+    rows.push(row(
+        "at most 40 words",
+        false,
+        said_to_player(conversations).map(|exchange| (exchange, short(exchange))),
+    ));
     let cut = |exchange: &Exchange| (!ends_properly(&exchange.reply)).then_some("does not end");
     rows.push(row("ends properly", false, said_to_player(conversations).map(|exchange| (exchange, cut(exchange)))));
     let among: Vec<(&str, &Exchange)> = conversations
@@ -97,12 +108,13 @@ fn rows(conversations: &[Played]) -> Vec<CheckRow> {
         .collect();
     if !among.is_empty() {
         let checks = [
-            ("NPC to NPC: line ends", "is cut"),
+            ("NPC to NPC: whole line", "is cut"),
             ("NPC to NPC: no echo", "echoes the line before"),
             ("NPC to NPC: topic named", "does not name the topic"),
         ];
         for (at, (check, fault)) in checks.into_iter().enumerate() {
-            let judged = among.iter().map(|(kind, exchange)| (*exchange, npc_faults(kind, exchange)[at].then_some(fault)));
+            let judged =
+                among.iter().map(|(kind, exchange)| (*exchange, npc_faults(kind, exchange)[at].then_some(fault)));
             rows.push(row(check, false, judged));
         }
     }
@@ -133,22 +145,27 @@ pub fn table(report: &CharacterReport) -> String {
     let width = report.rows.iter().map(|row| title(row).chars().count()).max().unwrap_or_default() + 2;
     let mut text = format!("{:<width$}{:<10}{:<16}a failure\n", report.character, "right", "95%");
     for row in &report.rows {
-        let share = row.share.map_or_else(String::new, |share| {
-            format!("[{:.0}, {:.0}]%", share.low * 100.0, share.high * 100.0)
-        });
+        let share = row
+            .share
+            .map_or_else(String::new, |share| format!("[{:.0}, {:.0}]%", share.low * 100.0, share.high * 100.0));
         let failure = row.failure.as_ref().filter(|_| !row.is_part).map_or_else(String::new, |failure| {
             let Failure { line, reply, fault } = failure;
-            format!("{} > {} ({fault})", shortened(line, 40), shortened(reply, 70))
+            let reply = if reply.is_empty() { "(nothing)".to_owned() } else { shortened(reply, 70) };
+            format!("{} > {reply} ({fault})", shortened(line, 40))
         });
         let right = format!("{}/{}", row.right, row.of);
         let line = format!("{:<width$}{right:<10}{share:<16}{failure}", title(row));
         let _ = writeln!(text, "{}", line.trim_end());
     }
     let CharacterReport { replies, sampled_again, refused, mean_words, is_filtered, .. } = report;
-    let _ = writeln!(text, "\n{replies} replies, {mean_words:.1} words each to the player; {}", match is_filtered {
-        true => format!("{sampled_again} sampled again, {refused} refused{}", by_rule(report)),
-        false => "not filtered".to_owned(),
-    });
+    let _ = writeln!(
+        text,
+        "\n{replies} replies, {mean_words:.1} words each to the player; {}",
+        match is_filtered {
+            true => format!("{sampled_again} sampled again, {refused} refused{}", by_rule(report)),
+            false => "not filtered".to_owned(),
+        }
+    );
     text + "[]: Wilson's interval. Rules see words and no sense: read the replies too (--replies FILE).\n"
 }
 
@@ -176,17 +193,23 @@ pub fn markdown(report: &CharacterReport) -> String {
         let kind = if played.kind.is_empty() { String::new() } else { format!("{}: ", played.kind) };
         match played.exchanges.as_slice() {
             [only] => {
-                let _ = writeln!(text, "- {kind}{}{facts} > {}{mark}{}", flat(&only.line), flat(&only.reply), again(only));
+                let _ =
+                    writeln!(text, "- {kind}{}{facts} > {}{mark}{}", flat(&only.line), flat(&only.reply), again(only));
             }
             several => {
-                let _ = writeln!(text, "- {kind}{}{facts}{mark}", several.first().map_or_else(String::new, |first| flat(&first.line)));
+                let _ = writeln!(
+                    text,
+                    "- {kind}{}{facts}{mark}",
+                    several.first().map_or_else(String::new, |first| flat(&first.line))
+                );
                 for (at, exchange) in several.iter().enumerate() {
                     let line = if at == 0 || played.group == Group::NpcToNpc || played.group == Group::Repetition {
                         String::new()
                     } else {
                         format!("{} > ", flat(&exchange.line))
                     };
-                    let _ = writeln!(text, "  - {line}{}: {}{}", exchange.speaker, flat(&exchange.reply), again(exchange));
+                    let _ =
+                        writeln!(text, "  - {line}{}: {}{}", exchange.speaker, flat(&exchange.reply), again(exchange));
                 }
             }
         }
