@@ -10,7 +10,9 @@ mod words;
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, ModelRef, ReplyFilter, Request, Spoken, StopReason, StopRules, Turn, speak_many};
+use elenchus_dialogue::{
+    Character, ModelRef, ReplyFilter, Request, Spoken, StopReason, StopRules, Turn, fitting_facts, speak_many,
+};
 use elenchus_lm::SamplerSettings;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_pcg::Pcg64Mcg;
