@@ -1,28 +1,41 @@
 //! `elenchus eval`: what an adapter has learned is measured as the game would prompt it.
 
 mod blind;
+mod character;
 mod compare;
 mod reward;
 mod verdicts;
 mod virtue;
 mod voices;
 
-use std::{num::NonZeroUsize, path::PathBuf};
+use std::{
+    num::NonZeroUsize,
+    path::{Path, PathBuf},
+};
 
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
-use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
+use elenchus_lm::{ComputeDevice, Numerics, TrainableLora};
 use elenchus_train::{data::OnBroken, perplexity, read_character, read_pairs};
 use indicatif::ProgressBar;
 use serde_json::json;
 
-use self::{blind::BlindArgs, compare::CompareArgs, verdicts::VerdictsArgs, virtue::VirtueArgs, voices::VoicesArgs};
-use crate::{characters::character_file, output::print, voice::Voice};
+use self::{
+    blind::BlindArgs, character::CharacterArgs, compare::CompareArgs, verdicts::VerdictsArgs, virtue::VirtueArgs,
+    voices::VoicesArgs,
+};
+use crate::{
+    characters::character_file,
+    output::print,
+    voice::{Voice, own_adapter, scaled},
+};
 
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
     /// How well replies are foreseen, in perplexity a token, prompted as the game would
     Perplexity(PerplexityArgs),
+    /// A battery of conversations with one character: its name, facts, the player's words, its role, repetition
+    Character(Box<CharacterArgs>),
     /// Every voice's held-out replies under every voice's adapter: is each adapter the best for its own?
     Voices(VoicesArgs),
     /// How well a judge's words are understood: every reader of verdicts, held to verdicts with labels
@@ -45,9 +58,9 @@ pub struct PerplexityArgs {
     /// GGUF file or Hugging Face folder; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
-    /// PEFT folder to measure beside the base; `none` measures the base alone
-    #[arg(long, value_name = "DIR|none", default_value = "none")]
-    adapter: PathBuf,
+    /// PEFT folder to measure beside the base, in place of the character's own; `none` measures the base alone
+    #[arg(long, value_name = "DIR|none")]
+    adapter: Option<PathBuf>,
     /// Whose replies and whose prompt: a folder of `adapters/`
     #[arg(long, value_name = "NAME", default_value = "socrates")]
     character: String,
@@ -71,6 +84,7 @@ pub struct PerplexityArgs {
 pub fn run(command: EvalCommand) -> Result<()> {
     match command {
         EvalCommand::Perplexity(args) => run_perplexity(args),
+        EvalCommand::Character(args) => character::run(*args),
         EvalCommand::Voices(args) => voices::run(args),
         EvalCommand::Verdicts(args) => verdicts::run(args),
         EvalCommand::Compare(args) => compare::run(*args),
@@ -82,17 +96,18 @@ pub fn run(command: EvalCommand) -> Result<()> {
 
 fn run_perplexity(args: PerplexityArgs) -> Result<()> {
     let PerplexityArgs { pairs, base, adapter, character, context, works, max_tokens, device, json } = args;
-    let character = read_character(&character_file(&character)?)?;
+    let file = character_file(&character)?;
+    let character = read_character(&file)?;
+    let (adapter, lora) = own_adapter(file.parent().unwrap_or(Path::new(".")), adapter.as_deref())?;
     let (mut read, _) = read_pairs(std::slice::from_ref(&pairs), &character, &[], context, OnBroken::Stop)?;
     if !works.is_empty() {
         read.retain(|pair| works.contains(&pair.work));
         ensure!(!read.is_empty(), "{} has no pairs of {}", pairs.display(), works.join(", "));
     }
     let voice = Voice::open(base, Numerics::Exact, device)?;
-    let lora = if adapter.as_os_str() == "none" {
-        None
-    } else {
-        Some(TrainableLora::new(&LoraAdapter::open(&adapter)?, &voice.executor)?)
+    let lora = match lora {
+        Some(lora) => Some(TrainableLora::new(&scaled(lora, character.adapter_scale)?, &voice.executor)?),
+        None => None,
     };
     let examples = voice.examples(&read, &character, max_tokens)?;
     let bar = ProgressBar::new(examples.len() as u64 * (1 + u64::from(lora.is_some())));
@@ -106,6 +121,7 @@ fn run_perplexity(args: PerplexityArgs) -> Result<()> {
     };
     bar.finish_and_clear();
     let report = json!({
+        "adapter": adapter,
         "pairs": examples.len(),
         "tokens": worn.tokens,
         "perplexity": worn.of_tokens(),
@@ -120,7 +136,8 @@ fn run_perplexity(args: PerplexityArgs) -> Result<()> {
         let line = |name: &str, worn: f64, base: f64| {
             format!("{name:<12} {worn:8.3}   base {base:8.3}   {:+.1}%\n", (worn / base - 1.0) * 100.0)
         };
-        let replies = format!("{} replies, {} tokens\n", examples.len(), worn.tokens);
+        let adapter = adapter.as_deref().unwrap_or("none, the base alone");
+        let replies = format!("adapter: {adapter}\n{} replies, {} tokens\n", examples.len(), worn.tokens);
         replies
             + &line("perplexity", worn.of_tokens(), base.of_tokens())
             + &line("of its end", worn.of_ends(), base.of_ends())

@@ -34,6 +34,9 @@ pub struct TalkArgs {
     /// A line to say; several are the turns of one conversation
     #[arg(long, value_name = "TEXT")]
     say: Vec<String>,
+    /// A fact of the game that the character knows, such as "A room costs 3 silver a night."; may be repeated
+    #[arg(long = "fact", value_name = "TEXT")]
+    facts: Vec<String>,
     /// Makes the replies the same every time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -89,6 +92,7 @@ pub fn run(args: TalkArgs) -> Result<()> {
         screen,
         characters,
         voice,
+        facts: args.facts,
         seed: args.seed,
         max_tokens: args.max_tokens.map(|tokens| tokens as usize),
         typed,

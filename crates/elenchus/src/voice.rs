@@ -57,6 +57,23 @@ pub fn scaled(lora: LoraAdapter, scale: f32) -> Result<LoraAdapter> {
     Ok(if scale == 1.0 { lora } else { LoraAdapter::merge("scaled", &[(&lora, scale)])? })
 }
 
+/// The adapter of a character's folder, or the one named in its place, and its folder's name for people; nothing where
+/// `none` is named or the folder holds no adapter.
+pub fn own_adapter(folder: &Path, named: Option<&Path>) -> Result<(Option<String>, Option<LoraAdapter>)> {
+    let folder = match named {
+        Some(named) if named.as_os_str() == "none" => return Ok((None, None)),
+        Some(named) => named,
+        None if ADAPTER_FILES.iter().any(|file| folder.join(file).exists()) => folder,
+        None => return Ok((None, None)),
+    };
+    let working = env::current_dir().ok();
+    let shown = working.and_then(|working| folder.strip_prefix(working).ok()).unwrap_or(folder);
+    Ok((Some(shown.display().to_string()), Some(LoraAdapter::open(folder)?)))
+}
+
+/// Either of them makes a folder an adapter's; one without the other is an error.
+const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
+
 /// The base as a game runs it, on all cores.
 fn cpu_engine(weights: &Weights) -> Result<Arc<dyn Executor + Sync>> {
     let threads = available_parallelism().map_or(1, usize::from);

@@ -73,6 +73,49 @@ fn every_voice_is_read_under_every_adapter() {
         assert_eq!(&rows[1]["perplexity"][column], perplexity);
     }
     assert_eq!(rows[1]["tokens"], alone["tokens"]);
+
+    // The character's own adapter unless told otherwise.
+    let measured = |more: &str| -> Value {
+        let eval = format!("eval perplexity --pairs last.jsonl --base tiny.gguf --json {more}");
+        serde_json::from_str(&succeeded(stage.run(&eval, &[]))).unwrap()
+    };
+    let (own, none) = (measured(""), measured("--adapter none"));
+    assert_eq!((&own["adapter"], &own["perplexity"]), (&json!("adapters/socrates"), &alone["perplexity"]));
+    assert_eq!((&none["adapter"], &none["perplexity"]), (&Value::Null, &alone["base_perplexity"]));
+    fs::remove_file(stage.path("adapters/socrates/adapter_config.json")).unwrap();
+    let error = failed(stage.run("eval perplexity --pairs last.jsonl --base tiny.gguf", &[]));
+    assert!(error.contains("adapters/socrates") && error.contains("adapter_config.json is missing (hint:"), "{error}");
+}
+
+#[test]
+fn a_character_goes_through_its_battery() {
+    let stage = stage();
+    fs::remove_dir_all(stage.path("adapters/olive_seller")).unwrap();
+    let battery = "[[persona_fact]]\nline = \"Where are we?\"\nany = [\"Athens\"]\n";
+    fs::write(stage.path("adapters/socrates/battery.toml"), battery).unwrap();
+    let eval = "eval character --character socrates --base tiny.gguf --replies replies.md";
+    let text = succeeded(stage.run(eval, &[]));
+    let lines = ["adapter: adapters/socrates", "own name", "persona facts", "  price", "role", "NPC to NPC: no echo"];
+    for line in lines {
+        assert!(text.lines().any(|of| of.starts_with(line)), "{line:?} is not in {text}");
+    }
+    let replies = fs::read_to_string(stage.path("replies.md")).unwrap();
+    assert!(replies.contains("## own name") && replies.contains("- Where are we? > "), "{replies}");
+
+    let report = |more: &str| -> Value {
+        let eval = format!("eval character --character socrates --base tiny.gguf --json {more}");
+        serde_json::from_str(&succeeded(stage.run(&eval, &[]))).unwrap()
+    };
+    let (own, none) = (report(""), report("--adapter none --no-filter"));
+    assert_eq!((&own["adapter"], &own["partner"]), (&json!("adapters/socrates"), &json!("Hippias")));
+    assert_eq!((&none["adapter"], &none["is_filtered"]), (&Value::Null, &json!(false)));
+    assert_ne!(own["conversations"], none["conversations"]);
+    let facts = own["rows"].as_array().unwrap().iter().find(|row| row["check"] == "game facts").unwrap().clone();
+    assert_eq!(facts["of"], json!(40), "{facts}");
+
+    fs::write(stage.path("adapters/socrates/battery.toml"), "[[persona_fact]]\nline = \"Where?\"\n").unwrap();
+    let error = failed(stage.run("eval character --character socrates --base tiny.gguf", &[]));
+    assert!(error.contains("battery.toml") && error.contains("any"), "{error}");
 }
 
 #[test]

@@ -72,6 +72,21 @@ fn a_seed_says_the_same_again_and_another_seed_something_else() {
 }
 
 #[test]
+fn facts_of_the_game_are_in_the_prompt() {
+    let stage = Stage::new();
+    let prompt_tokens = |facts: &[&str]| {
+        let mut command = stage.command("talk --base tiny.gguf --seed 1 --max-tokens 3 --json");
+        command.args(facts.iter().flat_map(|fact| ["--fact", fact])).args(["--say", "How much is a room?"]);
+        replies(command.output().unwrap())[0]["prompt_tokens"].as_u64().unwrap() as usize
+    };
+    let (room, cellar) = ("A room costs 3 silver a night.", "The cellar is locked.");
+    let none = prompt_tokens(&[]);
+    // A byte is a token. The fact that fits the line stands beside it once more.
+    let both = none + "\nYou know:\n- \n- ".len() + 2 * room.len() + cellar.len() + "\n[You know: ]".len();
+    assert_eq!(prompt_tokens(&[room, cellar]), both);
+}
+
+#[test]
 fn an_adapter_changes_the_voice() {
     let stage = Stage::new();
     let run = |adapter: &str| {

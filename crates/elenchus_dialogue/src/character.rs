@@ -150,6 +150,14 @@ impl Character {
         check_range("sampler.min_p", sampler.min_p, 0.0..=1.0, "0 (keeps all) to 1")?;
         let penalty = sampler.repetition_penalty;
         check_range("sampler.repetition_penalty", penalty, 0.1..=10.0, "0.1 to 10; 1 changes nothing")?;
+        for (field, value) in [
+            ("sampler.frequency_penalty", sampler.frequency_penalty),
+            ("sampler.presence_penalty", sampler.presence_penalty),
+        ] {
+            check_range(field, value, -10.0..=10.0, "-10 to 10; 0 changes nothing")?;
+        }
+        check_range("sampler.dry_multiplier", sampler.dry_multiplier, 0.0..=10.0, "0 (off) to 10")?;
+        check_range("sampler.dry_base", sampler.dry_base, 1.0..=10.0, "1 to 10; 1.75 is usual")?;
         if let Some(index) = self.stop.strings.iter().position(String::is_empty) {
             return Err(format!("`stop.strings[{index}]` is empty and would end every reply (hint: remove it)"));
         }
@@ -234,6 +242,30 @@ mod tests {
     }
 
     #[test]
+    fn the_documented_example_is_a_character() {
+        let page = include_str!("../../../docs/character-toml.md");
+        let example = page.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+        let character = Character::parse(example, "docs/character-toml.md").unwrap();
+        let file: toml::Table = example.parse().unwrap();
+        let known = toml::Table::try_from(&character).unwrap();
+        assert!(unknown_keys(&file, &known).is_empty());
+        // Every field of the sampler and of the stop rules stands in a table, with its default.
+        let defaults = toml::Table::try_from(SamplerSettings::default()).unwrap();
+        let fields: Vec<_> = defaults.into_iter().chain(toml::Table::try_from(StopRules::default()).unwrap()).collect();
+        for (field, default) in fields {
+            let row = page.lines().find(|line| line.starts_with(&format!("| `{field}` |")));
+            let row = row.unwrap_or_else(|| panic!("{field} is not documented"));
+            let cell = row.split('|').nth(2).unwrap().trim().trim_matches('`');
+            match default {
+                toml::Value::Array(_) => assert_eq!(cell, "none", "{field}"),
+                toml::Value::Boolean(value) => assert_eq!(cell, value.to_string(), "{field}"),
+                toml::Value::Float(value) => assert!((cell.parse::<f64>().unwrap() - value).abs() < 1e-6, "{field}"),
+                value => assert_eq!(cell, value.to_string(), "{field}"),
+            }
+        }
+    }
+
+    #[test]
     fn unknown_keys_are_found_and_tolerated() {
         let more = "mood = 1\n[stop]\nmax_token = 3\n[lore]\nfile = \"x\"\n";
         let character = parse(more).unwrap();
@@ -285,6 +317,10 @@ mod tests {
         check(&with("[sampler]\ntop_p = 0"), "`sampler.top_p` is 0");
         check(&with("[sampler]\nmin_p = 2"), "`sampler.min_p` is 2");
         check(&with("[sampler]\nrepetition_penalty = 0"), "`sampler.repetition_penalty` is 0");
+        check(&with("[sampler]\nfrequency_penalty = 11"), "`sampler.frequency_penalty` is 11");
+        check(&with("[sampler]\npresence_penalty = nan"), "`sampler.presence_penalty` is NaN");
+        check(&with("[sampler]\ndry_multiplier = -1"), "`sampler.dry_multiplier` is -1");
+        check(&with("[sampler]\ndry_base = 0.5"), "`sampler.dry_base` is 0.5");
         check(&with("[stop]\nstrings = [\"a\", \"\"]"), "`stop.strings[1]` is empty");
         check(&with("[stop]\nmax_tokens = 0"), "`stop.max_tokens` is 0");
         check(&with("[stop]\nmax_seconds = 0"), "`stop.max_seconds` is 0");

@@ -236,7 +236,7 @@ fn leaks_prompt(text: &str, persona: &str) -> bool {
 }
 
 /// Words as they are compared: letters and digits without case.
-pub(crate) fn folded_words(text: &str) -> Vec<String> {
+pub fn folded_words(text: &str) -> Vec<String> {
     let words = text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '’'));
     words.filter(|word| !word.is_empty()).map(names::fold).collect()
 }
@@ -251,7 +251,7 @@ const REPEATED_WORDS: usize = 4;
 
 /// Whether a reply that begins with `text` nearly repeats one of the speaker's replies before: its first sentence has four
 /// words or more, and seven of ten of them are, in this order, what a reply began with.
-pub(crate) fn repeats<'a>(text: &str, said: impl IntoIterator<Item = &'a str>) -> bool {
+pub fn repeats<'a>(text: &str, said: impl IntoIterator<Item = &'a str>) -> bool {
     let new = folded_words(text);
     new.len() >= REPEATED_WORDS
         && said.into_iter().any(|said| {

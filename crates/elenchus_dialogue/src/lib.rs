@@ -31,9 +31,10 @@ pub use engine::{
     Request, RequestId, WarmUp, load_model,
 };
 pub use error::{Error, Result};
-pub use filter::{Refusal, ReplyFilter};
+pub use filter::{Refusal, ReplyFilter, common_subsequence, folded_words, repeats};
+pub use fitting_facts::fitting_facts;
 pub use prompt::messages;
 pub use reply::StopReason;
 pub use sentences::sentences;
-pub use speak::{ModelRef, Spoken, speak, speak_many};
+pub use speak::{ModelRef, PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
 pub use visible::{has_words, visible};

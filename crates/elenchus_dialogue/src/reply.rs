@@ -37,6 +37,9 @@ pub enum StopReason {
 /// A label longer than this, in bytes, is prose.
 const LABEL_BYTES: usize = 64;
 
+/// A clause of fewer words cannot stand alone.
+const CLAUSE_WORDS: usize = 4;
+
 /// Assembles one reply. White space around it is left out, and so is the speaker's own label in front of it.
 #[derive(Debug, Clone)]
 pub(crate) struct Assembler {
@@ -129,10 +132,24 @@ impl Assembler {
         self.sentences.end_here(&self.text).is_some()
     }
 
-    /// Drops the sentence that was begun last, unless there is no other or some of it was shown.
+    /// Drops the sentence that was begun last; where there is no other, its last clause. What was shown stays.
     pub fn drop_unfinished_sentence(&mut self) {
-        if self.complete > 0 && self.complete >= self.shown && !self.is_at_sentence_end() {
-            self.text.truncate(self.complete);
+        if self.is_at_sentence_end() {
+            return;
+        }
+        if self.complete > 0 {
+            if self.complete >= self.shown {
+                self.text.truncate(self.complete);
+            }
+            return;
+        }
+        let clause = self.text.rfind([',', ';', ':']).map(|end| &self.text[..end]);
+        if let Some(clause) = clause.filter(|clause| clause.split_whitespace().count() >= CLAUSE_WORDS) {
+            let end = clause.len();
+            if end >= self.shown {
+                self.text.truncate(end);
+                self.text.push('.');
+            }
         }
     }
 

@@ -48,6 +48,11 @@ const PREFILL: usize = 256;
 /// Bytes of prompts that are remembered.
 const REMEMBERED: usize = 256 << 20;
 
+/// What was read of conversations, so that [`speak_many_remembering`] reads only what is new in them. It belongs to the one
+/// model it was first used with.
+#[derive(Default)]
+pub struct PromptMemory(PrefixCache);
+
 impl LoadedModel {
     /// It, borrowed.
     pub fn as_ref(&self) -> ModelRef<'_> {
@@ -67,9 +72,29 @@ pub fn speak(model: ModelRef<'_>, request: &Request) -> Result<Spoken> {
 /// # Errors
 /// The first request that has no reply, unless a filter refused it.
 pub fn speak_many(model: ModelRef<'_>, requests: &[Request]) -> Result<Vec<Spoken>> {
+    speak_all(model, requests, &mut PrefixCache::default(), false)
+}
+
+/// The same for conversations that continue: what is read here is remembered for the next call. The replies are the same.
+///
+/// # Errors
+/// As [`speak_many`].
+pub fn speak_many_remembering(
+    model: ModelRef<'_>,
+    requests: &[Request],
+    memory: &mut PromptMemory,
+) -> Result<Vec<Spoken>> {
+    speak_all(model, requests, &mut memory.0, true)
+}
+
+fn speak_all(
+    model: ModelRef<'_>,
+    requests: &[Request],
+    remembered: &mut PrefixCache,
+    continues: bool,
+) -> Result<Vec<Spoken>> {
     let ModelRef { executor, tokenizer, template } = model;
     let context = executor.config().max_positions;
-    let mut remembered = PrefixCache::default();
     let mut spoken: Vec<Option<Spoken>> = vec![None; requests.len()];
     let mut waiting = requests.iter().enumerate();
     let mut speeches: Vec<(usize, Speech)> = Vec::new();
@@ -122,6 +147,10 @@ pub fn speak_many(model: ModelRef<'_>, requests: &[Request]) -> Result<Vec<Spoke
                 Some(Ending::Failed(error)) => return Err(error),
             };
             let (report, mut sequence) = speech.into_report(stop);
+            if continues {
+                let known = sequence.tokens[..sequence.cache.len()].to_vec();
+                remembered.store(sequence.adapter_id(), known, sequence.cache);
+            }
             let tokens = sequence.tokens.split_off(report.prompt_tokens);
             spoken[place] =
                 Some(Spoken { text: report.text, stop, prompt: sequence.tokens, tokens, refused: report.refused });

@@ -12,7 +12,7 @@ mod merge;
 mod packed;
 mod peft;
 
-use std::{collections::BTreeMap, fs, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
@@ -64,6 +64,20 @@ impl LoraPair {
     }
 }
 
+/// What to do about a file that a folder lacks, where that can be told from what it holds.
+fn missing_hint(folder: &Path, file: &str) -> Option<&'static str> {
+    let holds = |name: &str| folder.join(name).exists();
+    if file == "adapter_config.json" && holds("adapter_model.safetensors") {
+        Some("the weights are there; PEFT and `elenchus train` write both files, so copy this one beside them")
+    } else if file == "adapter_model.safetensors" {
+        Some("the configuration is there; copy the weights beside it")
+    } else if holds("adapter") {
+        Some("a run's adapter lies in its folder `adapter`")
+    } else {
+        None
+    }
+}
+
 /// Identity of a worn adapter: a hash of its content and the scale it is worn at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdapterId(pub [u8; 32]);
@@ -91,7 +105,12 @@ impl LoraAdapter {
     pub fn open(folder: &Path) -> Result<Self> {
         let read = |file: &str| {
             let path = folder.join(file);
-            fs::read(&path).map_err(|source| Error::io(path, source))
+            fs::read(&path).map_err(|source| match missing_hint(folder, file) {
+                Some(hint) if source.kind() == ErrorKind::NotFound => {
+                    Error::adapter(folder.display().to_string(), format!("{file} is missing (hint: {hint})"))
+                }
+                _ => Error::io(path, source),
+            })
         };
         Self::parse(&folder.display().to_string(), &read("adapter_config.json")?, &read("adapter_model.safetensors")?)
     }

@@ -7,6 +7,7 @@
 mod adamw;
 mod beginning;
 pub mod bootstrap;
+pub mod character_eval;
 pub mod chat;
 pub mod compare;
 mod config_file;

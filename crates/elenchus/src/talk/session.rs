@@ -26,6 +26,8 @@ pub struct Session {
     pub screen: Screen,
     pub characters: Characters,
     pub voice: Voice,
+    /// What every character knows of the game.
+    pub facts: Vec<String>,
     pub seed: Option<u64>,
     pub max_tokens: Option<usize>,
     /// Somebody types: failures are told and the conversation goes on.
@@ -205,9 +207,10 @@ fn call(
     }
 }
 
-fn npc(id: &str, session: &Session, assets: &AssetServer) -> (Person, Npc) {
+fn npc(id: &str, session: &Session, assets: &AssetServer) -> (Person, Npc, GameFacts) {
     let character = assets.load(format!("adapters://{id}/character.toml"));
-    (Person(id.to_owned()), Npc::new(character).with_voice(session.voice.clone()))
+    let npc = Npc::new(character).with_voice(session.voice.clone());
+    (Person(id.to_owned()), npc, GameFacts::new(session.facts.clone()))
 }
 
 fn who(session: Res<Session>, present: Query<&Person>) {

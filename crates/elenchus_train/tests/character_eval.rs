@@ -1,0 +1,111 @@
+//! A whole battery on the tiny model.
+
+use std::sync::Arc;
+
+use elenchus_dialogue::{Character, ModelRef, ReplyFilter, StopReason};
+use elenchus_lm::{
+    Adapter, ChatTemplate, CpuExecutor, CpuSettings, LoraAdapter, Tokenizer, Weights,
+    testing::{TinyModel, write_random_adapter},
+};
+use elenchus_train::character_eval::{
+    BatteryFile, CharacterEval, CharacterReport, Group, Participant, evaluate_character, markdown, table,
+};
+
+struct Lab {
+    engine: CpuExecutor,
+    tokenizer: Tokenizer,
+    template: ChatTemplate,
+    adapter: Adapter,
+}
+
+fn character(name: &str) -> Arc<Character> {
+    let text = format!(
+        "version = 1\nname = \"{name}\"\npersona = \"You are {name}.\"\nfallbacks = [\"Hm.\"]\n\
+         [stop]\nmax_tokens = 8\nmax_sentences = 0\nother_speaker = false"
+    );
+    Arc::new(Character::parse(&text, "character.toml").unwrap())
+}
+
+impl Lab {
+    fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        TinyModel::default().write_gguf(&path);
+        let weights = Weights::open(&path, &mut |_| {}).unwrap();
+        write_random_adapter(folder.path(), weights.config(), 4, 7);
+        Self {
+            engine: CpuExecutor::new(&weights, CpuSettings::default()).unwrap(),
+            tokenizer: weights.tokenizer().unwrap(),
+            template: weights.chat_template().unwrap(),
+            adapter: Adapter::new(Arc::new(LoraAdapter::open(folder.path()).unwrap())),
+        }
+    }
+
+    fn report(&self, adapter: Option<Adapter>, seed: u64) -> CharacterReport {
+        let battery = "[[persona_fact]]\nline = \"Where are we?\"\nany = [\"Thessaly\"]\n";
+        let of = CharacterEval {
+            model: ModelRef { executor: &self.engine, tokenizer: &self.tokenizer, template: &self.template },
+            speaker: Participant { character: character("Meno"), adapter },
+            partner: Some(Participant { character: character("Anytus"), adapter: None }),
+            persona_facts: BatteryFile::parse(battery, "battery.toml").unwrap().persona_facts,
+            other_names: vec!["Anytus".to_owned()],
+            filter: Some(Arc::new(ReplyFilter::default())),
+            seed,
+        };
+        let mut told = Vec::new();
+        let report = evaluate_character(&of, |done, all| told.push((done, all))).unwrap();
+        assert!(told.is_sorted() && told.last().is_some_and(|(done, all)| done == all), "{told:?}");
+        report
+    }
+}
+
+#[test]
+fn a_seed_determines_every_reply_and_an_adapter_changes_them() {
+    let lab = Lab::new();
+    let report = lab.report(None, 1);
+    assert_eq!(report, lab.report(None, 1));
+    assert_ne!(report.conversations, lab.report(None, 2).conversations);
+    assert_ne!(report.conversations, lab.report(Some(lab.adapter.clone()), 1).conversations);
+
+    let counts = [
+        ("own name", 10),
+        ("persona facts", 2),
+        ("game facts", 40),
+        ("game facts, of three", 40),
+        ("player's name", 10),
+        ("last line", 10),
+        ("not knowing", 20),
+        ("role", 20),
+        ("no near-repeat of the last six", 29),
+        ("no near-repeat of the last", 29),
+    ];
+    for (check, of) in counts {
+        assert_eq!(report.row(check).map(|row| row.of), Some(of), "{check}");
+    }
+    for row in &report.rows {
+        assert!(row.right <= row.of && (row.failure.is_some() == (row.right < row.of)), "{row:?}");
+    }
+    // A random model says nothing right and nothing that is out of its role.
+    assert_eq!(report.row("game facts").map(|row| row.right), Some(0));
+    assert_eq!(report.replies, report.conversations.iter().map(|played| played.exchanges.len()).sum::<usize>());
+
+    let text = table(&report);
+    assert!(text.starts_with("Meno ") && text.contains("game facts, of three") && text.contains("replies, "), "{text}");
+    let page = markdown(&report);
+    assert!(page.contains("## NPC to NPC") && page.contains("Anytus: "), "{page}");
+}
+
+#[test]
+fn each_npc_answers_what_the_other_said() {
+    let lab = Lab::new();
+    let report = lab.report(None, 1);
+    let talks: Vec<_> = report.conversations.iter().filter(|played| played.group == Group::NpcToNpc).collect();
+    assert_eq!(talks.len(), 2);
+    for talk in talks {
+        for (at, pair) in talk.exchanges.windows(2).enumerate() {
+            assert_eq!(pair[0].speaker, ["Meno", "Anytus"][at % 2]);
+            assert_eq!(pair[1].line, pair[0].reply);
+            assert_ne!(pair[0].stop, StopReason::Refused);
+        }
+    }
+}
