@@ -226,11 +226,23 @@ fn who(session: Res<Session>, present: Query<&Person>) {
     }
 }
 
-fn reset(session: Res<Session>, mut present: Query<&mut Conversation>) {
-    for mut conversation in &mut present {
-        *conversation = session.conversation();
-    }
+/// Everybody forgets, and the one talked to greets as at the beginning: a greeting is part of the prompt.
+fn reset(
+    mut session: ResMut<Session>,
+    mut present: Query<(&Person, &Npc, &mut Conversation)>,
+    characters: Res<Assets<CharacterAsset>>,
+) {
     session.screen.note("Nothing was said yet.");
+    for (person, npc, mut conversation) in &mut present {
+        *conversation = session.conversation();
+        let character = characters.get(&npc.character).filter(|_| person.0 == session.partner && session.typed);
+        if let Some((name, greeting)) =
+            character.and_then(|asset| Some((&asset.character.name, asset.character.greetings.first()?)))
+        {
+            session.screen.line(name, greeting);
+            conversation.push(name, greeting);
+        }
+    }
 }
 
 fn save(In(path): In<std::path::PathBuf>, session: Res<Session>, present: Query<(&Person, &Conversation)>) {

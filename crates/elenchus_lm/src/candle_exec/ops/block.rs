@@ -399,8 +399,12 @@ mod tests {
                 for _ in 0..2 {
                     let grads = loss(&fused).backward().unwrap();
                     for (at, var) in vars.iter().enumerate().skip(usize::from(!is_input_variable)) {
-                        let difference = distance(grads.get(var).unwrap(), expected.get(var).unwrap());
-                        assert!(difference < 1e-3, "{linears:?}, input {at}: {difference}");
+                        // Gradients reach 1,200 here, where sums in another order differ by 2e-3: what counts is the
+                        // share of the largest (2.5e-6 measured on AVX2).
+                        let expected = expected.get(var).unwrap();
+                        let difference = distance(grads.get(var).unwrap(), expected);
+                        let largest = distance(expected, &expected.zeros_like().unwrap());
+                        assert!(difference < 1e-5 * largest, "{linears:?}, input {at}: {difference} of {largest}");
                     }
                 }
                 let dropped = block(&config, 0.2).apply(&tensors[0], &variables, Activations::Drop).unwrap();
