@@ -207,14 +207,14 @@ fn sentences(text: &str) -> impl Iterator<Item = &str> {
 /// Ways to say that one does not know, cannot say or has not heard.
 static NEGATED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:not|cannot) (?:\w+ ){0,2}(?:know|known|say|tell|answer|recall|remember|guess|understand|help|heard?|seen|met|told|sure|certain|aware|familiar|able to|imagine|speak (?:of|for))\b|\bnot (?:have |got )?(?:any|the (?:least|slightest|faintest)) (?:idea|notion|clue|knowledge)\b|\bnever (?:\w+ )?(?:heard?|met|seen|saw|knew|known|told|learned|asked|counted|been)\b|\bkn[eo]ws? (?:not|nothing|no|little)\b",
+        r"(?i)\b(?:not|cannot) (?:\w+ ){0,2}(?:know|known|say|tell|answer|recall|remember|guess|understand|help|heard?|seen|met|told|sure|certain|aware|familiar|able to|imagine|speak (?:of|for))\b|\bnot (?:have |got )?(?:any|the (?:least|slightest|faintest)) (?:idea|notion|clue|knowledge)\b|\bnever (?:\w+ )?(?:heard?|met|seen|saw|knew|known|told|learned|asked|counted|been)\b|\bkn[eo]ws? (?:not|nothing|no|little)\b|\bno (?:idea|knowledge|memory|notion|clue|way of knowing)\b|\b(?:unaware|ignorant)\b",
     )
 });
 
 /// Other ways to leave an answer to somebody else.
 static UNKNOWN: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\bno (?:idea|knowledge|memory|notion|clue|way of knowing)\b|\b(?:nobody|no one|no man) (?:\w+ )?(?:knows?|say|tell|told|tells)\b|(?:^|[.!?;:,]\s*)(?:and |but )?who (?:knows|can (?:say|tell|know)|could (?:say|tell|know))\b|\b(?:unknown|a mystery|beyond me|unaware|ignorant|wish i knew|(?:how|what) (?:should|would|could|can|do) i (?:know|tell)|(?:hard|difficult|impossible) to (?:say|tell|know)|none of my business|not my business|i forget|i forgot|i have forgotten|(?:must |better |rather )ask (?:him|her|them|someone|somebody|another|your|the|anyone|one who)|^ask (?:him|her|them|someone|somebody|another|your|the|anyone)|only you (?:know|can)|you (?:alone|yourself|would|must|should) know)\b",
+        r"(?i)\b(?:nobody|no one|no man) (?:\w+ )?(?:knows?|say|tell|told|tells)\b|(?:^|[.!?;:,]\s*)(?:and |but )?who (?:knows|can (?:say|tell|know)|could (?:say|tell|know))\b|\b(?:unknown|a mystery|beyond me|wish i knew|(?:how|what) (?:should|would|could|can|do) i (?:know|tell)|(?:hard|difficult|impossible) to (?:say|tell|know)|none of my business|not my business|i forget|i forgot|i have forgotten|(?:must |better |rather )ask (?:him|her|them|someone|somebody|another|your|the|anyone|one who)|^ask (?:him|her|them|someone|somebody|another|your|the|anyone)|only you (?:know|can)|you (?:alone|yourself|would|must|should) know)\b",
     )
 });
 
@@ -420,6 +420,8 @@ mod tests {
             "I am sure that you do not know.",
             "I should have heard nothing about it, for I was dreaming.",
             "A man who knows it told me that it was white.",
+            "Oh! you are so ignorant that you cannot tie a knot.",
+            "You have no memory of it.",
             "",
         ] {
             assert!(!admits_not_knowing(invents), "{invents}");
