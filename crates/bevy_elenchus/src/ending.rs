@@ -236,7 +236,8 @@ pub(crate) fn fallback_line(world: &World, entity: Entity) -> String {
     line.unwrap_or_else(|| world.resource::<ElenchusSettings>().fallback.clone())
 }
 
-fn name(world: &World, entity: Entity) -> String {
+/// The NPC's name; empty while its character is not there.
+pub(crate) fn name(world: &World, entity: Entity) -> String {
     character(world, entity).map(|asset| asset.character.name.clone()).unwrap_or_default()
 }
 

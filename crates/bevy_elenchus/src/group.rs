@@ -19,7 +19,7 @@ use crate::SilenceReason;
 /// # use bevy::prelude::*; use bevy_elenchus::prelude::*;
 /// # fn setup(mut commands: Commands, assets: Res<AssetServer>) {
 /// commands.spawn((
-///     ConversationGroup::new("Hermes", "Socrates, is it true that you know nothing?"),
+///     ConversationGroup::new("Hermes", "Socrates, is it true that you know nothing?").about("what a man can know"),
 ///     related![GroupMembers[
 ///         Npc::new(assets.load("adapters://hermes/character.toml")),
 ///         Npc::new(assets.load("adapters://socrates/character.toml")),
@@ -36,11 +36,14 @@ pub struct ConversationGroup {
     /// What the next speaker answers: the opening at first, then the newest line. The opening is not told in events; a
     /// game that wants it seen shows it.
     pub line: String,
+    /// What they talk about, as it follows "You and Hermes talk about ..": `the price of oil`, `who stole the key, and
+    /// want to find out`. Each member is reminded of it, and of the others' names, with every line it answers.
+    pub topic: Option<String>,
     /// Silence before each turn.
     pub pause: Duration,
     /// Silence after somebody else's talk with a member, or an [`Interrupt`](crate::Interrupt), before they go on.
     pub quiet: Duration,
-    /// Caps each reply's length in tokens, below the character's own limit.
+    /// Caps each reply's length in tokens, below the character's own limit; a sentence that has begun may take 24 more.
     pub reply_tokens: Option<usize>,
     /// Lines they may say; `None` for no end.
     pub max_turns: Option<usize>,
@@ -96,6 +99,12 @@ impl ConversationGroup {
         Self { speaker: speaker.into(), line: line.into(), ..Self::default() }
     }
 
+    /// The same with something to talk about.
+    pub fn about(mut self, topic: impl Into<String>) -> Self {
+        self.topic = Some(topic.into());
+        self
+    }
+
     /// Why they have nothing more to say, if that is so.
     pub(crate) fn spent(&self) -> Option<SilenceReason> {
         let spent = |limit: Option<usize>, used| limit.is_some_and(|limit| used >= limit);
@@ -116,6 +125,7 @@ impl Default for ConversationGroup {
         Self {
             speaker: String::new(),
             line: String::new(),
+            topic: None,
             pause: Duration::from_millis(1500),
             quiet: Duration::from_secs(5),
             reply_tokens: None,

@@ -213,6 +213,7 @@ fn prepare(world: &World, id: RequestId) -> Result<Option<Request>, ReplyError> 
         character,
         adapter,
         facts: facts(world, entity),
+        notes: speaking.group.and_then(|group| turn_taking::topic(world, group, entity)).into_iter().collect(),
         turns: conversation.turns.clone(),
         rng: conversation.rng.clone(),
         priority: if speaking.ambient { Priority::Ambient } else { Priority::Player },

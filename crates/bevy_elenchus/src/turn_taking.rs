@@ -5,7 +5,7 @@
 //! what it said is heard by all others at once.
 
 use bevy::{ecs::relationship::RelationshipTarget, prelude::*};
-use elenchus_dialogue::ReplyReport;
+use elenchus_dialogue::{ReplyReport, has_words};
 
 use crate::{
     CharacterAsset, Conversation, ConversationGroup, Earshot, EngineStatus, GiveTurn, GroupMembers, GroupSilent,
@@ -93,6 +93,23 @@ fn begin_turn(world: &mut World, entity: Entity, group: &ConversationGroup, spea
     let mut say = Say::new(speaker, &group.speaker, &group.line).ambient();
     say.max_tokens = group.reply_tokens;
     say::answer(world, say, Some(entity));
+}
+
+/// What a member is reminded of with the line it answers: with whom it talks, and about what.
+pub(crate) fn topic(world: &World, entity: Entity, member: Entity) -> Option<String> {
+    let topic =
+        world.get::<ConversationGroup>(entity)?.topic.as_deref().map(|topic| topic.trim().trim_end_matches('.'));
+    let topic = topic.filter(|topic| has_words(topic))?;
+    let others = members(world, entity).into_iter().filter(|&other| other != member);
+    let mut others: Vec<String> =
+        others.map(|other| ending::name(world, other)).filter(|name| has_words(name)).collect();
+    others.dedup();
+    let with = match others.split_last() {
+        None => "You talk".to_owned(),
+        Some((last, [])) => format!("You and {last} talk"),
+        Some((last, rest)) => format!("You, {} and {last} talk", rest.join(", ")),
+    };
+    Some(format!("{with} about {topic}."))
 }
 
 /// Members that are NPCs.

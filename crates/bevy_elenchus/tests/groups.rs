@@ -6,7 +6,7 @@ use std::{sync::atomic::Ordering, thread::sleep, time::Duration};
 
 use bevy::{prelude::*, time::TimeUpdateStrategy};
 use bevy_elenchus::prelude::*;
-use common::{Game, Heard, SOCRATES, Setup, character, failed, finished, write};
+use common::{Game, Heard, SOCRATES, Setup, character, failed, finished, settings, write};
 
 /// The game's time moves on by this with every frame.
 const FRAME: Duration = Duration::from_millis(10);
@@ -124,7 +124,7 @@ fn two_answer_each_other_in_turn() {
     assert_eq!(game.turns(members[1]), lines);
     let state = state(&game, group);
     assert_eq!((state.speaker.as_str(), &state.line), ("Socrates", &lines[3].1));
-    assert_eq!((state.turns, state.tokens), (3, 72));
+    assert_eq!((state.turns, state.tokens), (3, 3 * 48));
 }
 
 #[test]
@@ -182,10 +182,10 @@ fn the_game_may_give_the_turn() {
 #[test]
 fn a_budget_of_tokens_ends_between_two_lines() {
     let mut game = start(Setup::default());
-    let budget = ConversationGroup { max_turns: None, max_tokens: Some(15), reply_tokens: Some(10), ..group() };
+    let budget = ConversationGroup { max_turns: None, max_tokens: Some(40), reply_tokens: Some(10), ..group() };
     let (group, members) = two(&mut game, budget);
     assert_eq!(run_until_silent(&mut game, group), SilenceReason::Tokens);
-    assert_eq!((state(&game, group).turns, state(&game, group).tokens), (2, 20));
+    assert_eq!((state(&game, group).turns, state(&game, group).tokens), (2, 2 * 34));
     game.update(50);
     assert_eq!(silent(&game).len(), 1, "told once");
     assert_eq!(game.outcomes(members[0]).len() + game.outcomes(members[1]).len(), 2);
@@ -278,7 +278,7 @@ fn what_is_heard_while_speaking_stands_behind_the_reply() {
 #[test]
 fn the_player_speaks_and_the_group_is_quiet() {
     // The group yields also where the game refuses lines to who is speaking.
-    let settings = ElenchusSettings { while_speaking: WhileSpeaking::Refuse, ..default() };
+    let settings = ElenchusSettings { while_speaking: WhileSpeaking::Refuse, ..settings() };
     let mut game = start(Setup { settings, ..default() });
     game.run_until_ready();
     game.valve.allow(10);

@@ -11,7 +11,7 @@ use std::{
 
 use bevy::prelude::*;
 use bevy_elenchus::prelude::*;
-use common::{Game, Heard, SOCRATES, Setup, character, failed, finished, write};
+use common::{Game, Heard, SOCRATES, Setup, character, failed, finished, settings, write};
 use elenchus_lm::testing::TinyModel;
 
 /// A game whose Socrates is loaded and whose model is ready.
@@ -23,7 +23,7 @@ fn ready(setup: Setup) -> (Game, Entity) {
 }
 
 fn with_settings(while_speaking: WhileSpeaking) -> Setup {
-    Setup { settings: ElenchusSettings { while_speaking, ..default() }, ..default() }
+    Setup { settings: ElenchusSettings { while_speaking, ..settings() }, ..default() }
 }
 
 fn turn(speaker: &str, text: impl Into<String>) -> (String, String) {
@@ -62,7 +62,7 @@ fn there_is_one_delta_per_npc_and_frame() {
         game.app.update();
         assert!(deltas(&game) <= before + 1);
     }
-    assert!((1..24).contains(&deltas(&game)), "24 tokens of a letter each, several a frame");
+    assert!((1..48).contains(&deltas(&game)), "48 tokens of a letter each, several a frame");
 }
 
 #[test]
@@ -544,7 +544,7 @@ fn facts_limits_and_voices_reach_the_reply() {
     };
     game.trigger(Say::new(npc, "Plato", "one").max_tokens(3));
     let plain = game.run_until_outcomes(npc, 1);
-    assert_eq!(ids(&plain[0]).len(), 3);
+    assert_eq!(ids(&plain[0]).len(), 3 + 24, "and what a sentence may take to end");
 
     let informed = game.spawn(SOCRATES);
     game.app.world_mut().entity_mut(informed).insert(GameFacts::new(["The player stole the olives."]));

@@ -5,7 +5,7 @@ use std::ops::RangeInclusive;
 use elenchus_lm::SamplerSettings;
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, names};
+use crate::{Error, Result, names, visible::has_words};
 
 /// A character as its file describes it. Unknown keys are tolerated (and warned about), so that newer files still load.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -192,7 +192,7 @@ impl BigFive {
 }
 
 fn check_words(field: &str, text: &str, fix: &str) -> Result<(), String> {
-    if text.trim().is_empty() { Err(format!("`{field}` is empty (hint: write {fix})")) } else { Ok(()) }
+    if !has_words(text) { Err(format!("`{field}` is empty (hint: write {fix})")) } else { Ok(()) }
 }
 
 fn check_range(field: &str, value: f32, range: RangeInclusive<f32>, fix: &str) -> Result<(), String> {
@@ -296,6 +296,7 @@ mod tests {
         check(&instead("version = \"1\""), "write `version = 1`");
         check(&without("name"), "missing field `name`");
         check(&instead("name = \"  \""), "`name` is empty");
+        check(&instead("name = \"\\u200b\""), "`name` is empty");
         check(&instead("name = \"a:b\""), "`name` is \"a:b\"");
         check(&instead("persona = \"\""), "`persona` is empty");
         check(&without("fallbacks"), "missing field `fallbacks`");

@@ -49,6 +49,8 @@ pub struct Request {
     pub adapter: Option<Adapter>,
     /// Facts of the game that enter the prompt.
     pub facts: Vec<String>,
+    /// What belongs to the newest line alone, a sentence each: it stands beside that line, after everything that is cached.
+    pub notes: Vec<String>,
     /// What was said, the line to answer last.
     pub turns: Vec<Turn>,
     /// Draws the words.
@@ -62,13 +64,14 @@ pub struct Request {
 }
 
 impl Request {
-    /// The player's request for an answer to the last of `turns`: no adapter, no facts, seed 0, no filter.
+    /// The player's request for an answer to the last of `turns`: no adapter, no facts, no notes, seed 0, no filter.
     pub fn new(character: Arc<Character>, turns: Vec<Turn>) -> Self {
         Self {
             id: RequestId(0),
             character,
             adapter: None,
             facts: Vec::new(),
+            notes: Vec::new(),
             turns,
             rng: Rng::from_seed(0),
             priority: Priority::Player,
@@ -183,6 +186,10 @@ pub struct EngineSettings {
     /// Prompt tokens read in one step, so that others go on speaking meanwhile.
     pub prefill_chunk: usize,
     /// Bytes for all KV memory, remembered prompts included. A single reply is spoken even where it alone needs more.
+    ///
+    /// A token takes layers x key-value heads x head size x 2 (keys and values) values of 2 bytes each, or half of that with
+    /// [`KvPrecision::Int8`]: 23,040 bytes in the default model. So the default of 64 MiB holds 2,900 of its tokens: a dozen
+    /// conversations of a page, or one that fills the context and a few short ones. What does not fit is read again.
     pub kv_budget: usize,
     /// Requests that may wait for a place.
     pub request_capacity: usize,
@@ -201,7 +208,7 @@ impl Default for EngineSettings {
             context: 2048,
             max_sequences: 8,
             prefill_chunk: 64,
-            kv_budget: 512 << 20,
+            kv_budget: 64 << 20,
             request_capacity: 64,
             event_capacity: 1024,
         }
@@ -311,6 +318,12 @@ impl Engine {
     /// Tries to load the model again after a failure; with a model loaded or being loaded it changes nothing.
     pub fn reload(&self) {
         self.command(Command::Reload);
+    }
+
+    /// Reads and samples nothing until it is called again with `false`; a step that has begun still ends. Requests are
+    /// accepted and cancelled meanwhile, a model is loaded, and the pause counts for no limit of time.
+    pub fn pause(&self, paused: bool) {
+        self.command(Command::Pause(paused));
     }
 
     /// What happened since the last look; `try_iter` never waits.

@@ -34,6 +34,9 @@ pub struct ReplyFilter {
     /// A reply whose first sentence nearly repeats one of this many own replies before it is sampled again once; 0 allows
     /// repetition.
     pub repeats: usize,
+    /// A reply whose first sentence nearly repeats a stretch of the line it answers is sampled again, `retries` times at
+    /// most; then it is said.
+    pub echoes: bool,
     /// Names that somebody else has, beside those of the conversation.
     pub names: Vec<String>,
     words: Vec<String>,
@@ -46,7 +49,7 @@ type Judge = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// A sentence that a filter did not let pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which rule: `ai_claims`, `code`, `other_names`, `prompt_leaks`, `repeats`, `words`, `patterns`, or a closure's name.
+    /// Which rule: `ai_claims`, `code`, `other_names`, `prompt_leaks`, `repeats`, `echoes`, `words`, `patterns`, or a closure's name.
     pub rule: String,
     /// What was to be said.
     pub text: String,
@@ -55,7 +58,15 @@ pub struct Refusal {
 impl Default for ReplyFilter {
     /// All rules that need no configuration, two retries.
     fn default() -> Self {
-        Self { ai_claims: true, code: true, other_names: true, prompt_leaks: true, repeats: 6, ..Self::none() }
+        Self {
+            ai_claims: true,
+            code: true,
+            other_names: true,
+            prompt_leaks: true,
+            repeats: 6,
+            echoes: true,
+            ..Self::none()
+        }
     }
 }
 
@@ -69,11 +80,17 @@ impl ReplyFilter {
             other_names: false,
             prompt_leaks: false,
             repeats: 0,
+            echoes: false,
             names: Vec::new(),
             words: Vec::new(),
             patterns: Vec::new(),
             closures: Vec::new(),
         }
+    }
+
+    /// As many retries.
+    pub fn with_retries(self, retries: u32) -> Self {
+        Self { retries, ..self }
     }
 
     /// Refuses sentences with one of these words or phrases, whatever their case.
@@ -141,7 +158,7 @@ impl ReplyFilter {
             character.name.split_whitespace().any(|part| names::fold(part) == claimed)
         };
         // Whatever follows "my name is" is a name.
-        if NAMED.captures_iter(text).any(|found| !own(&found[1])) {
+        if NAMED.captures_iter(text).filter_map(|found| found.get(1)).any(|name| !own(name.as_str())) {
             return true;
         }
         let mut known: Vec<String> = self.names.iter().filter_map(|name| first_word(name)).collect();
@@ -178,8 +195,8 @@ static AI_CLAIMS: LazyLock<RegexSet> = LazyLock::new(|| {
         r"(?i)\b(?:i am|i['’]m|as|being|i was (?:built|made|designed) as|i work as)\s+(?:just |only |merely |simply )*(?:an? |your |the )?(?:\w+ ){0,2}(?:AI|A\.I\.|artificial intelligence|language model|LLM|chat ?bot|virtual assistant|digital assistant|computer program|neural network|machine learning)\b",
         r"(?i)\b(?:i am|i['’]m) (?:an?|your) (?:helpful )?assistant\b",
         r"(?i)\b(?:open ?ai|chat ?gpt|smol ?lm2?|hugging ?face|anthropic|gpt-?[234])\b",
-        r"(?i)\bi (?:was|am|have been) (?:trained|programmed|designed by|developed by|created by a (?:team|company))\b",
-        r"(?i)\bmy (?:training data|programming|developers|training)\b",
+        r"(?i)\bi (?:was|am|have been) (?:trained (?:on|by a (?:team|company))|trained to (?:answer|assist|help|provide|respond|generate)|programmed|designed by|developed by|created by a (?:team|company))\b",
+        r"(?i)\bmy (?:training data|programming|developers)\b",
         r"(?i)\b(?:large )?language models?\b",
     ])
 });
@@ -189,7 +206,7 @@ static CODE: LazyLock<RegexSet> = LazyLock::new(|| {
         r"```|<\||\|>|\[/?INST\]|</?s>|</?\w+>|<<SYS>>",
         r"(?i)^\s*(?:system|assistant|user)\s*:",
         r"\bdef \w+\s*\(|\bprint\s*\(|\bimport \w+\s*$|#include|\bfunction\s+\w*\s*\(|=>|\(\)\s*[;{:]|[{}]",
-        r"\w+\s*=\s*(?:\[|\w+\(|\d+\s*[;+*/]|['\x22])|\bconsole\.log|\bfor \w+ in (?:range|\w+):",
+        r"\w+\s*=\s*(?:\[|\w+\(|\d+\s*[;+*/]|['\x22])|\bconsole\.log|\bfor \w+ in (?:range\b|\w+:\s*$)",
         r"(?i)\b(?:python|javascript|html|json) (?:code|program|script)\b",
     ])
 });
@@ -197,7 +214,7 @@ static CODE: LazyLock<RegexSet> = LazyLock::new(|| {
 /// What follows these words is a name.
 static NAMED: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"\b(?:[Mm]y name is|[Mm]y name['’]s|[Cc]all me|[Tt]hey call me|I am called|I am named)\s+(\p{Lu}[\p{L}'’-]+)",
+        r"\b(?:[Mm]y name is|[Mm]y name['’]s|[Cc]all me|[Tt]hey call me|I am called|I am named)\s+(?:(?:The|A|An)\b|(\p{Lu}[\p{L}'’-]+))",
     )
 });
 
@@ -233,19 +250,30 @@ fn spaced(text: &str) -> String {
 const REPEATED_WORDS: usize = 4;
 
 /// Whether a reply that begins with `text` nearly repeats one of the speaker's replies before: its first sentence has four
-/// words or more, and four of five are in the same place of a sentence that was said, or nearly so.
+/// words or more, and seven of ten of them are, in this order, what a reply began with.
 pub fn repeats<'a>(text: &str, said: impl IntoIterator<Item = &'a str>) -> bool {
     let new = folded_words(text);
     new.len() >= REPEATED_WORDS
         && said.into_iter().any(|said| {
             let said = folded_words(said);
             let before = &said[..said.len().min(new.len())];
-            5 * common_subsequence(&new, before) >= 4 * new.len()
+            is_much_of(common_subsequence(&new, before), new.len())
         })
 }
 
+/// Whether a reply that begins with `text` nearly repeats a stretch of `line`, wherever in the line it stands.
+pub(crate) fn echoes(text: &str, line: &str) -> bool {
+    let (new, heard) = (folded_words(text), folded_words(line));
+    let same = |stretch: &[String]| is_much_of(common_subsequence(&new, stretch), new.len());
+    new.len() >= REPEATED_WORDS && heard.windows(new.len().min(heard.len()).max(1)).any(same)
+}
+
+fn is_much_of(common: usize, words: usize) -> bool {
+    10 * common >= 7 * words
+}
+
 /// The length of the longest common subsequence.
-pub fn common_subsequence(a: &[String], b: &[String]) -> usize {
+fn common_subsequence(a: &[String], b: &[String]) -> usize {
     let mut row = vec![0; b.len() + 1];
     for a in a {
         let mut diagonal = 0;
@@ -314,6 +342,8 @@ mod tests {
             "You are Timon, the thief.",
             "I am an honest woman: two obols, and the room is yours.",
             "The train of mules comes at noon; I train them myself.",
+            "I was trained by Chiron himself, and my training took nine years.",
+            "They call me The Fox.",
             "Was he a model of virtue? Ask his assistant.",
             "As I said (and I say it twice), no.",
         ] {
@@ -348,5 +378,19 @@ mod tests {
         check("Two obols the cup.", false);
         check("Figs are what my neighbour sells.", false);
         check("Yes.", false);
+    }
+
+    #[test]
+    fn echoes_of_a_line_are_heard() {
+        let line = "You are a sophist, Hippias. Tell me, what is it that makes a man brave?";
+        let check = |text: &str, expected: bool| assert_eq!(echoes(text, line), expected, "{text}");
+        check("What is it that makes a man brave?", true);
+        check("Tell me, Socrates, what is it that makes a man brave?", true);
+        check("You are a sophist, Socrates.", true);
+        check("A sophist.", false);
+        check("It is knowledge that makes a man brave, and you are no sophist.", false);
+        check("Hippias, you tell me what a brave man is.", false);
+        assert!(!echoes("", "") && !echoes("Four words are here.", ""));
+        assert!(!echoes("Courage is the knowledge of what to fear.", "What is courage?"));
     }
 }

@@ -42,7 +42,7 @@ const PRICE: &[&str] = &[
 ];
 
 /// The facts that fit `line` best, in the order of `facts`; none where none fits.
-pub(crate) fn fitting_facts<'a>(facts: &'a [String], line: &str) -> Vec<&'a str> {
+pub fn fitting_facts<'a>(facts: &'a [String], line: &str) -> Vec<&'a str> {
     let asked = stems(line);
     let of_facts: Vec<HashSet<String>> = facts.iter().map(|fact| stems(fact)).collect();
     // A word that few facts have says more.

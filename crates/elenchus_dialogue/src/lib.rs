@@ -21,6 +21,7 @@ mod scheduler;
 mod sentences;
 mod speak;
 mod speech;
+mod visible;
 mod worker;
 
 pub use character::{BaseRef, BigFive, Character, StopRules};
@@ -31,6 +32,8 @@ pub use engine::{
 };
 pub use error::{Error, Result};
 pub use filter::{Refusal, ReplyFilter, common_subsequence, folded_words, repeats};
+pub use fitting_facts::fitting_facts;
 pub use prompt::messages;
 pub use reply::StopReason;
 pub use speak::{ModelRef, PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
+pub use visible::{has_words, visible};

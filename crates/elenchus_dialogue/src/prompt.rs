@@ -6,7 +6,12 @@
 
 use elenchus_lm::{ChatTemplate, Markup, Message, Role, Tokenizer};
 
-use crate::{BigFive, Character, Error, Result, Turn, fitting_facts::fitting_facts, names};
+use crate::{
+    BigFive, Character, Error, Request, Result, Turn,
+    fitting_facts::fitting_facts,
+    names,
+    visible::{has_words, visible},
+};
 
 /// Opens what a character is reminded of beside the newest line.
 pub(crate) const NOTES: &str = "[You know:";
@@ -20,19 +25,30 @@ const APPROACH: &str = "(comes up to you)";
 ///
 /// The facts that fit the newest line, by words in common, stand beside it once more, in square brackets. In what others
 /// say, square brackets become round ones, so that nobody can write a fact into the prompt. Own turns before anyone
-/// else's (greetings) follow a stub of a user's turn. Turns without words are left out.
+/// else's (greetings) follow a stub of a user's turn. Characters that nobody sees are left out, and turns without words.
 pub fn messages(character: &Character, facts: &[String], turns: &[Turn]) -> Vec<Message> {
+    messages_with_notes(character, facts, &[], turns)
+}
+
+/// The same with notes beside the newest line, before the facts that fit it.
+pub(crate) fn messages_with_notes(
+    character: &Character,
+    facts: &[String],
+    notes: &[String],
+    turns: &[Turn],
+) -> Vec<Message> {
     let own = |turn: &Turn| character.is_named(&turn.speaker);
-    let spoken = turns.iter().filter(|turn| !turn.text.trim().is_empty());
+    let spoken = turns.iter().filter(|turn| has_words(&turn.text));
     let mut others = spoken.clone().filter(|turn| !own(turn)).map(|turn| names::fold(&turn.speaker));
     let first = others.next();
     let named = others.any(|other| Some(other) != first);
 
     let mut messages = vec![system(character, facts)];
     for turn in spoken.clone() {
-        let (role, text) = (if own(turn) { Role::Assistant } else { Role::User }, turn.text.trim());
+        let (role, text) = (if own(turn) { Role::Assistant } else { Role::User }, visible(&turn.text));
+        let text = text.trim();
         let line = match role {
-            Role::User if named => format!("{}: {}", turn.speaker.trim(), in_round_brackets(text)),
+            Role::User if named => in_round_brackets(&format!("{}: {text}", visible(&turn.speaker).trim())),
             Role::User => in_round_brackets(text),
             _ => text.to_owned(),
         };
@@ -45,7 +61,8 @@ pub fn messages(character: &Character, facts: &[String], turns: &[Turn]) -> Vec<
         }
     }
     if let (Some(newest), Some(last)) = (spoken.last().filter(|turn| !own(turn)), messages.last_mut()) {
-        let notes = fitting_facts(facts, &newest.text);
+        let mut notes: Vec<&str> = notes.iter().map(|note| note.trim()).filter(|note| !note.is_empty()).collect();
+        notes.extend(fitting_facts(facts, &newest.text));
         if !notes.is_empty() {
             last.content = format!("{}\n{NOTES} {}]", last.content, notes.join(" "));
         }
@@ -99,17 +116,17 @@ fn temperament(traits: &BigFive) -> Option<String> {
 pub(crate) fn fit(
     template: &ChatTemplate,
     tokenizer: &Tokenizer,
-    character: &Character,
-    facts: &[String],
-    turns: &[Turn],
+    request: &Request,
     context: usize,
 ) -> Result<Vec<u32>> {
+    let Request { character, facts, notes, turns, .. } = request;
     let newest = turns.last().filter(|turn| !character.is_named(&turn.speaker));
-    if newest.is_none_or(|turn| turn.text.trim().is_empty()) {
+    if newest.is_none_or(|turn| !has_words(&turn.text)) {
         return Err(Error::EmptyLine);
     }
-    let encode =
-        |turns: &[Turn]| Ok::<_, Error>(template.encode(tokenizer, &messages(character, facts, turns), true)?);
+    let encode = |turns: &[Turn]| {
+        Ok::<_, Error>(template.encode(tokenizer, &messages_with_notes(character, facts, notes, turns), true)?)
+    };
     let reply = reply_room(character, context);
     let room = context.saturating_sub(reply + persona_prefix(template, tokenizer, character, facts)?.len());
     // What each turn costs is known only nearly, for markup and labels depend on its neighbours; the loop below counts
@@ -239,6 +256,31 @@ mod tests {
             &[("player", "A room!"), ("Plato", "What of the cellar?")],
             "player: A room!\nPlato: What of the cellar?\n[You know: The cellar is locked.]",
         );
+    }
+
+    #[test]
+    fn notes_stand_beside_the_newest_line_before_facts() {
+        let facts = ["The cellar is locked.".to_owned()];
+        let notes = [" You talk about wine. ", " "].map(str::to_owned);
+        let last = |lines: &[(&str, &str)]| {
+            messages_with_notes(&socrates(), &facts, &notes, &turns(lines)).last().unwrap().content.clone()
+        };
+        assert_eq!(last(&[("Plato", "Hm?")]), "Hm?\n[You know: You talk about wine.]");
+        assert_eq!(
+            last(&[("Plato", "The cellar!")]),
+            "The cellar!\n[You know: You talk about wine. The cellar is locked.]"
+        );
+        assert_eq!(last(&[("Plato", "Hm?"), ("Socrates", "Ah.")]), "Ah.", "there is no line to answer");
+    }
+
+    #[test]
+    fn what_nobody_sees_is_not_in_the_prompt() {
+        let lines = [("\u{200b}", "\0"), ("player\u{202e}", "Hail\0, \u{200b}you."), ("Plato\0", "\u{feff}And I.")];
+        let messages = messages(&socrates(), &[], &turns(&lines));
+        assert_eq!(messages.len(), 2);
+        assert_eq!(messages[1].content, "player: Hail, you.\nPlato: And I.");
+        let own = [("Soc\u{200b}rates", "Ah."), ("Plato", "Hm?")];
+        assert_eq!(super::messages(&socrates(), &[], &turns(&own))[2].role, Role::Assistant);
     }
 
     #[test]

@@ -138,7 +138,10 @@ impl Assembler {
             return;
         }
         if self.complete > 0 {
-            return self.text.truncate(self.complete.max(self.shown));
+            if self.complete >= self.shown {
+                self.text.truncate(self.complete);
+            }
+            return;
         }
         let clause = self.text.rfind([',', ';', ':']).map(|end| &self.text[..end]);
         if let Some(clause) = clause.filter(|clause| clause.split_whitespace().count() >= CLAUSE_WORDS) {
@@ -288,17 +291,32 @@ mod tests {
 
     /// The deltas of a reply, and why it ended.
     fn stream<'a>(rules: &StopRules, pieces: impl IntoIterator<Item = &'a [u8]>) -> (Vec<String>, StopReason) {
-        let mut assembler = Assembler::new(rules, "Socrates", ["player", "Plato", "Socrates", "Σωσίας"], false);
+        stream_judged(rules, pieces, false)
+    }
+
+    /// The same where somebody looks at sentences before they are shown, and lets them pass.
+    fn stream_judged<'a>(
+        rules: &StopRules,
+        pieces: impl IntoIterator<Item = &'a [u8]>,
+        judged: bool,
+    ) -> (Vec<String>, StopReason) {
+        let mut assembler = Assembler::new(rules, "Socrates", ["player", "Plato", "Socrates", "Σωσίας"], judged);
         let mut deltas = Vec::new();
+        let mut show = |assembler: &mut Assembler| {
+            if assembler.unjudged().is_some() {
+                assembler.release();
+            }
+            deltas.extend(assembler.delta());
+        };
         for piece in pieces {
             let stop = assembler.push(piece);
-            deltas.extend(assembler.delta());
+            show(&mut assembler);
             if stop.is_some() {
                 break;
             }
         }
         assembler.finish(StopReason::EndToken);
-        deltas.extend(assembler.delta());
+        show(&mut assembler);
         assert_eq!(deltas.concat(), assembler.shown());
         assert_eq!(assembler.delta(), None);
         (deltas, assembler.stopped.unwrap())
@@ -377,6 +395,43 @@ mod tests {
         assert_eq!(assembler.delta().as_deref(), Some(" 👩\u{200d}👧"));
     }
 
+    #[test]
+    fn what_is_judged_is_shown_by_whole_sentences() {
+        let text = "I know. Do you? Well... perhaps not. And";
+        let (deltas, _) = stream_judged(&rules(), text.as_bytes().chunks(1), true);
+        assert_eq!(deltas, ["I know.", " Do you?", " Well... perhaps not.", " And"]);
+        let mut assembler = Assembler::new(&rules(), "Socrates", [], true);
+        assembler.push(b"I know. I am an AI. Yes");
+        assert_eq!(assembler.unjudged(), Some("I know. I am an AI."));
+        assert_eq!(assembler.delta(), None);
+        assembler.release();
+        assert_eq!(assembler.delta().as_deref(), Some("I know. I am an AI."));
+        assembler.push(b", no. ");
+        assert_eq!(assembler.unjudged(), Some(" Yes, no."));
+        assert!(assembler.refuse(), "something was said");
+        assert_eq!((assembler.delta(), assembler.shown()), (None, "I know. I am an AI."));
+    }
+
+    #[test]
+    fn an_unfinished_sentence_is_dropped_unless_it_is_all_there_is_or_was_shown() {
+        fn check(judged: bool, text: &str, expected: &str) {
+            let mut assembler = Assembler::new(&rules(), "Socrates", [], judged);
+            assembler.push(text.as_bytes());
+            assembler.delta();
+            assembler.drop_unfinished_sentence();
+            assembler.finish(StopReason::MaxTokens);
+            assembler.release();
+            assembler.delta();
+            assert_eq!(assembler.shown(), expected, "{text:?}");
+        }
+        check(true, "One. Two. Thr", "One. Two.");
+        check(true, "One. Two.", "One. Two.");
+        check(true, "One. \"Two.\"", "One. \"Two.\"");
+        check(true, "One, tw", "One, tw");
+        check(true, "", "");
+        check(false, "One. Two. Thr", "One. Two. Thr");
+    }
+
     /// Texts made of what the rules look for.
     fn texts() -> impl Strategy<Value = Vec<u8>> {
         let pieces = prop_oneof![
@@ -438,6 +493,8 @@ mod tests {
             let reply = deltas.concat();
             prop_assert_eq!((reply.clone(), stop), (whole.0.concat(), whole.1));
             prop_assert_eq!(reply.trim_start(), reply.as_str());
+            let judged = stream_judged(&rules, text.chunks(1), true);
+            prop_assert_eq!((judged.0.concat(), judged.1), (reply.clone(), stop), "waiting for judgement changes nothing");
             // Each delta ends where a grapheme of the reply ends.
             let ends: HashSet<_> = reply.grapheme_indices(true).map(|(at, grapheme)| at + grapheme.len()).collect();
             let mut end = 0;

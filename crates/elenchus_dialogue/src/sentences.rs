@@ -173,7 +173,7 @@ mod tests {
     fn a_text_may_end_where_a_sentence_does() {
         fn check(text: &str, expected: Option<usize>) {
             let mut sentences = Sentences::default();
-            text.char_indices().for_each(|(at, c)| drop(sentences.push(&text[..at + c.len_utf8()], c)));
+            text.char_indices().for_each(|(at, c)| _ = sentences.push(&text[..at + c.len_utf8()], c));
             assert_eq!(sentences.end_here(text), expected, "{text:?}");
         }
         check("", None);

@@ -101,11 +101,11 @@ fn speak_all(
     loop {
         while speeches.len() < ROWS {
             let Some((place, request)) = waiting.next() else { break };
-            let Request { character, adapter, facts, turns, .. } = request;
+            let Request { character, adapter, facts, .. } = request;
             if let Some(adapter) = adapter {
                 executor.prepare(adapter)?;
             }
-            let prompt = prompt::fit(template, tokenizer, character, facts, turns, context)?;
+            let prompt = prompt::fit(template, tokenizer, request, context)?;
             let adapter = adapter.as_ref().map(Adapter::id);
             let persona = prompt::persona_prefix(template, tokenizer, character, facts)?;
             if prompt.starts_with(&persona) && persona.len() < prompt.len() {

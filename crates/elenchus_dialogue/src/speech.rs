@@ -9,7 +9,7 @@ use elenchus_lm::{Adapter, AdapterId, KvCache, Logits, Markup, REPLY_BREAK, Row,
 
 use crate::{
     Character, Error, Priority, Refusal, ReplyFilter, ReplyReport, Request, RequestId, Result, StopReason, Turn,
-    filter,
+    filter::{echoes, repeats},
     prompt::FINISH_TOKENS,
     reply::Assembler,
     scheduler::{Pending, Wish},
@@ -62,8 +62,10 @@ pub(crate) struct Speech {
     others: Vec<String>,
     filter: Option<Arc<ReplyFilter>>,
     refused: Vec<Refusal>,
-    /// What it said before, newest last.
+    /// What it said before, newest first.
     said: Vec<String>,
+    /// The line it answers.
+    answered: String,
     /// The tokens of that, where they count as repetition, then those of this reply.
     said_tokens: Vec<u32>,
     max_tokens: usize,
@@ -72,6 +74,8 @@ pub(crate) struct Speech {
     prompt_tokens: usize,
     cached_tokens: usize,
     reply_ids: Vec<u32>,
+    /// Tokens of attempts that were refused.
+    refused_tokens: usize,
     received: Instant,
     first_token: Option<Instant>,
     last_token: Option<Instant>,
@@ -92,6 +96,7 @@ impl Speech {
         let Pending { request, received } = pending;
         let max_tokens = max_tokens(&request);
         let Request { id, character, adapter, turns, rng, priority, filter, .. } = request;
+        let answered = turns.last().map(|turn| turn.text.clone()).unwrap_or_default();
         let (own, others): (Vec<Turn>, Vec<Turn>) =
             turns.into_iter().partition(|turn| character.is_named(&turn.speaker));
         let said: Vec<String> = own.into_iter().rev().take(SAID).map(|turn| turn.text).collect();
@@ -114,6 +119,7 @@ impl Speech {
             filter,
             refused: Vec::new(),
             said,
+            answered,
             said_tokens,
             max_tokens,
             max_seconds: character.stop.max_seconds,
@@ -122,6 +128,7 @@ impl Speech {
             prompt_tokens: prompt.len(),
             cached_tokens: cache.len(),
             reply_ids: Vec::new(),
+            refused_tokens: 0,
             received,
             first_token: None,
             last_token: None,
@@ -191,43 +198,76 @@ impl Speech {
         over.is_some_and(|over| over >= FINISH_TOKENS || self.assembler.is_at_sentence_end())
     }
 
-    /// Releases whole sentences that may be shown. One that may not makes the reply begin again, if nothing was shown
-    /// yet, and end otherwise.
+    /// Releases whole sentences that may be shown. One that may not makes the reply begin again if nothing was shown yet,
+    /// and ends it otherwise.
     fn judge(&mut self) {
         let Some(filter) = self.filter.clone() else { return };
         let Some(text) = self.assembler.unjudged() else { return };
         let others = self.others.iter().map(String::as_str);
-        let mut refusal = filter.judge(text, &self.character, others);
         let begins = self.assembler.shown().is_empty();
-        if refusal.is_none() && begins && self.refused.iter().all(|refused| refused.rule != REPEATS) {
-            let said = self.said.iter().take(filter.repeats).map(String::as_str);
-            let repeats = filter::repeats(text, said);
-            refusal = repeats.then(|| Refusal { rule: REPEATS.to_owned(), text: text.trim().to_owned() });
+        let attempts =
+            |of: &dyn Fn(&str) -> bool| self.refused.iter().filter(|refused| of(&refused.rule)).count() as u32;
+        let refusal = match filter.judge(text, &self.character, others) {
+            Some(refusal) => refusal,
+            // What is merely dull is said in the end.
+            None if !begins => return self.assembler.release(),
+            None => {
+                let said = self.said.iter().take(filter.repeats).map(String::as_str);
+                let rule = if filter.echoes
+                    && attempts(&|rule| rule == ECHOES) < filter.retries
+                    && echoes(text, &self.answered)
+                {
+                    ECHOES
+                } else if attempts(&|rule| rule == REPEATS) == 0 && repeats(text, said) {
+                    REPEATS
+                } else {
+                    return self.assembler.release();
+                };
+                if self.is_out_of_time() {
+                    return self.assembler.release();
+                }
+                self.refused.push(Refusal { rule: rule.to_owned(), text: text.trim().to_owned() });
+                return self.begin_again();
+            }
+        };
+        let tries = 1 + attempts(&|rule| rule != ECHOES && rule != REPEATS);
+        if begins && tries <= filter.retries && !self.is_out_of_time() {
+            self.refused.push(refusal);
+            return self.begin_again();
         }
-        let Some(refusal) = refusal else { return self.assembler.release() };
-        let (rule, text) = (refusal.rule.clone(), refusal.text.clone());
-        self.refused.push(refusal);
-        let tries = self.refused.len() as u32;
-        if !begins {
-            self.assembler.refuse();
-            self.ending = Some(Ending::Stopped(StopReason::Refused));
-        } else if tries <= filter.retries || rule == REPEATS {
-            self.begin_again();
+        self.assembler.refuse();
+        self.ending = Some(if begins {
+            let tries = 1 + self.refused.len() as u32;
+            Ending::Failed(Error::Refused { tries, rule: refusal.rule.clone(), text: refusal.text.clone() })
         } else {
-            self.assembler.refuse();
-            self.ending = Some(Ending::Failed(Error::Refused { tries, rule, text }));
-        }
+            Ending::Stopped(StopReason::Refused)
+        });
+        self.refused.push(refusal);
+    }
+
+    /// Whether the reply took all the time it may, so that there is none to sample it again.
+    fn is_out_of_time(&self) -> bool {
+        matches!(self.ending, Some(Ending::Stopped(StopReason::MaxSeconds)))
     }
 
     /// Back to the prompt, with the generator where it is. The prompt's last token is read once more for its logits.
     fn begin_again(&mut self) {
         self.ending = None;
         self.said_tokens.truncate(self.said_tokens.iter().rposition(|&id| id == REPLY_BREAK).map_or(0, |at| at + 1));
+        self.refused_tokens += self.reply_ids.len();
         self.reply_ids.clear();
         self.sequence.tokens.truncate(self.prompt_tokens);
         let known = self.sequence.cache.len().min(self.prompt_tokens - 1);
         self.sequence.cache.truncate(known);
         self.assembler = assembler(&self.character, &self.others, true);
+    }
+
+    /// As if a pause had not been.
+    pub fn forget_pause(&mut self, pause: Duration) {
+        self.received += pause;
+        for time in [&mut self.first_token, &mut self.last_token].into_iter().flatten() {
+            *time += pause;
+        }
     }
 
     /// What the game hears of a reply that stopped, and the sequence, whose memory is worth keeping.
@@ -244,7 +284,7 @@ impl Speech {
             tokens_per_second: if decoding.is_zero() {
                 0.0
             } else {
-                (self.reply_ids.len() - 1) as f32 / decoding.as_secs_f32()
+                (self.refused_tokens + self.reply_ids.len()).saturating_sub(1) as f32 / decoding.as_secs_f32()
             },
             refused: self.refused,
             reply_ids: self.reply_ids,
@@ -256,6 +296,8 @@ impl Speech {
 
 /// The rule against saying the same again.
 const REPEATS: &str = "repeats";
+/// The rule against saying what was just heard.
+const ECHOES: &str = "echoes";
 
 fn assembler(character: &Character, others: &[String], judged: bool) -> Assembler {
     Assembler::new(&character.stop, &character.name, others.iter().map(String::as_str), judged)

@@ -30,6 +30,7 @@ pub(crate) enum Command {
     Cancel(RequestId),
     WarmUp(Box<WarmUp>),
     Reload,
+    Pause(bool),
 }
 
 /// The thread's main function; returns when the game has dropped its handle.
@@ -53,6 +54,7 @@ pub(crate) fn run(
         memory_full: false,
         warm_ups: VecDeque::new(),
         warming: None,
+        paused_at: None,
         speed: Speed::default(),
     };
     while worker.turn() {}
@@ -71,6 +73,8 @@ struct Worker {
     memory_full: bool,
     warm_ups: VecDeque<WarmUp>,
     warming: Option<Warming>,
+    /// Since when nothing is read or sampled.
+    paused_at: Option<Instant>,
     speed: Speed,
 }
 
@@ -106,7 +110,9 @@ impl Worker {
         self.admit();
         self.begin_warm_up();
         self.outbox.flush();
-        if !self.speeches.is_empty() || self.warming.is_some() {
+        if self.paused_at.is_some() && !matches!(self.model, Model::Wanted) {
+            self.wait()
+        } else if !self.speeches.is_empty() || self.warming.is_some() {
             self.step() && !self.outbox.is_closed()
         } else if matches!(self.model, Model::Wanted) {
             true
@@ -139,6 +145,12 @@ impl Worker {
                 Ok(Command::Reload) => {
                     if matches!(self.model, Model::Failed(_)) {
                         self.model = Model::Wanted;
+                    }
+                }
+                Ok(Command::Pause(true)) => _ = self.paused_at.get_or_insert_with(Instant::now),
+                Ok(Command::Pause(false)) => {
+                    if let Some(since) = self.paused_at.take() {
+                        self.speeches.iter_mut().for_each(|speech| speech.forget_pause(since.elapsed()));
                     }
                 }
                 Err(TryRecvError::Empty) => return true,
@@ -187,7 +199,7 @@ impl Worker {
                 continue;
             }
             let full = self.speeches.len() >= self.settings.max_sequences.max(1) || self.memory_full;
-            if matches!(self.model, Model::Wanted) || full {
+            if matches!(self.model, Model::Wanted) || full || self.paused_at.is_some() {
                 break;
             }
             let Some(pending) = self.waiting.pop() else { break };
@@ -317,8 +329,11 @@ impl Worker {
                 Ok(_) if speech.sequence.unread() > 0 => {}
                 Ok(mut logits) => {
                     drawn += 1;
-                    if let Some(text) = speech.advance(&mut logits, &loaded.model.tokenizer) {
-                        self.outbox.push(EngineEvent::Delta(speech.id, text));
+                    // A filter may be the game's own code.
+                    match caught(|| speech.advance(&mut logits, &loaded.model.tokenizer)) {
+                        Ok(Some(text)) => self.outbox.push(EngineEvent::Delta(speech.id, text)),
+                        Ok(None) => {}
+                        Err(error) => speech.ending = Some(Ending::Failed(error)),
                     }
                 }
             }
@@ -388,8 +403,7 @@ impl Loaded {
 
     fn fit(&self, request: &crate::Request) -> Result<Vec<u32>> {
         let (template, tokenizer) = (&self.model.template, &self.model.tokenizer);
-        let (character, facts, turns) = (&request.character, &request.facts, &request.turns);
-        caught(|| prompt::fit(template, tokenizer, character, facts, turns, self.context))?
+        caught(|| prompt::fit(template, tokenizer, request, self.context))?
     }
 
     fn begin_warm_up(&mut self, warm_up: &WarmUp) -> Result<Sequence> {

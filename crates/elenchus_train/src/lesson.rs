@@ -78,7 +78,8 @@ impl Lesson {
         let (mut split, mut player_lines) = (split, player_lines);
         let seed = config.training.seed;
         data::add_facts(&mut split.train, config.persona.facts, seed);
-        player_lines = vec![player_lines; config.player_lines_times].concat();
+        let written: Vec<_> = player_lines.iter().filter(|pair| pair.work == data::PLAYER_LINES).cloned().collect();
+        (1..config.player_lines_times).for_each(|_| player_lines.extend_from_slice(&written));
         let persona_pairs = persona_pairs(&config, &character, split.train.len() + player_lines.len(), beside)?;
         let start = config.lora.start.as_ref().map(|folder| LoraAdapter::open(&beside(folder))).transpose()?;
         let start = start.map(Arc::new);

@@ -38,7 +38,7 @@ pub struct SftConfig {
     /// Lines as a player says them, answered by real replies: trained on beside the texts, never measured on.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub player_lines: Option<PathBuf>,
-    /// How often each of them is seen in an epoch.
+    /// How often those are seen in an epoch whose replies are written in that file.
     #[serde(default = "one")]
     pub player_lines_times: usize,
     /// Under which names the texts have the lines to learn, if not under the character's own: an invented olive seller
@@ -86,7 +86,7 @@ pub struct PersonaSettings {
 
 impl Default for PersonaSettings {
     fn default() -> Self {
-        Self { invented: 0.3, own: 0.05, base: 0.05, neighbour: 0.0, neighbours: Vec::new(), facts: 0.15 }
+        Self { invented: 0.2, own: 0.15, base: 0.05, neighbour: 0.0, neighbours: Vec::new(), facts: 0.05 }
     }
 }
 

@@ -120,12 +120,17 @@ impl Default for Setup {
         Self {
             model: TinyModel::default(),
             engine,
-            settings: ElenchusSettings::default(),
+            settings: settings(),
             failing_loads: 0,
             closed: false,
             loader: None,
         }
     }
+}
+
+/// Words stream one by one: what the tiny model says has no sentences to wait for.
+pub fn settings() -> ElenchusSettings {
+    ElenchusSettings { filter: None, ..default() }
 }
 
 pub struct Game {

@@ -8,8 +8,8 @@ use std::{
 };
 
 use elenchus_dialogue::{
-    BaseInfo, Character, Engine, EngineEvent, EngineSettings, Error, ModelLoader, Priority, ReplyReport, Request,
-    RequestId, StopRules, Turn, load_model,
+    BaseInfo, Character, Engine, EngineEvent, EngineSettings, Error, ModelLoader, ReplyReport, Request, RequestId,
+    StopRules, Turn, load_model,
 };
 use elenchus_lm::{
     Adapter, Executor, KvCache, LoraAdapter, ModelConfig, Numerics, Result as LmResult, Rng, Row, testing::TinyModel,
@@ -126,16 +126,7 @@ pub fn turn(speaker: &str, text: &str) -> Turn {
 
 /// A player's line to [`character`]; [`Talk::send`] gives it its id.
 pub fn line(text: &str) -> Request {
-    Request {
-        id: RequestId(0),
-        character: Arc::new(character(24)),
-        adapter: None,
-        facts: Vec::new(),
-        turns: vec![turn("player", text)],
-        rng: Rng::from_seed(7),
-        priority: Priority::Player,
-        max_tokens: None,
-    }
+    Request { rng: Rng::from_seed(7), ..Request::new(Arc::new(character(24)), vec![turn("player", text)]) }
 }
 
 /// What was heard of one reply.

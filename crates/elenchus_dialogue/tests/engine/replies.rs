@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, Error, Request, StopReason, StopRules, load_model, speak_whole};
+use elenchus_dialogue::{Character, Error, ReplyFilter, Request, StopReason, StopRules, load_model, speak};
 use elenchus_lm::{Rng, SamplerSettings, testing::IM_END};
 
 use crate::lab::{Lab, character, line, turn};
@@ -13,7 +13,7 @@ fn a_reply_streams_and_says_what_it_cost() {
     let id = talk.send(line("What is virtue?"));
     let report = talk.reply(id);
     assert!(talk.heard[&id].deltas.len() > 3, "{:?}", talk.heard);
-    assert!(!report.reply_ids.is_empty() && report.reply_ids.len() <= 24);
+    assert!(!report.reply_ids.is_empty() && report.reply_ids.len() <= 48);
     assert!(report.prompt_tokens > 30 && report.cached_tokens == 0);
     assert!(!report.first_token.is_zero() && report.tokens_per_second > 0.0);
     assert_eq!(report.rng.to_string(), format!("7:{}", report.reply_ids.len()), "one number is drawn for each token");
@@ -42,22 +42,16 @@ fn the_plainest_reply_is_the_engines() {
         for adapter in [None, Some(lab.adapter(3))] {
             let rng = Rng::from_seed(seed as u64);
             let turns = vec![turn("player", "What is virtue?")];
-            let plain = speak_whole(
-                &*model.executor,
-                &model.tokenizer,
-                &model.template,
-                &character,
-                adapter.as_ref(),
-                &turns,
-                rng.clone(),
-            );
-            let report = talk.say(Request { character: character.clone(), adapter, turns, rng, ..line("") });
-            let plain = plain.unwrap();
+            let request = Request { character: character.clone(), adapter, turns, rng, ..line("") };
+            let plain = speak(model.as_ref(), &request).unwrap();
+            let report = talk.say(request);
             assert_eq!((plain.text, plain.stop), (report.text, report.stop));
             assert!(report.reply_ids.starts_with(&plain.tokens), "{:?}", report.stop);
         }
     }
 }
+
+const NO_END: &str = "One. Two. Three four five six seven eight nine ten eleven twelve";
 
 #[test]
 fn each_rule_ends_a_reply() {
@@ -77,16 +71,24 @@ fn each_rule_ends_a_reply() {
     check(rules(), b"I know.\nPlato: No\0", "I know.", StopReason::OtherSpeaker, 14);
     check(rules(), b"Socrates: I know.\0", "I know.", StopReason::EndToken, 18);
     check(StopRules { max_sentences: 2, ..rules() }, b"One. Two? Three.\0", "One. Two?", StopReason::MaxSentences, 10);
-    check(StopRules { max_tokens: 5, ..rules() }, b"Know thyself.\0", "Know", StopReason::MaxTokens, 5);
+    check(StopRules { max_tokens: 5, ..rules() }, b"Know thyself. And\0", "Know thyself.", StopReason::MaxTokens, 13);
     check(StopRules { max_seconds: 1e-9, ..rules() }, b"Know thyself.\0", "Kn", StopReason::MaxSeconds, 2);
+    check(StopRules { max_tokens: 15, ..rules() }, NO_END.as_bytes(), &NO_END[..39], StopReason::MaxTokens, 39);
+    check(StopRules { max_tokens: 3, ..rules() }, NO_END.as_bytes(), "One.", StopReason::MaxTokens, 4);
+    let character = Arc::new(Character { stop: StopRules { max_tokens: 15, ..rules() }, ..character(40) });
+    let filter = Some(Arc::new(ReplyFilter::none()));
+    let judged = Lab::new().scripted(NO_END.as_bytes()).say(Request { character, filter, ..line("Well?") });
+    assert_eq!((judged.text.as_str(), judged.reply_ids.len()), ("One. Two.", 39), "nobody has seen the rest");
     // The last token is the first half of a letter, which is not shown.
-    check(StopRules { max_tokens: 2, ..rules() }, "aφ".as_bytes(), "a", StopReason::MaxTokens, 2);
+    let half = "aaaaaaaaaaaaaaaaaaaaaaaaaφ";
+    check(StopRules { max_tokens: 2, ..rules() }, half.as_bytes(), &half[..25], StopReason::MaxTokens, 26);
 }
 
 #[test]
 fn a_request_may_ask_for_less_but_not_for_more() {
-    let mut talk = Lab::new().scripted(b"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa");
-    for (asked, expected) in [(Some(3), 3), (Some(0), 1), (Some(999), 24), (None, 24)] {
+    let mut talk = Lab::new().scripted(&[b'a'; 200]);
+    // And 24 more for a sentence to end, which this one does not.
+    for (asked, expected) in [(Some(3), 27), (Some(0), 25), (Some(999), 48), (None, 48)] {
         let report = talk.say(Request { max_tokens: asked, ..line("Well?") });
         assert_eq!((report.reply_ids.len(), report.stop), (expected, StopReason::MaxTokens));
     }

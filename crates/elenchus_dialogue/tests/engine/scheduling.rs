@@ -98,6 +98,48 @@ fn a_cancelled_reply_ends_at_the_next_token_with_what_was_said() {
 }
 
 #[test]
+fn a_paused_engine_says_nothing_more_and_goes_on_where_it_was() {
+    let lab = Lab::new();
+    let slow = |id: &str| Request { character: Arc::new(short_of_time()), ..line(id) };
+    let expected = lab.engine().say(line("What is virtue?")).reply_ids;
+    let (mut talk, begins, pass) = gated(&lab);
+    let id = talk.send(slow("What is virtue?"));
+    for _ in 0..8 {
+        begins.recv_timeout(SOON).unwrap();
+        pass.send(()).unwrap();
+    }
+    begins.recv_timeout(SOON).unwrap();
+    // In mid-step: it ends, and none follows.
+    talk.engine.pause(true);
+    drop(pass);
+    let (waiting, cancelled) = (talk.send(line("What is courage?")), talk.send(line("What is courage?")));
+    talk.engine.cancel(cancelled);
+    assert_eq!(talk.reply(cancelled).stop, StopReason::Cancelled, "also in a pause");
+    std::thread::sleep(Duration::from_millis(50));
+    let steps = talk.engine.stats().steps;
+    std::thread::sleep(Duration::from_millis(2100));
+    talk.catch_up();
+    assert_eq!(talk.engine.stats().steps, steps);
+    assert!(talk.heard[&id].outcome.is_none() && !talk.heard[&waiting].started);
+    talk.engine.pause(false);
+    let report = talk.reply(id);
+    assert_eq!((report.stop, report.reply_ids), (StopReason::MaxTokens, expected), "a pause takes no time");
+    talk.reply(waiting);
+    // What waits in a pause can be cancelled, and so can what speaks.
+    talk.engine.pause(true);
+    let last = talk.send(line("What is courage?"));
+    talk.engine.cancel(last);
+    assert_eq!(talk.reply(last).stop, StopReason::Cancelled);
+}
+
+/// Who may not speak longer than the pause of that test.
+fn short_of_time() -> elenchus_dialogue::Character {
+    let mut character = character(24);
+    character.stop.max_seconds = 2.0;
+    character
+}
+
+#[test]
 fn a_request_that_waits_can_be_cancelled() {
     let mut lab = Lab::new();
     lab.settings.max_sequences = 1;
@@ -181,8 +223,8 @@ fn the_player_goes_before_those_who_waited_longer() {
 #[test]
 fn requests_beyond_the_memory_budget_wait_for_their_turn() {
     let mut lab = Lab::new();
-    // A prompt of about 100 tokens and 24 more, at 512 bytes a token: two fit, three do not.
-    lab.settings.kv_budget = 250 * 512;
+    // A prompt of about 100 tokens and up to 48 more, at 512 bytes a token: two fit, three do not.
+    lab.settings.kv_budget = 320 * 512;
     let most = Arc::new(AtomicUsize::new(0));
     let seen = most.clone();
     let mut talk = lab.hooked(move |inner, rows| {

@@ -10,7 +10,9 @@ mod words;
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, ModelRef, ReplyFilter, Request, Spoken, StopReason, StopRules, Turn, speak_many};
+use elenchus_dialogue::{
+    Character, ModelRef, ReplyFilter, Request, Spoken, StopReason, StopRules, Turn, fitting_facts, speak_many,
+};
 use elenchus_lm::SamplerSettings;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
 use rand_pcg::Pcg64Mcg;
@@ -134,12 +136,16 @@ pub fn base_replies(model: ModelRef<'_>, count: usize, seed: u64) -> Result<Vec<
 }
 
 /// Gives a share of pairs facts that have nothing to do with them, as a game would: a prompt that holds facts is then
-/// nothing unusual, and not every fact wants to be told. Pairs that have facts keep them.
+/// nothing unusual. A fact that would stand beside the line is left out, or the reply would teach to pass it over. Pairs
+/// that have facts keep them.
 pub fn add_facts(pairs: &mut [Pair], share: f64, seed: u64) {
     for (number, pair) in pairs.iter_mut().enumerate() {
         let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, number as u64));
         if pair.facts.is_empty() && rng.random_bool(share) {
-            pair.facts = facts::some(&mut rng, 3);
+            let mut facts = facts::some(&mut rng, 3);
+            let line = pair.context.last().map_or("", |turn| turn.text.as_str());
+            facts.retain(|fact| fitting_facts(std::slice::from_ref(fact), line).is_empty());
+            pair.facts = facts;
         }
     }
 }
