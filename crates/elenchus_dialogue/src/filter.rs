@@ -273,7 +273,7 @@ fn is_much_of(common: usize, words: usize) -> bool {
 }
 
 /// The length of the longest common subsequence.
-fn common_subsequence(a: &[String], b: &[String]) -> usize {
+pub fn common_subsequence(a: &[String], b: &[String]) -> usize {
     let mut row = vec![0; b.len() + 1];
     for a in a {
         let mut diagonal = 0;
