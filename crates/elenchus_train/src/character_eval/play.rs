@@ -31,6 +31,7 @@ struct Dialogue<'a> {
     lines: Vec<&'a str>,
     exchanges: Vec<Exchange>,
     replies: usize,
+    check: &'a Check,
     seed: u64,
 }
 
@@ -83,10 +84,12 @@ pub(super) fn play(
     cases: &[Case],
     on_progress: &mut impl FnMut(usize, usize),
 ) -> Result<Vec<Played>> {
+    let rounds = 0..of.seeds.get();
     let mut dialogues: Vec<Dialogue<'_>> = cases
         .iter()
         .enumerate()
-        .map(|(at, case)| Dialogue {
+        .flat_map(|(at, case)| rounds.clone().map(move |round| (round * cases.len() + at, case)))
+        .map(|(number, case)| Dialogue {
             group: case.group,
             kind: &case.kind,
             facts: vec![case.facts.clone()],
@@ -95,10 +98,14 @@ pub(super) fn play(
             lines: case.lines.iter().map(String::as_str).collect(),
             exchanges: Vec::new(),
             replies: case.lines.len(),
-            seed: mixed(of.seed, at as u64 + 1),
+            check: &case.check,
+            seed: mixed(of.seed, number as u64 + 1),
         })
         .collect();
-    for (at, topic) in TOPICS.iter().enumerate() {
+    let topics = TOPICS.iter().enumerate();
+    for (number, topic) in
+        topics.flat_map(|(at, topic)| rounds.clone().map(move |round| (round * TOPICS.len() + at, topic)))
+    {
         let Some(partner) = &of.partner else { break };
         let names = [&of.speaker.character.name, &partner.character.name];
         // The speaker answers first, so the first facts are its own.
@@ -112,7 +119,8 @@ pub(super) fn play(
             lines: vec![topic.opening],
             exchanges: Vec::new(),
             replies: NPC_TURNS,
-            seed: mixed(of.seed, u64::MAX - at as u64),
+            check: &Check::None,
+            seed: mixed(of.seed, u64::MAX - number as u64),
         });
     }
     let all = dialogues.iter().map(|dialogue| dialogue.replies).sum();
@@ -135,12 +143,11 @@ pub(super) fn play(
         open = still_open;
     }
     on_progress(all, all);
-    let checks = cases.iter().map(|case| &case.check).chain(std::iter::repeat(&Check::None));
-    Ok(dialogues.into_iter().zip(checks).map(|(dialogue, check)| judged(of, dialogue, check)).collect())
+    Ok(dialogues.into_iter().map(|dialogue| judged(of, dialogue)).collect())
 }
 
-fn judged(of: &CharacterEval<'_>, dialogue: Dialogue<'_>, check: &Check) -> Played {
-    let Dialogue { group, kind, facts, exchanges, .. } = dialogue;
+fn judged(of: &CharacterEval<'_>, dialogue: Dialogue<'_>) -> Played {
+    let Dialogue { group, kind, facts, exchanges, check, .. } = dialogue;
     let reply = exchanges.last().map_or("", |exchange| exchange.reply.as_str());
     let character = &of.speaker.character;
     let fault = match check {
