@@ -27,8 +27,11 @@ fn main() -> AppExit {
 }
 
 fn meet(mut commands: Commands, assets: Res<AssetServer>) {
-    let group =
-        ConversationGroup { max_turns: Some(6), reply_tokens: Some(64), ..ConversationGroup::new("Hermes", OPENING) };
+    let group = ConversationGroup {
+        max_turns: Some(6),
+        reply_tokens: Some(64),
+        ..ConversationGroup::new("Hermes", OPENING).about("what a man can know")
+    };
     commands.spawn((
         group,
         related![

@@ -200,7 +200,7 @@ impl Game {
             match self.world().resource::<EngineStatus>() {
                 EngineStatus::Ready { .. } => return,
                 EngineStatus::Failed { error } => panic!("{error}"),
-                EngineStatus::Loading { .. } => {}
+                EngineStatus::Stopped | EngineStatus::Loading { .. } => {}
             }
         }
     }

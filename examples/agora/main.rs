@@ -67,14 +67,10 @@ fn main() -> AppExit {
     }
 }
 
-/// Bytes for prompts that were read already: some of nine people's, and the rest is read again.
-const MEMORY_OF_TALK: usize = 64 << 20;
-
 /// The whole game.
 fn agora(args: Args) -> App {
     let mut app = App::new();
-    let engine =
-        EngineSettings { threads: args.threads, base: args.base.clone(), kv_budget: MEMORY_OF_TALK, ..default() };
+    let engine = EngineSettings { threads: args.threads, base: args.base.clone(), ..default() };
     let adapters = AdaptersSourcePlugin { folder: args.adapters.clone() };
     app.add_plugins((adapters, screen::bevy(&args), ElenchusPlugin { engine, ..default() }))
         .add_plugins((screen::screen_plugin, scene::scene_plugin, figure::figure_plugin))

@@ -114,7 +114,7 @@ fn write(
             "The characters have no model to think with, and speak lines that were written for that.\n{error}\n\
              In a terminal:  cargo run --release -- model fetch    then press F4 here."
         )),
-        EngineStatus::Ready { .. } => {}
+        EngineStatus::Stopped | EngineStatus::Ready { .. } => {}
     }
     for (_, broken) in &news.broken {
         lines.push(format!(

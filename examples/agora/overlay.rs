@@ -160,7 +160,7 @@ fn write(
     let model = match &*status {
         EngineStatus::Ready { base } => format!("{}, context of {} tokens", base.name, base.context),
         EngineStatus::Loading { progress } => format!("the model is being read, {:.0}%", progress * 100.0),
-        EngineStatus::Failed { .. } => "no model".into(),
+        EngineStatus::Stopped | EngineStatus::Failed { .. } => "no model".into(),
     };
     let speakers: Vec<&str> = speaking.iter().map(|(npc, _)| name(npc)).collect();
     let speakers = if speakers.is_empty() { "nobody".into() } else { speakers.join(", ") };

@@ -196,7 +196,7 @@ fn act(
         Step::WaitModel => match &*status {
             EngineStatus::Ready { .. } => true,
             EngineStatus::Failed { error } => return Err(format!("script: there is no model: {error}").into()),
-            EngineStatus::Loading { .. } => false,
+            EngineStatus::Stopped | EngineStatus::Loading { .. } => false,
         },
         Step::Wait(time) => running.since >= *time,
         Step::WaitReply => !begins && reply.is_none(),

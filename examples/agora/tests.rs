@@ -39,6 +39,8 @@ fn game(arguments: &[&str]) -> App {
     let always = ["agora", "--headless", "--quiet", "--seed", "8"];
     let args = Args::parse_from(always.iter().chain(arguments).copied());
     let mut app = crate::agora(args);
+    // Tests act between two words: nothing holds words back until their sentence is whole.
+    app.world_mut().resource_mut::<ElenchusSettings>().filter = None;
     app.insert_resource(TimeUpdateStrategy::ManualDuration(FRAME)).init_resource::<Heard>().add_observer(
         |finished: On<ReplyFinished>, mut heard: ResMut<Heard>| {
             heard.0.extend(finished.report.clone().map(|report| (finished.entity, report)));

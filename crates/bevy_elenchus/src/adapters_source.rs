@@ -19,6 +19,12 @@ impl Default for AdaptersSourcePlugin {
 
 impl Plugin for AdaptersSourcePlugin {
     fn build(&self, app: &mut App) {
+        if app.world().contains_resource::<AssetServer>() {
+            error!(
+                "`AdaptersSourcePlugin` was added after `AssetPlugin`, so nothing is found under `adapters://` (hint: add \
+                 it before `DefaultPlugins`, or before `AssetPlugin` where there are none)"
+            );
+        }
         let source = AssetSourceBuilder::platform_default(&self.folder, None);
         #[cfg(feature = "hot_reload")]
         let source = source.with_watcher(crate::folder_watcher::folder_watcher(self.folder.clone()));

@@ -72,6 +72,17 @@ pub enum AssetError {
         /// The asset server's word.
         source: Box<ReadAssetBytesError>,
     },
+    /// Weights without the file that says how to use them: without it the character would speak in the base's voice.
+    #[error(
+        "{config} is missing beside {weights} (hint: copy both files of the trained adapter, or remove the weights if the \
+         character is to have none)"
+    )]
+    NoConfig {
+        /// The file that is missing.
+        config: String,
+        /// The file that is there.
+        weights: String,
+    },
     /// The character cannot be used.
     #[error(transparent)]
     Character(#[from] elenchus_dialogue::Error),
@@ -97,7 +108,14 @@ impl AssetLoader for CharacterLoader {
         let character = Arc::new(Character::parse(text, &file)?);
         let adapter = match context.read_asset_bytes(beside(context.path(), ADAPTER_CONFIG)).await {
             Ok(_) => Some(context.load(beside(context.path(), ADAPTER_MODEL))),
-            Err(ReadAssetBytesError::AssetReaderError(AssetReaderError::NotFound(_))) => None,
+            Err(ReadAssetBytesError::AssetReaderError(AssetReaderError::NotFound(_))) => {
+                let weights = beside(context.path(), ADAPTER_MODEL);
+                if context.read_asset_bytes(weights.clone()).await.is_ok() {
+                    let config = beside(context.path(), ADAPTER_CONFIG).to_string();
+                    return Err(AssetError::NoConfig { config, weights: weights.to_string() });
+                }
+                None
+            }
             Err(source) => {
                 return Err(AssetError::Beside {
                     file: beside(context.path(), ADAPTER_CONFIG).to_string(),

@@ -8,16 +8,18 @@ use elenchus_dialogue::{ReplyReport, RequestId, StopReason};
 use crate::{
     CharacterAsset, Conversation, ElenchusSettings, EngineStatus, Npc, Overheard, ReplyError, ReplyFailed,
     ReplyFinished, Speaking,
+    control::EngineHandle,
     hear::remember_heard,
     npc::LineQueue,
-    plugin::EngineHandle,
     say::{self, Requests},
     turn_taking,
 };
 
-/// The engine's last word on a request.
+/// The last word on a request.
 pub(crate) enum Ending {
     Finished(Box<ReplyReport>),
+    /// An author's line was said to its end.
+    Told,
     Failed(ReplyError),
 }
 
@@ -99,7 +101,8 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
     if world.get::<Npc>(entity).is_none() {
         return;
     }
-    let group = world.entity_mut(entity).take::<Speaking>().and_then(|speaking| speaking.group);
+    let so_far = world.entity_mut(entity).take::<Speaking>().map(|speaking| SoFar::of(&speaking));
+    let group = so_far.as_ref().and_then(|so_far| so_far.group);
     let name = name(world, entity);
     let base = match world.resource::<EngineStatus>() {
         EngineStatus::Ready { base } => Some(base.sha256.clone()),
@@ -116,6 +119,16 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
             let overheard = overheard.unwrap_or_default();
             tell(world, ReplyFinished { entity, text: report.text.clone(), stop: report.stop, report: Some(*report) });
             tell_overheard(world, overheard);
+        }
+        Ending::Told => {
+            let text = so_far.map(|so_far| so_far.text).unwrap_or_default();
+            if let Some(mut conversation) = conversation {
+                conversation.push(&name, &text);
+            }
+            remember_heard(world, entity);
+            let overheard = group.map(|group| turn_taking::said(world, group, entity, &name, &text));
+            tell(world, ReplyFinished { entity, text, stop: StopReason::Told, report: None });
+            tell_overheard(world, overheard.unwrap_or_default());
         }
         Ending::Failed(error) => {
             debug!("{entity} has no reply: {error}");
@@ -160,7 +173,9 @@ fn shown(hash: &Option<String>) -> &str {
 /// A forgotten request's last rites. What was heard stays in the conversation; `None` leaves the conversation as it is.
 /// The generator stays where it was, for how far the engine got is a matter of timing.
 fn cancelled(world: &mut World, entity: Entity, id: RequestId, so_far: Option<SoFar>) {
-    world.resource::<EngineHandle>().engine.cancel(id);
+    if let Some(engine) = &world.resource::<EngineHandle>().engine {
+        engine.cancel(id);
+    }
     if world.get::<Npc>(entity).is_none() {
         return;
     }
@@ -202,8 +217,8 @@ pub(crate) fn next_in_queue(world: &mut World, entity: Entity) {
         return;
     }
     let next = world.get_mut::<LineQueue>(entity).and_then(|mut queue| queue.lines.pop_front());
-    if let Some(say) = next {
-        say::answer(world, say, None);
+    if let Some(line) = next {
+        say::begin(world, line);
     }
 }
 

@@ -1,11 +1,12 @@
-//! What a game says to the plugin and hears from it. All but [`RetryLoad`] happen to one NPC, one listener or one group.
+//! What a game says to the plugin and hears from it. All happen to one NPC, one listener or one group, but those that control
+//! the engine: [`StartEngine`], [`StopEngine`], [`ReloadEngine`] and [`RetryLoad`].
 //!
-//! Every [`Say`] to a living NPC ends in exactly one [`ReplyFinished`] or [`ReplyFailed`], and so does every turn that a
-//! group gives to a member; a despawned NPC is silent.
+//! Every [`Say`] and [`Tell`] to a living NPC ends in exactly one [`ReplyFinished`] or [`ReplyFailed`], and so does every
+//! turn that a group gives to a member; a despawned NPC is silent.
 //! Before it come at most one [`ReplyStarted`] and any number of [`ReplyDelta`]s, at most one a frame.
 
 use bevy::prelude::*;
-use elenchus_dialogue::{ReplyReport, StopReason};
+use elenchus_dialogue::{EngineSettings, ReplyReport, StopReason};
 
 /// Someone says a line to an NPC, which will answer. Trigger it.
 #[derive(EntityEvent, Clone, Debug, PartialEq, Eq, Reflect)]
@@ -23,6 +24,43 @@ pub struct Say {
     pub max_tokens: Option<usize>,
 }
 
+/// An NPC says a line that an author wrote: what a quest has to have said. Trigger it.
+///
+/// The line is told as a reply is, [`ReplyStarted`], [`ReplyDelta`]s over frames (a sentence each, or a word where nothing is
+/// filtered) and [`ReplyFinished`] with [`StopReason::Told`], and enters the conversation as the NPC's own words. It needs
+/// the character and no model; no filter judges it. While the NPC speaks, what becomes of it is what becomes of a line
+/// ([`WhileSpeaking`](crate::WhileSpeaking)); it silences the NPC's group as the player's line does.
+#[derive(EntityEvent, Clone, Debug, PartialEq, Eq, Reflect)]
+pub struct Tell {
+    /// The NPC that says it.
+    pub entity: Entity,
+    /// The line, as it is to be said.
+    pub text: String,
+    /// Said to the group the NPC is in: the others hear it, and one of them answers it.
+    pub to_group: bool,
+}
+
+/// Starts the engine where it is stopped or has failed; the log warns where it runs already.
+#[derive(Event, Clone, Copy, Debug, Default, PartialEq, Eq, Reflect)]
+pub struct StartEngine;
+
+/// Stops the engine and frees its memory, without a wait: a step of the model or a load that has begun ends on another
+/// thread. Replies in progress end as [`StopReason::Cancelled`] with the text so far; lines that wait, and all that are said
+/// until [`StartEngine`], fail as [`Stopped`](crate::Error::Stopped) with fallback lines. What is told goes on.
+#[derive(Event, Clone, Copy, Debug, Default, PartialEq, Eq, Reflect)]
+pub struct StopEngine;
+
+/// Starts the engine with other settings in place of the one there is, if there is one: other threads, another model. The
+/// old model is freed before the new one is loaded; [`EngineStatus::Loading`](crate::EngineStatus::Loading) tells how far it
+/// is. Replies that were heard in part end as [`StopReason::Cancelled`] with the text so far; all other lines wait and are
+/// answered by the new engine.
+#[derive(Event, Clone, Debug, PartialEq, Reflect)]
+#[reflect(opaque)]
+pub struct ReloadEngine {
+    /// From now on.
+    pub settings: EngineSettings,
+}
+
 /// Reads an NPC's persona ahead of its first line, so that the first word comes sooner. Trigger it when the player comes
 /// near. It waits for model and character, and may be dropped when the engine is busy: it is a hint.
 #[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
@@ -31,7 +69,8 @@ pub struct WarmUp {
     pub entity: Entity,
 }
 
-/// Loads the model again after [`EngineStatus::Failed`](crate::EngineStatus::Failed); does nothing otherwise.
+/// Loads the model again after [`EngineStatus::Failed`](crate::EngineStatus::Failed); otherwise it does nothing, and the log
+/// says why.
 #[derive(Event, Clone, Copy, Debug, Default, PartialEq, Eq, Reflect)]
 pub struct RetryLoad;
 
@@ -92,7 +131,8 @@ pub struct ReplyFinished {
     pub text: String,
     /// Why it ended.
     pub stop: StopReason,
-    /// What the engine measured; `None` if the game cancelled the reply, for it does not wait for the engine then.
+    /// What the engine measured, and what the filter refused on the way; `None` if the game cancelled the reply, for it
+    /// does not wait for the engine then, and for an author's line.
     pub report: Option<ReplyReport>,
 }
 
@@ -174,7 +214,8 @@ pub enum ReplyError {
         /// What the loader said.
         reason: String,
     },
-    /// The engine could not answer: no model, an empty line (not heard), a prompt too long, ...
+    /// The engine could not answer: no model, an empty line (not heard), a prompt too long, every attempt refused by the
+    /// filter ([`Refused`](elenchus_dialogue::Error::Refused)), ...
     #[error(transparent)]
     Engine(#[from] elenchus_dialogue::Error),
 }
@@ -183,6 +224,19 @@ impl Hear {
     /// A line to remember.
     pub fn new(entity: Entity, speaker: impl Into<String>, text: impl Into<String>) -> Self {
         Self { entity, speaker: speaker.into(), text: text.into() }
+    }
+}
+
+impl Tell {
+    /// A line to say.
+    pub fn new(entity: Entity, text: impl Into<String>) -> Self {
+        Self { entity, text: text.into(), to_group: false }
+    }
+
+    /// Said to the NPC's group.
+    pub fn to_group(mut self) -> Self {
+        self.to_group = true;
+        self
     }
 }
 

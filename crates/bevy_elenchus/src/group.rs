@@ -6,6 +6,7 @@
 use std::time::Duration;
 
 use bevy::prelude::*;
+use elenchus_dialogue::has_words;
 use serde::{Deserialize, Serialize};
 
 use crate::SilenceReason;
@@ -112,7 +113,7 @@ impl ConversationGroup {
             Some(SilenceReason::Turns)
         } else if spent(self.max_tokens, self.tokens) {
             Some(SilenceReason::Tokens)
-        } else if self.line.trim().is_empty() {
+        } else if !has_words(&self.line) {
             Some(SilenceReason::NoAnswer)
         } else {
             None

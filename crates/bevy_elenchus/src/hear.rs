@@ -6,7 +6,7 @@
 use std::sync::Arc;
 
 use bevy::prelude::*;
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{Turn, has_words};
 
 use crate::{Conversation, Hear, Npc, Speaking, npc::LineQueue, say};
 
@@ -61,7 +61,7 @@ pub(crate) fn on_hear(hear: On<Hear>, mut commands: Commands) {
 
 /// The line enters an NPC's conversation; if it is speaking, behind its reply.
 pub(crate) fn overhear(world: &mut World, entity: Entity, speaker: &str, text: &str) {
-    if world.get::<Npc>(entity).is_none() || text.trim().is_empty() {
+    if world.get::<Npc>(entity).is_none() || !has_words(text) {
         return;
     }
     let turn = Turn { speaker: speaker.to_owned(), text: text.to_owned() };

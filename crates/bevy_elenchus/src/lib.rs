@@ -29,15 +29,19 @@
 //! | `conversation`    | what was said, as a save game keeps it                                         |
 //! | `events`          | what a game says and hears                                                     |
 //! | `say`             | from a line to a request that the engine has taken                             |
+//! | `tell`            | lines that an author wrote                                                     |
+//! | `filter`          | which filter judges an NPC's sentences                                         |
 //! | `receive`         | from the engine's events to the game's                                         |
 //! | `ending`          | how a reply ends: finished, cancelled or failed, each exactly once             |
 //! | `group`           | NPCs that talk to each other: who they are, what they may say                 |
 //! | `turn_taking`     | who of them speaks next, and when                                              |
 //! | `hear`            | lines that are heard and not answered                                          |
+//! | `control`         | the engine is started, stopped, started again with other settings, paused     |
 //! | `status`          | is the model there, and what is it doing                                       |
 
 mod adapters_source;
 mod assets;
+mod control;
 mod conversation;
 mod ending;
 mod events;
@@ -51,32 +55,44 @@ mod plugin;
 mod receive;
 mod say;
 mod status;
+mod tell;
 mod turn_taking;
+
+/// All of these crates, for what is named seldom: `elenchus_dialogue::EngineStats`, `elenchus_lm::Executor`.
+pub use {elenchus_dialogue, elenchus_lm};
 
 pub use adapters_source::AdaptersSourcePlugin;
 pub use assets::{AdapterAsset, AdapterLoader, AssetError, CharacterAsset, CharacterLoader};
 pub use conversation::Conversation;
 pub use elenchus_dialogue::{
-    BaseInfo, Character, EngineSettings, ModelLoader, Refusal, ReplyFilter, ReplyReport, StopReason, Turn, load_model,
+    BaseInfo, BaseRef, BigFive, Character, EngineSettings, Error, LoadedModel, ModelLoader, Refusal, ReplyFilter,
+    ReplyReport, StopReason, StopRules, Turn, load_model,
+};
+pub use elenchus_lm::{
+    Adapter, AdapterId, ChatTemplate, ComputeDevice, Executor, KvPrecision, LoraAdapter, Numerics, Rng,
+    SamplerSettings, Tokenizer,
 };
 pub use events::{
-    GiveTurn, GroupSilent, Hear, Interrupt, Overheard, ReplyDelta, ReplyError, ReplyFailed, ReplyFinished,
-    ReplyStarted, RetryLoad, Say, SilenceReason, WarmUp,
+    GiveTurn, GroupSilent, Hear, Interrupt, Overheard, ReloadEngine, ReplyDelta, ReplyError, ReplyFailed,
+    ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, StartEngine, StopEngine, Tell, WarmUp,
 };
 pub use filter::SpeechFilter;
 pub use group::{ConversationGroup, GroupMembers, MemberOf};
 pub use hear::{Earshot, Listener};
 pub use npc::{GameFacts, Npc, Speaking, Voice};
-pub use plugin::{ElenchusPlugin, ElenchusSettings, ElenchusSystems, WhileSpeaking};
+pub use plugin::{ElenchusPlugin, ElenchusSettings, ElenchusSystems, PauseWith, WhileSpeaking};
 pub use status::{EngineStats, EngineStatus, engine_ready};
 
 /// What a game needs: `use bevy_elenchus::prelude::*;`.
 pub mod prelude {
+    // `Error` stays outside: the name is everybody's.
     pub use crate::{
-        AdapterAsset, AdaptersSourcePlugin, Character, CharacterAsset, Conversation, ConversationGroup, Earshot,
-        ElenchusPlugin, ElenchusSettings, ElenchusSystems, EngineSettings, EngineStats, EngineStatus, GameFacts,
-        GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReplyDelta,
-        ReplyError, ReplyFailed, ReplyFilter, ReplyFinished, ReplyReport, ReplyStarted, RetryLoad, Say, SilenceReason,
-        Speaking, SpeechFilter, StopReason, Turn, Voice, WarmUp, WhileSpeaking, engine_ready,
+        AdapterAsset, AdaptersSourcePlugin, BigFive, Character, CharacterAsset, ComputeDevice, Conversation,
+        ConversationGroup, Earshot, ElenchusPlugin, ElenchusSettings, ElenchusSystems, EngineSettings, EngineStats,
+        EngineStatus, GameFacts, GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, KvPrecision, Listener,
+        LoadedModel, MemberOf, ModelLoader, Npc, Numerics, Overheard, PauseWith, Refusal, ReloadEngine, ReplyDelta,
+        ReplyError, ReplyFailed, ReplyFilter, ReplyFinished, ReplyReport, ReplyStarted, RetryLoad, SamplerSettings,
+        Say, SilenceReason, Speaking, SpeechFilter, StartEngine, StopEngine, StopReason, StopRules, Tell, Turn, Voice,
+        WarmUp, WhileSpeaking, engine_ready,
     };
 }

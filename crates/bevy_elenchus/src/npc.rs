@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use bevy::prelude::*;
 use elenchus_dialogue::{RequestId, Turn};
 
-use crate::{AdapterAsset, CharacterAsset, Conversation, Say};
+use crate::{AdapterAsset, CharacterAsset, Conversation, Say, Tell};
 
 /// An entity that can be spoken to.
 ///
@@ -50,7 +50,7 @@ pub enum Voice {
 #[reflect(Component, Default)]
 pub struct GameFacts(pub Vec<String>);
 
-/// A reply is under way, from the `Say` to its end, the wait for model and character included.
+/// A reply is under way, from the [`Say`] or [`Tell`] to its end, the wait for model and character included.
 ///
 /// Remove it to cancel: the reply ends as [`StopReason::Cancelled`](crate::StopReason::Cancelled) with the text so far,
 /// lines waiting their turn end likewise with no text, and the engine stops at the next token.
@@ -66,16 +66,47 @@ pub struct Speaking {
     pub(crate) ambient: bool,
     pub(crate) max_tokens: Option<usize>,
     pub(crate) group: Option<Entity>,
+    /// [`ReplyStarted`](crate::ReplyStarted) was told.
+    pub(crate) started: bool,
+    /// What is still to be said of an author's line; `None` for a reply of the engine.
+    pub(crate) told: Option<String>,
 }
 
 /// What reached the NPC while it was speaking.
 #[derive(Component, Debug, Default)]
 #[component(clone_behavior = Ignore)]
 pub(crate) struct LineQueue {
-    /// Lines to answer, the next one first.
-    pub lines: VecDeque<Say>,
+    /// Lines to answer or to tell, the next one first.
+    pub lines: VecDeque<Line>,
     /// Lines that were only heard; they enter the conversation behind the running reply.
     pub heard: Vec<Turn>,
+}
+
+/// What an NPC is asked to do with its voice.
+#[derive(Clone, Debug)]
+pub(crate) enum Line {
+    Answer(Say),
+    Tell(Tell),
+}
+
+impl Line {
+    pub fn entity(&self) -> Entity {
+        match self {
+            Self::Answer(say) => say.entity,
+            Self::Tell(tell) => tell.entity,
+        }
+    }
+
+    pub fn text(&self) -> &str {
+        match self {
+            Self::Answer(say) => &say.text,
+            Self::Tell(tell) => &tell.text,
+        }
+    }
+
+    pub fn is_ambient(&self) -> bool {
+        matches!(self, Self::Answer(say) if say.ambient)
+    }
 }
 
 impl Npc {
@@ -99,6 +130,10 @@ impl GameFacts {
 }
 
 impl Speaking {
+    pub(crate) fn new(id: RequestId) -> Self {
+        Self { id, text: String::new(), ambient: false, max_tokens: None, group: None, started: false, told: None }
+    }
+
     /// What has been heard of the reply so far: its deltas, joined.
     pub fn text(&self) -> &str {
         &self.text

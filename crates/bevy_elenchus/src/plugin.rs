@@ -1,29 +1,38 @@
 //! The plugin: one engine thread, a handful of observers, and four systems that never wait.
 
 use bevy::prelude::*;
-use elenchus_dialogue::{Engine, EngineSettings, ModelLoader, load_model};
+use elenchus_dialogue::{EngineSettings, ModelLoader};
 
 use crate::{
     AdapterAsset, CharacterAsset, Conversation, ConversationGroup, Earshot, EngineStats, EngineStatus, GameFacts,
-    GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReplyDelta, ReplyFailed,
-    ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, Speaking, SpeechFilter, Voice, WarmUp,
+    GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReloadEngine, ReplyDelta,
+    ReplyFailed, ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, Speaking, SpeechFilter, StartEngine,
+    StopEngine, Tell, Voice, WarmUp,
     assets::{AdapterLoader, CharacterLoader},
-    ending, hear, receive, say, status, turn_taking,
+    control::{self, EngineHandle},
+    ending, hear, receive, say, status, tell, turn_taking,
 };
 
 /// Gives NPCs a voice. Add it after `AssetPlugin` (part of `DefaultPlugins`), and
 /// [`AdaptersSourcePlugin`](crate::AdaptersSourcePlugin) before that if characters live in `adapters/`.
 ///
-/// The model starts loading on the engine's own thread at once; see [`EngineStatus`]. The thread is joined when the app
-/// is dropped, and each app has one of its own.
-#[derive(Clone, Default)]
+/// The model starts loading on the engine's own thread at once, unless `autostart` says otherwise; see [`EngineStatus`]. The
+/// thread is joined when the app is dropped, and each app has one of its own.
+///
+/// # Panics
+/// When it is added before `AssetPlugin`.
+#[derive(Clone)]
 pub struct ElenchusPlugin {
     /// Which model, on how many threads, with how much memory.
     pub engine: EngineSettings,
-    /// Loads the model in place of [`EngineSettings::base`]: an executor of your own, or a test's tiny model.
+    /// Loads the model in place of [`EngineSettings::base`], also after [`ReloadEngine`]: an executor of your own, or a
+    /// test's tiny model.
     pub loader: Option<ModelLoader>,
     /// What may be changed while the game runs; becomes the resource of that name.
     pub settings: ElenchusSettings,
+    /// Whether the engine starts with the app. Without it, the game triggers [`StartEngine`], and a title screen has no
+    /// model in memory.
+    pub autostart: bool,
 }
 
 /// How NPCs behave; a resource, so that a game can change its mind while it runs.
@@ -40,6 +49,20 @@ pub struct ElenchusSettings {
     /// sentences; `None` releases every word at once and lets everything pass.
     #[reflect(ignore)]
     pub filter: Option<SpeechFilter>,
+    /// Whether NPCs fall silent when the game is paused.
+    pub pause_with: PauseWith,
+}
+
+/// What stops NPCs in mid-word, until it is over.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Reflect)]
+pub enum PauseWith {
+    /// Nothing: the engine knows no pause.
+    #[default]
+    Never,
+    /// A paused `Time<Virtual>`, or one of speed 0. The engine samples no more tokens after the step it is in, replies and
+    /// authors' lines tell no events, and lines said meanwhile are answered afterwards. Models are loaded all the same,
+    /// and cancelling works at once. A pause does not count for [`StopRules::max_seconds`](crate::StopRules::max_seconds).
+    VirtualTime,
 }
 
 /// What becomes of a line said to an NPC that is still speaking, or still waiting to speak.
@@ -65,14 +88,6 @@ pub enum ElenchusSystems {
     Send,
 }
 
-/// The engine and what it takes to start it again.
-#[derive(Resource)]
-pub(crate) struct EngineHandle {
-    pub engine: Engine,
-    pub settings: EngineSettings,
-    pub loader: ModelLoader,
-}
-
 impl ElenchusPlugin {
     /// A plugin whose engine gets its model from `loader`.
     pub fn with_loader(loader: ModelLoader) -> Self {
@@ -87,26 +102,37 @@ impl Default for ElenchusSettings {
             fallback: "...".into(),
             events_per_frame: 256,
             filter: Some(SpeechFilter::default()),
+            pause_with: PauseWith::default(),
         }
     }
 }
 
-impl EngineHandle {
-    pub fn start(settings: EngineSettings, loader: ModelLoader) -> Self {
-        Self { engine: Engine::start(settings.clone(), loader.clone()), settings, loader }
+impl Default for ElenchusPlugin {
+    fn default() -> Self {
+        Self { engine: EngineSettings::default(), loader: None, settings: ElenchusSettings::default(), autostart: true }
     }
 }
 
 impl Plugin for ElenchusPlugin {
     fn build(&self, app: &mut App) {
-        let loader = self.loader.clone().unwrap_or_else(|| load_model(&self.engine));
+        assert!(
+            app.world().contains_resource::<AssetServer>(),
+            "`ElenchusPlugin` was added before `AssetPlugin`, but loads its characters through it (hint: add it after \
+             `DefaultPlugins`, or after `AssetPlugin` where there are none)"
+        );
+        let mut handle = EngineHandle::new(self.engine.clone(), self.loader.clone());
+        let mut status = EngineStatus::Stopped;
+        if self.autostart {
+            handle.start();
+            status = EngineStatus::LOADING;
+        }
         app.init_asset::<CharacterAsset>()
             .init_asset::<AdapterAsset>()
             .init_asset_loader::<CharacterLoader>()
             .init_asset_loader::<AdapterLoader>()
-            .insert_resource(EngineHandle::start(self.engine.clone(), loader))
+            .insert_resource(handle)
             .insert_resource(self.settings.clone())
-            .init_resource::<EngineStatus>()
+            .insert_resource(status)
             .init_resource::<EngineStats>()
             .init_resource::<say::Requests>()
             .init_resource::<Earshot>()
@@ -119,7 +145,9 @@ impl Plugin for ElenchusPlugin {
             .add_systems(
                 PreUpdate,
                 (
-                    (receive::receive, status::update_stats).chain().in_set(ElenchusSystems::Receive),
+                    (control::pause, receive::receive, tell::go_on, status::update_stats)
+                        .chain()
+                        .in_set(ElenchusSystems::Receive),
                     turn_taking::take_turns.in_set(ElenchusSystems::TakeTurns),
                     say::send_waiting.in_set(ElenchusSystems::Send),
                 ),
@@ -129,7 +157,11 @@ impl Plugin for ElenchusPlugin {
             .add_observer(ending::on_speaking_removed)
             .add_observer(ending::on_conversation_replaced)
             .add_observer(ending::on_npc_removed)
-            .add_observer(status::on_retry_load)
+            .add_observer(tell::on_tell)
+            .add_observer(control::on_start)
+            .add_observer(control::on_stop)
+            .add_observer(control::on_reload)
+            .add_observer(control::on_retry_load)
             .add_observer(hear::on_hear)
             .add_observer(turn_taking::on_group_inserted)
             .add_observer(turn_taking::on_group_discarded)
@@ -151,7 +183,12 @@ impl Plugin for ElenchusPlugin {
             .register_type::<EngineStatus>()
             .register_type::<EngineStats>()
             .register_type::<Say>()
+            .register_type::<Tell>()
             .register_type::<WarmUp>()
+            .register_type::<StartEngine>()
+            .register_type::<StopEngine>()
+            .register_type::<ReloadEngine>()
+            .register_type::<PauseWith>()
             .register_type::<RetryLoad>()
             .register_type::<Hear>()
             .register_type::<GiveTurn>()
@@ -213,6 +250,12 @@ mod tests {
         conversation.push("Plato", "What is courage?");
         there_and_back(&registry, &conversation);
         there_and_back(&registry, &ConversationGroup { turns: 2, ..ConversationGroup::new("Hermes", "And you?") });
+    }
+
+    #[test]
+    #[should_panic(expected = "hint: add it after `DefaultPlugins`")]
+    fn a_wrong_order_of_plugins_is_explained() {
+        App::new().add_plugins(ElenchusPlugin { autostart: false, ..ElenchusPlugin::default() });
     }
 
     #[test]

@@ -5,8 +5,8 @@ use elenchus_dialogue::{EngineEvent, Error, ReplyReport, RequestId};
 
 use crate::{
     ElenchusSettings, EngineStatus, ReplyDelta, ReplyStarted, Speaking,
+    control::EngineHandle,
     ending::{self, Ending},
-    plugin::EngineHandle,
     say::Requests,
 };
 
@@ -19,15 +19,18 @@ struct News {
 }
 
 pub(crate) fn receive(
-    handle: Res<EngineHandle>,
+    mut handle: ResMut<EngineHandle>,
     settings: Res<ElenchusSettings>,
     mut status: ResMut<EngineStatus>,
     mut commands: Commands,
 ) {
+    let EngineHandle { engine: Some(engine), paused, held, .. } = &mut *handle else { return };
     // Asked before the channel is drained: what a dying engine said last is still heard.
-    let running = handle.engine.is_running();
+    let running = engine.is_running();
     let mut frame: Vec<News> = Vec::new();
-    for event in handle.engine.events().try_iter().take(settings.events_per_frame.max(1)) {
+    for _ in 0..settings.events_per_frame.max(1) {
+        let before = if *paused { None } else { held.pop_front() };
+        let Some(event) = before.or_else(|| engine.events().try_recv().ok()) else { break };
         match event {
             EngineEvent::Loading(progress) => *status = EngineStatus::Loading { progress },
             EngineEvent::Ready(base) => *status = EngineStatus::Ready { base },
@@ -35,16 +38,18 @@ pub(crate) fn receive(
                 warn!("no model, NPCs will speak fallback lines: {error}");
                 *status = EngineStatus::Failed { error };
             }
+            // In a pause nobody speaks; the step it began in may have brought words.
+            of_a_reply if *paused => held.push_back(of_a_reply),
             EngineEvent::Started(id) => news(&mut frame, id).started = true,
             EngineEvent::Delta(id, text) => news(&mut frame, id).delta.push_str(&text),
             EngineEvent::Finished(id, report) => news(&mut frame, id).ending = Some(Ok(Box::new(report))),
             EngineEvent::Failed(id, error) => news(&mut frame, id).ending = Some(Err(error)),
         }
     }
+    let stopped = !running && held.is_empty() && engine.events().is_empty();
     if !frame.is_empty() {
         commands.queue(move |world: &mut World| frame.into_iter().for_each(|news| happen(world, news)));
     }
-    let stopped = !running && handle.engine.events().is_empty();
     if stopped && !matches!(*status, EngineStatus::Failed { .. }) {
         error!("the engine's thread has ended, NPCs will speak fallback lines");
         *status = EngineStatus::Failed { error: Error::Stopped };
@@ -66,6 +71,8 @@ fn happen(world: &mut World, news: News) {
     let speaker = |world: &World| world.resource::<Requests>().speaker(news.id);
     if news.started
         && let Some(entity) = speaker(world)
+        // An engine that was started again starts the reply again.
+        && world.get_mut::<Speaking>(entity).is_none_or(|mut speaking| !std::mem::replace(&mut speaking.started, true))
     {
         ending::tell(world, ReplyStarted { entity });
     }
@@ -86,6 +93,11 @@ fn happen(world: &mut World, news: News) {
 
 fn fail_all(world: &mut World) {
     for id in world.resource::<Requests>().under_way() {
+        let entity = world.resource::<Requests>().speaker(id);
+        let speaking = entity.and_then(|entity| world.get::<Speaking>(entity));
+        if speaking.is_some_and(|speaking| speaking.told.is_some()) {
+            continue;
+        }
         ending::end(world, id, Ending::Failed(Error::Stopped.into()));
     }
 }

@@ -6,21 +6,21 @@
 use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
 
 use bevy::{
-    asset::{AssetPath, LoadState},
+    asset::{AssetLoadError, AssetPath, LoadState},
     platform::collections::HashMap,
     prelude::*,
 };
-use elenchus_dialogue::{Character, Error, Priority, Request, RequestId};
+use elenchus_dialogue::{Character, Error, Priority, Request, RequestId, has_words};
 use elenchus_lm::Adapter;
 
 use crate::{
     AdapterAsset, CharacterAsset, Conversation, ElenchusSettings, EngineStatus, GameFacts, MemberOf, Npc, ReplyError,
     ReplyFailed, Say, Speaking, Voice, WarmUp, WhileSpeaking,
+    control::EngineHandle,
     ending::{self, Ending},
     filter::filter,
-    npc::LineQueue,
-    plugin::EngineHandle,
-    turn_taking,
+    npc::{Line, LineQueue},
+    tell, turn_taking,
 };
 
 /// The requests under way, and those the engine does not have yet.
@@ -44,6 +44,21 @@ impl Requests {
         id
     }
 
+    /// An author's line: nothing for the engine.
+    pub fn begin_told(&mut self, entity: Entity) -> RequestId {
+        self.last += 1;
+        let id = RequestId(self.last);
+        self.speakers.insert(id, entity);
+        id
+    }
+
+    /// The engine that had it is gone: the next one gets it.
+    pub fn send_again(&mut self, id: RequestId, ambient: bool) {
+        if self.speakers.contains_key(&id) {
+            self.unsent.insert((Reverse(priority(ambient)), id));
+        }
+    }
+
     /// Who speaks, while the request is under way.
     pub fn speaker(&self, id: RequestId) -> Option<Entity> {
         self.speakers.get(&id).copied()
@@ -65,9 +80,13 @@ impl Requests {
     }
 }
 
+fn priority(ambient: bool) -> Priority {
+    if ambient { Priority::Ambient } else { Priority::Player }
+}
+
 pub(crate) fn on_say(say: On<Say>, mut commands: Commands) {
     let say = say.event().clone();
-    commands.queue(move |world: &mut World| hear(world, say));
+    commands.queue(move |world: &mut World| hear(world, Line::Answer(say)));
 }
 
 pub(crate) fn on_warm_up(warm_up: On<WarmUp>, mut requests: ResMut<Requests>) {
@@ -77,7 +96,10 @@ pub(crate) fn on_warm_up(warm_up: On<WarmUp>, mut requests: ResMut<Requests>) {
 }
 
 /// Each frame: lines that had to wait.
-pub(crate) fn send_waiting(requests: Res<Requests>, mut commands: Commands) {
+pub(crate) fn send_waiting(handle: Res<EngineHandle>, requests: Res<Requests>, mut commands: Commands) {
+    if handle.paused {
+        return;
+    }
     if !requests.refused.is_empty() {
         commands.queue(tell_refused);
     }
@@ -89,38 +111,49 @@ pub(crate) fn send_waiting(requests: Res<Requests>, mut commands: Commands) {
     }
 }
 
-/// A line reaches an NPC: it is answered, waits its turn, or is refused.
-fn hear(world: &mut World, say: Say) {
-    if world.get::<Npc>(say.entity).is_none() {
-        warn!("`Say` to {}, which has no `Npc` component: nobody will answer", say.entity);
+/// A line reaches an NPC: it is answered or told, waits its turn, or is refused.
+pub(crate) fn hear(world: &mut World, line: Line) {
+    let entity = line.entity();
+    if world.get::<Npc>(entity).is_none() {
+        match line {
+            Line::Answer(_) => warn!("`Say` to {entity}, which has no `Npc` component: nobody will answer"),
+            Line::Tell(_) => warn!("`Tell` for {entity}, which has no `Npc` component: nobody will say it"),
+        }
         return;
     }
-    if say.text.trim().is_empty() {
-        return refuse(world, say.entity, Error::EmptyLine.into());
+    if !has_words(line.text()) {
+        return refuse(world, entity, Error::EmptyLine.into());
     }
     // Whatever becomes of lines said while an NPC speaks: the player never waits for talk that nobody asked for.
-    if !say.ambient
-        && let Some(group) = world.get::<MemberOf>(say.entity).map(|member| member.0)
+    if !line.is_ambient()
+        && let Some(group) = world.get::<MemberOf>(entity).map(|member| member.0)
     {
         turn_taking::interrupt(world, group);
     }
-    if is_busy(world, say.entity) {
+    if is_busy(world, entity) {
         match world.resource::<ElenchusSettings>().while_speaking {
-            WhileSpeaking::Queue => return queue(world, say),
-            WhileSpeaking::Refuse => return refuse(world, say.entity, ReplyError::Busy),
-            WhileSpeaking::Replace => ending::cancel(world, say.entity),
+            WhileSpeaking::Queue => return queue(world, line),
+            WhileSpeaking::Refuse => return refuse(world, entity, ReplyError::Busy),
+            WhileSpeaking::Replace => ending::cancel(world, entity),
         }
     }
     // The game heard of a cancelled reply and may have spoken first, or the NPC may be gone.
-    let entity = say.entity;
     if world.get::<Npc>(entity).is_some() {
         if is_busy(world, entity) {
-            queue(world, say);
+            queue(world, line);
             // Where a reply was cancelled, no end of it calls the first in the queue.
             ending::next_in_queue(world, entity);
         } else {
-            answer(world, say, None);
+            begin(world, line);
         }
+    }
+}
+
+/// A line's turn has come.
+pub(crate) fn begin(world: &mut World, line: Line) {
+    match line {
+        Line::Answer(say) => answer(world, say, None),
+        Line::Tell(tell) => tell::begin(world, tell),
     }
 }
 
@@ -129,8 +162,11 @@ fn is_busy(world: &World, entity: Entity) -> bool {
     waiting || world.get::<Speaking>(entity).is_some()
 }
 
-fn queue(world: &mut World, say: Say) {
-    world.entity_mut(say.entity).entry::<LineQueue>().or_default().get_mut().lines.push_back(say);
+fn queue(world: &mut World, line: Line) {
+    // An observer of a turn that was cut short may have despawned it.
+    if let Ok(mut npc) = world.get_entity_mut(line.entity()) {
+        npc.entry::<LineQueue>().or_default().get_mut().lines.push_back(line);
+    }
 }
 
 /// Never told within the `Say`: a game that answers each failure with another line must not run in circles.
@@ -143,7 +179,7 @@ fn refuse(world: &mut World, entity: Entity, error: ReplyError) {
 pub(crate) fn answer(world: &mut World, say: Say, group: Option<Entity>) {
     let Say { entity, speaker, text, ambient, max_tokens } = say;
     let path = character_path(world, entity);
-    let id = world.resource_mut::<Requests>().begin(entity, if ambient { Priority::Ambient } else { Priority::Player });
+    let id = world.resource_mut::<Requests>().begin(entity, priority(ambient));
     let mut npc = world.entity_mut(entity);
     let mut conversation = npc.entry::<Conversation>().or_default();
     let mut conversation = conversation.get_mut();
@@ -153,7 +189,7 @@ pub(crate) fn answer(world: &mut World, say: Say, group: Option<Entity>) {
     // What they say to each other is the group's to ask again, and nobody else's.
     conversation.awaiting_reply = group.is_none();
     conversation.character = path;
-    npc.insert(Speaking { id, text: String::new(), ambient, max_tokens, group });
+    npc.insert(Speaking { ambient, max_tokens, group, ..Speaking::new(id) });
     // At once if it can be; what cannot, and what never will be, is next frame's to try and to tell.
     let _ = send(world, id);
 }
@@ -189,7 +225,8 @@ enum Sent {
 fn send(world: &mut World, id: RequestId) -> Result<Sent, ReplyError> {
     let Some(request) = prepare(world, id)? else { return Ok(Sent::NotYet) };
     let priority = request.priority;
-    if world.resource::<EngineHandle>().engine.try_send(request).is_err() {
+    let Some(engine) = &world.resource::<EngineHandle>().engine else { return Ok(Sent::NotYet) };
+    if engine.try_send(request).is_err() {
         return Ok(Sent::ChannelFull);
     }
     world.resource_mut::<Requests>().unsent.remove(&(Reverse(priority), id));
@@ -216,7 +253,7 @@ fn prepare(world: &World, id: RequestId) -> Result<Option<Request>, ReplyError> 
         notes: speaking.group.and_then(|group| turn_taking::topic(world, group, entity)).into_iter().collect(),
         turns: conversation.turns.clone(),
         rng: conversation.rng.clone(),
-        priority: if speaking.ambient { Priority::Ambient } else { Priority::Player },
+        priority: priority(speaking.ambient),
         max_tokens: speaking.max_tokens,
         filter: filter(world, entity),
     }))
@@ -231,6 +268,7 @@ fn who(world: &World, npc: &Npc) -> Result<Option<(Arc<Character>, Option<Adapte
     };
     match world.resource::<EngineStatus>() {
         EngineStatus::Loading { .. } => return Ok(None),
+        EngineStatus::Stopped => return Err(Error::Stopped.into()),
         EngineStatus::Failed { error } => return Err(error.clone().into()),
         EngineStatus::Ready { .. } => {}
     }
@@ -253,13 +291,24 @@ pub(crate) fn loaded<'w, A: Asset>(world: &'w World, handle: &Handle<A>) -> Resu
     }
     let reason = match world.resource::<AssetServer>().load_state(handle) {
         LoadState::Loading => return Ok(None),
-        LoadState::Failed(error) => error.to_string(),
+        LoadState::Failed(error) => explained(&error),
         LoadState::NotLoaded => "no such asset is loaded or being loaded (hint: the handle must come from \
                                  `AssetServer::load` or `Assets::add`)"
             .into(),
         LoadState::Loaded => "it was loaded, and then removed from `Assets` (hint: `AssetServer::reload`)".into(),
     };
     Err((asset_path(world, handle).unwrap_or_else(|| format!("{:?}", handle.id())), reason))
+}
+
+/// What the asset server says, and what to do where it does not say so itself.
+fn explained(error: &AssetLoadError) -> String {
+    match error {
+        AssetLoadError::MissingAssetSourceError(missing) => format!(
+            "{missing} (hint: for `adapters://`, add `AdaptersSourcePlugin` before `DefaultPlugins`, or before \
+             `AssetPlugin` where there are none)"
+        ),
+        error => error.to_string(),
+    }
 }
 
 fn send_warm_ups(world: &mut World) {
@@ -270,7 +319,9 @@ fn send_warm_ups(world: &mut World) {
             Ok(Some((character, adapter))) => {
                 let facts = facts(world, entity);
                 let warm_up = elenchus_dialogue::WarmUp { character, adapter, facts };
-                world.resource::<EngineHandle>().engine.warm_up(warm_up);
+                if let Some(engine) = &world.resource::<EngineHandle>().engine {
+                    engine.warm_up(warm_up);
+                }
             }
             Ok(None) => world.resource_mut::<Requests>().warm_ups.push(entity),
             Err(error) => debug!("{entity} cannot be warmed up: {error}"),

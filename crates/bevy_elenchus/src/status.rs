@@ -3,13 +3,17 @@
 use bevy::prelude::*;
 use elenchus_dialogue::{BaseInfo, Error};
 
-use crate::{RetryLoad, plugin::EngineHandle};
+use crate::control::EngineHandle;
 
 /// Where the engine stands. Changes are seen by change detection: `status.is_changed()`.
-#[derive(Resource, Clone, Debug, Reflect)]
+#[derive(Resource, Clone, Debug, Default, Reflect)]
 #[reflect(opaque)]
 #[reflect(Resource, Default)]
 pub enum EngineStatus {
+    /// There is no engine, and no model in memory: [`StartEngine`](crate::StartEngine) starts it. NPCs answer with their
+    /// fallback lines.
+    #[default]
+    Stopped,
     /// The model is being read; lines wait.
     Loading {
         /// The share done, 0 to 1.
@@ -20,7 +24,8 @@ pub enum EngineStatus {
         /// The model.
         base: BaseInfo,
     },
-    /// There is no model; NPCs answer with their fallback lines. Trigger [`RetryLoad`] to try again.
+    /// There is no model; NPCs answer with their fallback lines. Trigger [`RetryLoad`](crate::RetryLoad) to try
+    /// again.
     Failed {
         /// Why.
         error: Error,
@@ -33,10 +38,9 @@ pub enum EngineStatus {
 #[reflect(Resource, Default)]
 pub struct EngineStats(pub elenchus_dialogue::EngineStats);
 
-impl Default for EngineStatus {
-    fn default() -> Self {
-        Self::Loading { progress: 0.0 }
-    }
+impl EngineStatus {
+    /// The engine has been started.
+    pub(crate) const LOADING: Self = Self::Loading { progress: 0.0 };
 }
 
 /// Run condition: the model is loaded.
@@ -45,17 +49,5 @@ pub fn engine_ready(status: Option<Res<EngineStatus>>) -> bool {
 }
 
 pub(crate) fn update_stats(handle: Res<EngineHandle>, mut stats: ResMut<EngineStats>) {
-    stats.set_if_neq(EngineStats(handle.engine.stats()));
-}
-
-pub(crate) fn on_retry_load(_: On<RetryLoad>, mut handle: ResMut<EngineHandle>, mut status: ResMut<EngineStatus>) {
-    if !matches!(*status, EngineStatus::Failed { .. }) {
-        return;
-    }
-    if handle.engine.is_running() {
-        handle.engine.reload();
-    } else {
-        *handle = EngineHandle::start(handle.settings.clone(), handle.loader.clone());
-    }
-    *status = EngineStatus::default();
+    stats.set_if_neq(EngineStats(handle.engine.as_ref().map(elenchus_dialogue::Engine::stats).unwrap_or_default()));
 }

@@ -193,6 +193,19 @@ pub(crate) fn failed(world: &mut World, entity: Entity, member: Entity) {
     }
 }
 
+/// A member says a line of the game's to the group: nobody else has the turn, and the answer comes after the usual pause.
+pub(crate) fn give_way(world: &mut World, entity: Entity, to: Entity) {
+    for member in members(world, entity).into_iter().filter(|&member| member != to) {
+        if world.get::<Speaking>(member).is_some_and(|speaking| speaking.group == Some(entity)) {
+            ending::cancel(world, member);
+            ending::next_in_queue(world, member);
+        }
+    }
+    if let Some(mut lull) = world.get_mut::<Lull>(entity) {
+        lull.interrupted = false;
+    }
+}
+
 /// Whoever speaks for the group falls silent, and the others wait as they do for the player's talk.
 pub(crate) fn interrupt(world: &mut World, entity: Entity) {
     let Some(mut lull) = world.get_mut::<Lull>(entity) else { return };

@@ -671,6 +671,83 @@ fn a_save_inserted_over_a_talking_group_is_what_goes_on() {
 }
 
 #[test]
+fn a_topic_is_a_note_with_the_names_of_the_others() {
+    let mut game = start(Setup::default());
+    game.run_until_ready();
+    let prompt = |game: &mut Game, topic: Option<&str>| {
+        let one = ConversationGroup { max_turns: Some(1), topic: topic.map(str::to_owned), ..group() };
+        let (_, members) = three(game, one);
+        match &game.run_until_outcomes(members[1], 1)[0] {
+            Heard::Finished { prompt_tokens, .. } => *prompt_tokens,
+            other => panic!("{other:?}"),
+        }
+    };
+    let plain = prompt(&mut game, None);
+    assert_eq!(prompt(&mut game, Some(" \u{200b}")), plain);
+    // A token a byte, in order of membership and without the speaker's own name.
+    let note = "\n[You know: You, Hippias and Hermes talk about the price of oil.]";
+    assert_eq!(prompt(&mut game, Some("the price of oil.")), plain + note.len());
+}
+
+#[test]
+fn an_echo_of_the_line_before_is_sampled_again() {
+    const ECHO: &[u8] = b"Tell me now: what is courage? It is knowledge of what to fear.\0";
+    let settings = ElenchusSettings::default();
+    let mut game = start(Setup { script: Some(ECHO), settings, ..default() });
+    let opening = ConversationGroup { line: "Tell me, what is courage?".into(), max_turns: Some(1), ..group() };
+    let (_, [_, socrates]) = two(&mut game, opening);
+    let outcomes = game.run_until_outcomes(socrates, 1);
+    assert_eq!(text(&outcomes[0]), "It is knowledge of what to fear.");
+    assert!(matches!(&outcomes[0], Heard::Finished { refused, .. } if refused == &["echoes"]));
+}
+
+#[test]
+fn a_line_told_by_a_member_silences_the_group_or_is_answered_by_it() {
+    let mut game = start(Setup::default());
+    game.run_until_ready();
+    game.valve.allow(10);
+    let (group, [hippias, socrates]) = two(&mut game, ConversationGroup { max_turns: Some(4), ..group() });
+    let so_far = game.run_until_midway(socrates);
+    game.trigger(Tell::new(hippias, "The gates are shut.").to_group());
+    assert_eq!(finished(&game.outcomes(socrates)[0]), (so_far.as_str(), StopReason::Cancelled), "one at a time");
+    assert_eq!(game.app.world().get::<Speaking>(hippias).unwrap().group(), Some(group));
+    game.valve.open();
+    assert_eq!(finished(&game.run_until_outcomes(hippias, 1)[0]).1, StopReason::Told);
+    let told = turn("Hippias", "The gates are shut.");
+    assert_eq!(game.turns(socrates)[1..], [turn("Socrates", &so_far), told.clone()]);
+    assert_eq!(game.turns(hippias), game.turns(socrates));
+    assert_eq!(state(&game, group).turns, 2);
+    game.update(10);
+    assert!(game.is_speaking(socrates) || game.outcomes(socrates).len() > 1, "he answers after the usual pause");
+    game.run_until_outcomes(socrates, 2);
+    // Said to somebody else, it is not theirs to hear.
+    game.trigger(Tell::new(hippias, "You there!"));
+    assert_eq!(game.app.world().get::<Speaking>(hippias).unwrap().group(), None);
+    game.run_until_outcomes(hippias, 2);
+    game.update(10);
+    assert!(!game.is_speaking(hippias) && !game.is_speaking(socrates), "they are quiet for a while");
+    assert!(!game.turns(socrates).contains(&turn("Hippias", "You there!")));
+    assert_eq!(run_until_silent(&mut game, group), SilenceReason::Turns);
+}
+
+#[test]
+fn a_stopped_engine_stops_the_group_until_it_is_started() {
+    let mut game = start(Setup::default());
+    game.run_until_ready();
+    game.valve.allow(10);
+    let (group, [hippias, socrates]) = two(&mut game, group());
+    let so_far = game.run_until_midway(socrates);
+    game.trigger(StopEngine);
+    assert_eq!(finished(&game.outcomes(socrates)[0]), (so_far.as_str(), StopReason::Cancelled));
+    assert_eq!(game.turns(hippias), [opening(), turn("Socrates", so_far)]);
+    game.valve.open();
+    game.update(50);
+    assert!(game.log(hippias).is_empty() && silent(&game).is_empty(), "they wait, without fallback lines");
+    game.trigger(StartEngine);
+    assert_eq!(run_until_silent(&mut game, group), SilenceReason::Turns);
+}
+
+#[test]
 fn every_row_of_the_guide_is_a_test_and_every_test_a_row() {
     common::check_rows("## Conversation groups", include_str!("groups.rs"));
 }

@@ -221,6 +221,122 @@ fn without_a_model_fallbacks_are_spoken_until_a_retry_works() {
 }
 
 #[test]
+fn while_the_engine_runs_there_is_nothing_to_retry_or_start() {
+    let (mut game, npc) = ready(Setup::default());
+    game.say_and_stop_midway(npc, "one");
+    game.trigger(RetryLoad);
+    game.trigger(StartEngine);
+    assert!(matches!(game.status(), EngineStatus::Ready { .. }));
+    game.valve.open();
+    assert_eq!(finished(&game.run_until_outcomes(npc, 1)[0]).1, StopReason::MaxTokens);
+}
+
+#[test]
+fn without_autostart_fallbacks_are_spoken_until_the_engine_is_started() {
+    let mut game = Setup { autostart: false, ..default() }.start();
+    let npc = game.spawn(SOCRATES);
+    game.update(30);
+    assert!(matches!(game.status(), EngineStatus::Stopped));
+    assert_eq!(Arc::strong_count(&game.loader), 3, "the game, its plugin and the handle: no thread holds it");
+    game.say(npc, "one");
+    let outcomes = game.run_until_outcomes(npc, 1);
+    let (error, fallback) = failed(&outcomes[0]);
+    assert_eq!((error.contains("stopped"), fallback), (true, "Let me think."));
+    game.trigger(RetryLoad);
+    assert!(matches!(game.status(), EngineStatus::Stopped), "it has not failed");
+    game.trigger(StartEngine);
+    assert!(matches!(game.status(), EngineStatus::Loading { .. }));
+    game.say(npc, "two");
+    finished(&game.run_until_outcomes(npc, 2)[1]);
+}
+
+#[test]
+fn a_stopped_engine_ends_what_it_said_and_frees_the_model_without_a_wait() {
+    let (mut game, npc) = ready(Setup::default());
+    let idle = Arc::strong_count(&game.loader);
+    let so_far = game.say_and_stop_midway(npc, "one");
+    game.say(npc, "two");
+    let silent = game.spawn(SOCRATES);
+    game.update(20);
+    game.say(silent, "one");
+    // In mid-step: the thread cannot end yet.
+    game.trigger(StopEngine);
+    assert!(matches!(game.status(), EngineStatus::Stopped));
+    assert_eq!(finished(&game.outcomes(npc)[0]), (so_far.as_str(), StopReason::Cancelled), "at once");
+    assert_eq!(finished(&game.outcomes(silent)[0]), ("", StopReason::Cancelled));
+    let outcomes = game.run_until_outcomes(npc, 2);
+    assert!(failed(&outcomes[1]).0.contains("stopped"), "what waited is a line like any other");
+    assert_eq!(game.turns(npc)[1], turn("Socrates", so_far));
+    assert_eq!(**game.app.world().resource::<EngineStats>(), default());
+    game.trigger(StopEngine);
+    game.valve.open();
+    game.run_until("the thread has ended", |game| Arc::strong_count(&game.loader) < idle);
+    game.trigger(StartEngine);
+    game.say(npc, "three");
+    finished(&game.run_until_outcomes(npc, 3)[2]);
+}
+
+#[test]
+fn an_engine_started_again_with_other_settings_answers_what_nobody_has_heard() {
+    let (mut game, npc) = ready(Setup::default());
+    let so_far = game.say_and_stop_midway(npc, "one");
+    game.say(npc, "two");
+    let silent = game.spawn(SOCRATES);
+    game.update(20);
+    game.say(silent, "one");
+    game.app.world_mut().resource_mut::<common::Progress>().0.clear();
+    let settings = EngineSettings { context: 256, threads: 2, ..default() };
+    game.trigger(ReloadEngine { settings });
+    assert!(matches!(game.status(), EngineStatus::Loading { .. }));
+    assert_eq!(finished(&game.outcomes(npc)[0]), (so_far.as_str(), StopReason::Cancelled), "it was heard in part");
+    assert!(game.outcomes(silent).is_empty() && game.is_speaking(silent), "nothing of this one");
+    game.valve.open();
+    game.run_until_ready();
+    let EngineStatus::Ready { base } = game.status() else { panic!() };
+    assert_eq!(base.context, 256);
+    let progress = &game.app.world().resource::<common::Progress>().0;
+    assert!(progress.len() > 1 && progress.is_sorted(), "{progress:?}");
+    finished(&game.run_until_outcomes(silent, 1)[0]);
+    assert_eq!(game.log(silent).iter().filter(|heard| **heard == Heard::Started).count(), 1);
+    finished(&game.run_until_outcomes(npc, 2)[1]);
+    assert_eq!(game.turns(npc)[2], turn("Plato", "two"));
+}
+
+#[test]
+fn in_a_paused_game_nobody_speaks() {
+    let mut setup = Setup::default();
+    setup.settings.pause_with = PauseWith::VirtualTime;
+    let (mut game, npc) = ready(setup);
+    let other = game.spawn(SOCRATES);
+    game.update(20);
+    game.say_and_stop_midway(npc, "one");
+    let pause = |game: &mut Game| game.app.world_mut().resource_mut::<Time<Virtual>>().pause();
+    pause(&mut game);
+    game.update(1);
+    game.valve.open();
+    let before = game.spoken(npc);
+    game.trigger(Tell::new(other, "Know thyself."));
+    let waiting = game.spawn(SOCRATES);
+    game.update(20);
+    game.say(waiting, "one");
+    game.say(waiting, "");
+    game.update(200);
+    assert_eq!(game.spoken(npc), before);
+    assert!(game.log(other).is_empty() && game.log(waiting).is_empty());
+    assert_eq!(game.app.world().resource::<EngineStats>().queued, 1);
+    game.app.world_mut().entity_mut(npc).remove::<Speaking>();
+    assert_eq!(finished(&game.outcomes(npc)[0]), (before.as_str(), StopReason::Cancelled), "the game may still cancel");
+    game.app.world_mut().resource_mut::<Time<Virtual>>().unpause();
+    game.run_until_outcomes(other, 1);
+    game.run_until_outcomes(waiting, 2);
+    // Otherwise a pause is none of the NPCs' business.
+    game.app.world_mut().resource_mut::<ElenchusSettings>().pause_with = PauseWith::Never;
+    pause(&mut game);
+    game.say(npc, "two");
+    game.run_until_outcomes(npc, 2);
+}
+
+#[test]
 fn a_cancelled_reply_ends_with_the_text_so_far() {
     let (mut game, npc) = ready(Setup::default());
     let so_far = game.say_and_stop_midway(npc, "one");
@@ -334,9 +450,15 @@ fn a_line_to_what_is_no_npc_is_ignored() {
 fn an_empty_line_fails_unheard() {
     let (mut game, npc) = ready(Setup::default());
     game.update(20);
-    game.say(npc, " \n\t");
-    let outcomes = game.run_until_outcomes(npc, 1);
-    assert!(failed(&outcomes[0]).0.contains("empty"));
+    let nothing = [" \n\t", "\0", "\u{202e}\u{200b}"];
+    for text in nothing {
+        game.say(npc, text);
+        game.trigger(Tell::new(npc, text));
+        game.trigger(Hear::new(npc, "Hermes", text));
+    }
+    for outcome in game.run_until_outcomes(npc, 2 * nothing.len()) {
+        assert!(failed(&outcome).0.contains("empty"));
+    }
     assert!(game.turns(npc).is_empty());
 }
 
@@ -564,6 +686,203 @@ fn facts_limits_and_voices_reach_the_reply() {
     let other = game.run_until_outcomes(worn, 1);
     assert_ne!(ids(&other[0])[..3], ids(&plain[0])[..], "another voice says other words");
     assert!(save(&game, worn).adapter.is_some());
+}
+
+/// A game in which sentences are judged, and Socrates says what the test wrote.
+fn scripted(script: &'static [u8]) -> (Game, Entity) {
+    ready(Setup { script: Some(script), settings: ElenchusSettings::default(), ..default() })
+}
+
+fn refused(outcome: &Heard) -> &[String] {
+    match outcome {
+        Heard::Finished { refused, .. } => refused,
+        other => panic!("not finished: {other:?}"),
+    }
+}
+
+fn deltas(game: &Game, npc: Entity) -> Vec<String> {
+    let delta = |heard| if let Heard::Delta(text) = heard { Some(text) } else { None };
+    game.log(npc).into_iter().filter_map(delta).collect()
+}
+
+#[test]
+fn with_a_filter_whole_sentences_are_told() {
+    let (mut game, npc) = scripted(b"I know nothing. Do you?\0");
+    game.valve.allow(0);
+    game.say(npc, "one");
+    // Pass by pass, so that every frame sees what is new.
+    while game.outcomes(npc).is_empty() {
+        game.valve.allow(1);
+        game.update(2);
+    }
+    assert_eq!(deltas(&game, npc), ["I know nothing.", " Do you?"]);
+    assert!(refused(&game.outcomes(npc)[0]).is_empty());
+}
+
+#[test]
+fn a_refused_reply_is_sampled_again_and_nobody_hears_of_it() {
+    let (mut game, npc) = scripted(b"I am an AI. My name is Bob. I know nothing.\0");
+    game.say(npc, "one");
+    let outcomes = game.run_until_outcomes(npc, 1);
+    assert_eq!(finished(&outcomes[0]), ("I know nothing.", StopReason::EndToken));
+    assert_eq!(refused(&outcomes[0]), ["ai_claims", "other_names"]);
+    assert_eq!(deltas(&game, npc).concat(), "I know nothing.");
+    assert_eq!(game.turns(npc)[1..], [turn("Socrates", "I know nothing.")]);
+}
+
+#[test]
+fn a_reply_that_is_refused_every_time_fails_with_a_fallback() {
+    let (mut game, npc) = scripted(b"Rosebud. Rosebud. Rosebud. Well.\0");
+    let filter = SpeechFilter::new(ReplyFilter::none().refuse_words(["rosebud"]));
+    game.app.world_mut().entity_mut(npc).insert(filter);
+    game.app.add_observer(|e: On<ReplyFailed>| {
+        assert!(matches!(e.error, ReplyError::Engine(bevy_elenchus::Error::Refused { tries: 3, .. })), "{:?}", e.error);
+    });
+    game.say(npc, "one");
+    let outcomes = game.run_until_outcomes(npc, 1);
+    let (error, fallback) = failed(&outcomes[0]);
+    assert!(error.contains("refused 3 times") && error.contains("words"), "{error}");
+    assert_eq!(fallback, "Let me think.");
+    assert!(deltas(&game, npc).is_empty());
+    assert_eq!(game.turns(npc), [turn("Plato", "one")]);
+}
+
+#[test]
+fn a_refused_later_sentence_ends_the_reply_before_it() {
+    let (mut game, npc) = scripted(b"I know nothing. I am an AI. Ask me.\0");
+    game.say(npc, "one");
+    let outcomes = game.run_until_outcomes(npc, 1);
+    assert_eq!(finished(&outcomes[0]), ("I know nothing.", StopReason::Refused));
+    assert_eq!(refused(&outcomes[0]), ["ai_claims"]);
+    assert_eq!(game.turns(npc)[1..], [turn("Socrates", "I know nothing.")]);
+}
+
+#[test]
+fn a_told_line_streams_over_frames_and_enters_the_conversation() {
+    let (mut game, npc) = ready(Setup::default());
+    game.update(20);
+    game.trigger(Tell::new(npc, " The key is  lost. Find it! "));
+    assert!(game.is_speaking(npc) && game.log(npc).is_empty());
+    game.app.update();
+    assert_eq!(game.log(npc), [Heard::Started, Heard::Delta("The".into())]);
+    let outcomes = game.run_until_outcomes(npc, 1);
+    assert_eq!(finished(&outcomes[0]), ("The key is  lost. Find it!", StopReason::Told));
+    assert_eq!(deltas(&game, npc), ["The", " key", " is", "  lost.", " Find", " it!"], "one a frame");
+    assert_eq!(game.turns(npc), [turn("Socrates", "The key is  lost. Find it!")]);
+    game.app.world_mut().resource_mut::<ElenchusSettings>().filter = Some(SpeechFilter::default());
+    game.trigger(Tell::new(npc, "I am an AI. So be it."));
+    game.run_until_outcomes(npc, 2);
+    assert_eq!(deltas(&game, npc)[6..], ["I am an AI.", " So be it."], "by sentences with a filter, which judges none");
+    game.say(npc, "Where?");
+    finished(&game.run_until_outcomes(npc, 3)[2]);
+}
+
+#[test]
+fn a_told_line_needs_the_character_and_no_model() {
+    let mut game = Setup { failing_loads: usize::MAX, ..default() }.start();
+    let npc = game.spawn(SOCRATES);
+    game.trigger(Tell::new(npc, "Know thyself."));
+    assert_eq!(finished(&game.run_until_outcomes(npc, 1)[0]).1, StopReason::Told);
+    game.run_until("no model", |game| matches!(game.status(), EngineStatus::Failed { .. }));
+    game.trigger(StopEngine);
+    game.trigger(Tell::new(npc, "Know thyself."));
+    assert_eq!(finished(&game.run_until_outcomes(npc, 2)[1]).1, StopReason::Told);
+    let nobody = game.spawn("adapters://nobody/character.toml");
+    game.trigger(Tell::new(nobody, "Know thyself."));
+    let outcomes = game.run_until_outcomes(nobody, 1);
+    assert!(failed(&outcomes[0]).0.contains("nobody/character.toml"));
+}
+
+#[test]
+fn a_told_line_waits_replaces_or_is_refused_as_others_are() {
+    let (mut game, npc) = ready(with_settings(WhileSpeaking::Queue));
+    game.say_and_stop_midway(npc, "one");
+    game.trigger(Tell::new(npc, "Wait."));
+    game.say(npc, "two");
+    game.valve.open();
+    let outcomes = game.run_until_outcomes(npc, 3);
+    assert_eq!(finished(&outcomes[1]), ("Wait.", StopReason::Told));
+    assert_eq!(game.turns(npc)[2..4], [turn("Socrates", "Wait."), turn("Plato", "two")]);
+
+    game.app.world_mut().resource_mut::<ElenchusSettings>().while_speaking = WhileSpeaking::Refuse;
+    game.trigger(Tell::new(npc, "One two three."));
+    game.trigger(Tell::new(npc, "Four."));
+    game.say(npc, "five");
+    let outcomes = game.run_until_outcomes(npc, 6);
+    assert_eq!(outcomes[3..].iter().filter(|outcome| matches!(outcome, Heard::Failed { .. })).count(), 2);
+
+    game.app.world_mut().resource_mut::<ElenchusSettings>().while_speaking = WhileSpeaking::Replace;
+    game.trigger(Tell::new(npc, "One two three."));
+    game.app.update();
+    game.trigger(Tell::new(npc, "Four."));
+    let outcomes = game.run_until_outcomes(npc, 8);
+    assert_eq!(finished(&outcomes[6]), ("One", StopReason::Cancelled));
+    assert_eq!(finished(&outcomes[7]), ("Four.", StopReason::Told));
+}
+
+#[test]
+fn a_told_line_can_be_cancelled_and_its_speaker_despawned() {
+    let (mut game, npc) = ready(Setup::default());
+    game.update(20);
+    game.trigger(Tell::new(npc, "One two three."));
+    game.say(npc, "waits");
+    game.app.update();
+    game.app.world_mut().entity_mut(npc).remove::<Speaking>();
+    for (outcome, expected) in game.run_until_outcomes(npc, 2).iter().zip(["One", ""]) {
+        assert_eq!(finished(outcome), (expected, StopReason::Cancelled));
+    }
+    game.update(10);
+    assert_eq!(game.turns(npc), [turn("Socrates", "One")]);
+    game.app.world_mut().entity_mut(npc).observe(|e: On<ReplyDelta>, mut commands: Commands| {
+        commands.entity(e.entity).despawn();
+    });
+    game.trigger(Tell::new(npc, "One two three."));
+    game.run_until("it is gone", |game| game.app.world().get_entity(npc).is_err());
+    game.update(10);
+    assert_eq!(game.outcomes(npc).len(), 2);
+    game.trigger(Tell::new(npc, "One two three."));
+    game.update(10);
+}
+
+#[test]
+fn a_told_line_is_saved_and_draws_nothing() {
+    let (mut game, npc) = ready(Setup::default());
+    game.trigger(Tell::new(npc, "One two three."));
+    let midway = save(&game, npc);
+    assert!(midway.turns.is_empty() && !midway.awaiting_reply, "in mid-line nothing of it is saved");
+    game.run_until_outcomes(npc, 1);
+    let (mut loaded, loaded_npc) = load(&game, Setup::default(), save(&game, npc));
+    assert_eq!(loaded.turns(loaded_npc), [turn("Socrates", "One two three.")]);
+    let heard = game.spawn(SOCRATES);
+    game.trigger(Hear::new(heard, "Socrates", "One two three."));
+    game.say(npc, "And four?");
+    game.say(heard, "And four?");
+    loaded.say(loaded_npc, "And four?");
+    let expected = ids(&game.run_until_outcomes(npc, 2)[1]);
+    assert_eq!(ids(&game.run_until_outcomes(heard, 1)[0]), expected, "as if it had been heard");
+    assert_eq!(ids(&loaded.run_until_outcomes(loaded_npc, 1)[0]), expected);
+}
+
+#[test]
+fn weights_without_their_configuration_and_a_missing_source_are_explained() {
+    let mut game = Setup::default().start();
+    write(game.folder.path().join("adapters/socrates/adapter_model.safetensors"), "weights");
+    game.run_until_ready();
+    let npc = game.spawn(SOCRATES);
+    game.say(npc, "one");
+    let outcomes = game.run_until_outcomes(npc, 1);
+    let (error, fallback) = failed(&outcomes[0]);
+    assert!(error.contains("socrates/adapter_config.json is missing beside"), "{error}");
+    assert!(error.contains("hint: copy both files"), "{error}");
+    assert_eq!(fallback, "...");
+    let elsewhere = game.spawn("voices://socrates/character.toml");
+    game.say(elsewhere, "one");
+    let outcomes = game.run_until_outcomes(elsewhere, 1);
+    let (error, _) = failed(&outcomes[0]);
+    assert!(
+        error.contains("voices") && error.contains("add `AdaptersSourcePlugin` before `DefaultPlugins`"),
+        "{error}"
+    );
 }
 
 #[test]

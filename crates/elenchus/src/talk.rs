@@ -37,6 +37,9 @@ pub struct TalkArgs {
     /// A fact of the game that the character knows, such as "A room costs 3 silver a night."; may be repeated
     #[arg(long = "fact", value_name = "TEXT")]
     facts: Vec<String>,
+    /// Show every word at once and let every reply pass: no filter judges sentences
+    #[arg(long)]
+    no_filter: bool,
     /// Makes the replies the same every time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
@@ -74,7 +77,11 @@ pub fn run(args: TalkArgs) -> Result<()> {
         (false, true) => Screen::typed(io::stdin().is_terminal()),
         (false, false) => Screen::transcript(),
     };
-    let mut app = headless_app(&characters, engine);
+    let mut settings = ElenchusSettings::default();
+    if args.no_filter {
+        settings.filter = None;
+    }
+    let mut app = headless_app(&characters, engine, settings);
     let voice = match adapter {
         None => Voice::OfCharacter,
         Some(None) => Voice::Base,
@@ -109,7 +116,7 @@ pub fn run(args: TalkArgs) -> Result<()> {
 }
 
 /// What a game's server would be: no window, no renderer, the plugin.
-fn headless_app(characters: &Characters, engine: EngineSettings) -> App {
+fn headless_app(characters: &Characters, engine: EngineSettings, settings: ElenchusSettings) -> App {
     let mut app = App::new();
     app.add_plugins((
         AdaptersSourcePlugin { folder: characters.folder.display().to_string() },
@@ -117,7 +124,7 @@ fn headless_app(characters: &Characters, engine: EngineSettings) -> App {
         AssetPlugin::default(),
         // A model that cannot be loaded ends the program with that error; once is enough.
         LogPlugin { level: Level::WARN, filter: "bevy_elenchus::receive=error".into(), ..default() },
-        ElenchusPlugin { engine, ..default() },
+        ElenchusPlugin { engine, settings, ..default() },
     ));
     app
 }

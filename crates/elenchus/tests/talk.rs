@@ -28,7 +28,8 @@ fn without_times(mut reply: Value) -> Value {
 #[test]
 fn json_replies_have_exactly_the_documented_fields() {
     let stage = Stage::new();
-    let replies = replies(stage.run("talk --base tiny.gguf --seed 1 --max-tokens 5 --json", &["Hello.", "And you?"]));
+    let replies =
+        replies(stage.run("talk --no-filter --base tiny.gguf --seed 1 --max-tokens 5 --json", &["Hello.", "And you?"]));
     assert_eq!(replies.len(), 2, "two lines are two turns");
     for reply in &replies {
         let mut fields: Vec<&str> = reply.as_object().unwrap().keys().map(String::as_str).collect();
@@ -38,6 +39,7 @@ fn json_replies_have_exactly_the_documented_fields() {
             "adapter",
             "text",
             "stop",
+            "refused",
             "prompt_tokens",
             "reply_tokens",
             "cached_tokens",
@@ -48,7 +50,8 @@ fn json_replies_have_exactly_the_documented_fields() {
         assert_eq!(fields, expected);
         assert_eq!(reply["character"], "Socrates");
         assert_eq!(reply["adapter"], Value::Null);
-        assert!((1..=5).contains(&reply["reply_tokens"].as_u64().unwrap()), "{reply}");
+        // A reply may take 24 tokens more to finish its sentence.
+        assert!((1..=29).contains(&reply["reply_tokens"].as_u64().unwrap()), "{reply}");
         assert!(reply["first_token_ms"].as_f64().unwrap() > 0.0, "{reply}");
     }
     let number = |reply: &Value, field: &str| reply[field].as_u64().unwrap();
@@ -63,8 +66,9 @@ fn json_replies_have_exactly_the_documented_fields() {
 fn a_seed_says_the_same_again_and_another_seed_something_else() {
     let stage = Stage::new();
     let run = |seed: u32| {
-        let replies =
-            replies(stage.run(&format!("talk --base tiny.gguf --seed {seed} --json"), &["Hello.", "And you?"]));
+        let replies = replies(
+            stage.run(&format!("talk --no-filter --base tiny.gguf --seed {seed} --json"), &["Hello.", "And you?"]),
+        );
         replies.into_iter().map(without_times).collect::<Vec<_>>()
     };
     assert_eq!(run(1), run(1));
@@ -75,7 +79,7 @@ fn a_seed_says_the_same_again_and_another_seed_something_else() {
 fn facts_of_the_game_are_in_the_prompt() {
     let stage = Stage::new();
     let prompt_tokens = |facts: &[&str]| {
-        let mut command = stage.command("talk --base tiny.gguf --seed 1 --max-tokens 3 --json");
+        let mut command = stage.command("talk --no-filter --base tiny.gguf --seed 1 --max-tokens 3 --json");
         command.args(facts.iter().flat_map(|fact| ["--fact", fact])).args(["--say", "How much is a room?"]);
         replies(command.output().unwrap())[0]["prompt_tokens"].as_u64().unwrap() as usize
     };
@@ -90,7 +94,7 @@ fn facts_of_the_game_are_in_the_prompt() {
 fn an_adapter_changes_the_voice() {
     let stage = Stage::new();
     let run = |adapter: &str| {
-        let arguments = format!("talk --base tiny.gguf --seed 1 --json --adapter {adapter}");
+        let arguments = format!("talk --no-filter --base tiny.gguf --seed 1 --json --adapter {adapter}");
         without_times(replies(stage.run(&arguments, &["Hello."])).remove(0))
     };
     let (none, voice) = (run("none"), run("voice"));
@@ -102,7 +106,8 @@ fn an_adapter_changes_the_voice() {
 #[test]
 fn a_scripted_conversation_reads_as_a_transcript() {
     let stage = Stage::new();
-    let shown = succeeded(stage.run("talk --base tiny.gguf --character HIPPIAS --seed 1", &["Hello.", "/who"]));
+    let shown =
+        succeeded(stage.run("talk --no-filter --base tiny.gguf --character HIPPIAS --seed 1", &["Hello.", "/who"]));
     assert!(shown.starts_with("You > Hello.\nHippias > "), "{shown}");
     assert!(shown.contains("\nYou > /who\nHippias > "), "a line that looks like a command is said: {shown}");
     assert!(!shown.contains('\u{1b}'), "no colours outside a terminal: {shown:?}");
@@ -112,7 +117,7 @@ fn a_scripted_conversation_reads_as_a_transcript() {
 fn somebody_who_joins_has_heard_what_was_said() {
     let stage = Stage::new();
     let lines = ["What is courage?", "/who", "/as Hippias", "/who", "And what do you say?", "/save kept.json"];
-    let shown = stage.type_lines("talk --base tiny.gguf --seed 1", &lines);
+    let shown = stage.type_lines("talk --no-filter --base tiny.gguf --seed 1", &lines);
     for expected in [
         "Socrates > Greetings from Socrates.\n",
         "socrates        talks with you\n",
@@ -138,12 +143,12 @@ fn somebody_who_joins_has_heard_what_was_said() {
 #[test]
 fn a_kept_conversation_goes_on_as_if_nothing_had_happened() {
     let stage = Stage::new();
-    let talk = "talk --base tiny.gguf --seed 4";
+    let talk = "talk --no-filter --base tiny.gguf --seed 4";
     let twin = stage.type_lines(talk, &["What is courage?", "Are you sure?"]);
     let twins_answer = twin.lines().last().unwrap();
     stage.type_lines(talk, &["What is courage?", "/save kept.json"]);
     // Another seed: what comes next is drawn by the generator that was kept.
-    let loaded = stage.type_lines("talk --base tiny.gguf --seed 99", &["/load kept.json", "Are you sure?"]);
+    let loaded = stage.type_lines("talk --no-filter --base tiny.gguf --seed 99", &["/load kept.json", "Are you sure?"]);
     assert_eq!(loaded.lines().last().unwrap(), twins_answer, "{loaded}");
     assert!(loaded.contains("Stranger > What is courage?\n"), "the last exchange is shown: {loaded}");
 
@@ -158,7 +163,7 @@ fn slips_of_the_keyboard_get_a_hint_and_end_nothing() {
     let stage = Stage::new();
     // The model is known once somebody has spoken.
     let lines = ["Hail.", "/dance", "/as Gorgias", "/load nothing.json", "", "/stats", "/help", "Hello."];
-    let shown = stage.type_lines("talk --base tiny.gguf --seed 1", &lines);
+    let shown = stage.type_lines("talk --no-filter --base tiny.gguf --seed 1", &lines);
     for expected in [
         "There is no /dance; /help shows what there is.",
         "there is no character `Gorgias`",
@@ -174,7 +179,7 @@ fn slips_of_the_keyboard_get_a_hint_and_end_nothing() {
 #[test]
 fn what_is_no_utf8_is_replaced_where_it_is_typed_and_refused_in_a_file() {
     let stage = Stage::new();
-    let mut command = stage.command("talk --base tiny.gguf --seed 1");
+    let mut command = stage.command("talk --no-filter --base tiny.gguf --seed 1");
     let mut child = command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     child.stdin.take().unwrap().write_all(b"Half a letter: \xce\nHello.\n").unwrap();
     let shown = succeeded(child.wait_with_output().unwrap());
@@ -182,7 +187,7 @@ fn what_is_no_utf8_is_replaced_where_it_is_typed_and_refused_in_a_file() {
     assert_eq!(shown.lines().filter(|line| line.starts_with("Socrates > ")).count(), 3, "{shown}");
 
     fs::write(stage.path("adapters/hippias/character.toml"), b"version = 1\nname = \"\xff\"\n").unwrap();
-    let error = failed(stage.run("talk --base tiny.gguf --character hippias", &["Hello."]));
+    let error = failed(stage.run("talk --no-filter --base tiny.gguf --character hippias", &["Hello."]));
     assert!(error.contains("hippias/character.toml is not UTF-8"), "{error}");
 }
 
@@ -197,22 +202,22 @@ fn what_cannot_work_ends_with_code_1_and_says_why() {
     };
     check("talk --character Gorgias", &["Hello."], &["`Gorgias`", "hippias, socrates"]);
     check("talk --base no.gguf", &["Hello."], &["no.gguf does not exist", "--base"]);
-    check("talk --base tiny.gguf --adapter nowhere", &["Hello."], &["nowhere"]);
-    check("talk --base tiny.gguf", &["  "], &["the line is empty"]);
+    check("talk --no-filter --base tiny.gguf --adapter nowhere", &["Hello."], &["nowhere"]);
+    check("talk --no-filter --base tiny.gguf", &["  "], &["the line is empty"]);
 
     fs::write(stage.path("broken.gguf"), "GGUF, but not really").unwrap();
     check("talk --base broken.gguf", &["Hello."], &["broken.gguf"]);
     fs::write(stage.path("adapters/hippias/character.toml"), "version = 1\n").unwrap();
-    check("talk --base tiny.gguf --character hippias", &["Hello."], &["hippias", "missing field"]);
+    check("talk --no-filter --base tiny.gguf --character hippias", &["Hello."], &["hippias", "missing field"]);
     fs::remove_dir_all(stage.path("adapters")).unwrap();
-    check("talk --base tiny.gguf", &["Hello."], &["no characters found", "character.toml"]);
+    check("talk --no-filter --base tiny.gguf", &["Hello."], &["no characters found", "character.toml"]);
 }
 
 #[test]
 fn a_failed_reply_is_told_and_the_conversation_goes_on() {
     let stage = Stage::new();
     let long = "What is courage, and what is it not? ".repeat(100);
-    let shown = stage.type_lines("talk --base tiny.gguf --seed 1", &[&long, "Hello."]);
+    let shown = stage.type_lines("talk --no-filter --base tiny.gguf --seed 1", &[&long, "Hello."]);
     assert!(shown.contains("Socrates > Socrates is silent.\n(no reply: "), "{shown}");
     assert!(shown.lines().last().unwrap().starts_with("Socrates > "), "{shown}");
 }
@@ -226,7 +231,7 @@ fn ctrl_c_leaves_when_nobody_speaks() {
     };
 
     let stage = Stage::new();
-    let mut talk = stage.command("talk --base tiny.gguf");
+    let mut talk = stage.command("talk --no-filter --base tiny.gguf");
     let mut child = talk.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
     assert!(lines.any(|line| line.unwrap().contains("Greetings from Socrates.")));

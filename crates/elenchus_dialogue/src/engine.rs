@@ -188,7 +188,7 @@ pub struct EngineSettings {
     /// Bytes for all KV memory, remembered prompts included. A single reply is spoken even where it alone needs more.
     ///
     /// A token takes layers x key-value heads x head size x 2 (keys and values) values of 2 bytes each, or half of that with
-    /// [`KvPrecision::Int8`]: 23,040 bytes in the default model. So the default of 64 MiB holds 2,900 of its tokens: a dozen
+    /// [`KvPrecision::Int8`]: 23,040 bytes in the default model. So the default of 96 MiB holds 4,300 of its tokens: a dozen
     /// conversations of a page, or one that fills the context and a few short ones. What does not fit is read again.
     pub kv_budget: usize,
     /// Requests that may wait for a place.
@@ -208,7 +208,7 @@ impl Default for EngineSettings {
             context: 2048,
             max_sequences: 8,
             prefill_chunk: 64,
-            kv_budget: 64 << 20,
+            kv_budget: 96 << 20,
             request_capacity: 64,
             event_capacity: 1024,
         }

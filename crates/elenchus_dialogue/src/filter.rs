@@ -8,7 +8,7 @@ use std::{fmt, sync::Arc, sync::LazyLock};
 
 use regex::{Regex, RegexSet};
 
-use crate::{Character, names};
+use crate::{Character, names, sentences::sentences};
 
 /// Judges the sentences of a reply before they are released.
 ///
@@ -261,11 +261,19 @@ pub fn repeats<'a>(text: &str, said: impl IntoIterator<Item = &'a str>) -> bool 
         })
 }
 
-/// Whether a reply that begins with `text` nearly repeats a stretch of `line`, wherever in the line it stands.
+/// A first sentence of fewer words is no echo: an answer to the point has words in common with its question.
+const ECHOED_WORDS: usize = 5;
+
+/// Whether a reply that begins with `text` nearly repeats a stretch of `line`, wherever in the line it stands: four of five
+/// of its words, in this order. A statement does not echo a question: "The cellar is locked." answers "Is the cellar
+/// locked?".
 pub(crate) fn echoes(text: &str, line: &str) -> bool {
-    let (new, heard) = (folded_words(text), folded_words(line));
-    let same = |stretch: &[String]| is_much_of(common_subsequence(&new, stretch), new.len());
-    new.len() >= REPEATED_WORDS && heard.windows(new.len().min(heard.len()).max(1)).any(same)
+    let asks = |sentence: &str| sentence.trim_end().ends_with(['?', ';', '\u{37e}']);
+    let new = folded_words(text);
+    let heard: Vec<String> =
+        sentences(line).filter(|sentence| asks(text) || !asks(sentence)).flat_map(folded_words).collect();
+    let same = |stretch: &[String]| 5 * common_subsequence(&new, stretch) >= 4 * new.len();
+    new.len() >= ECHOED_WORDS && heard.windows(new.len().min(heard.len()).max(1)).any(same)
 }
 
 fn is_much_of(common: usize, words: usize) -> bool {

@@ -35,5 +35,6 @@ pub use filter::{Refusal, ReplyFilter, common_subsequence, folded_words, repeats
 pub use fitting_facts::fitting_facts;
 pub use prompt::messages;
 pub use reply::StopReason;
+pub use sentences::sentences;
 pub use speak::{ModelRef, PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
 pub use visible::{has_words, visible};

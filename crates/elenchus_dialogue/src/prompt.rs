@@ -38,7 +38,7 @@ pub(crate) fn messages_with_notes(
     turns: &[Turn],
 ) -> Vec<Message> {
     let own = |turn: &Turn| character.is_named(&turn.speaker);
-    let spoken = turns.iter().filter(|turn| has_words(&turn.text));
+    let mut spoken = turns.iter().filter(|turn| has_words(&turn.text));
     let mut others = spoken.clone().filter(|turn| !own(turn)).map(|turn| names::fold(&turn.speaker));
     let first = others.next();
     let named = others.any(|other| Some(other) != first);
@@ -60,7 +60,7 @@ pub(crate) fn messages_with_notes(
             None => messages.push(Message { role, content: line }),
         }
     }
-    if let (Some(newest), Some(last)) = (spoken.last().filter(|turn| !own(turn)), messages.last_mut()) {
+    if let (Some(newest), Some(last)) = (spoken.next_back().filter(|turn| !own(turn)), messages.last_mut()) {
         let mut notes: Vec<&str> = notes.iter().map(|note| note.trim()).filter(|note| !note.is_empty()).collect();
         notes.extend(fitting_facts(facts, &newest.text));
         if !notes.is_empty() {

@@ -89,6 +89,23 @@ impl Sentences {
     }
 }
 
+/// The sentences of a text, as replies are told: each with the white space before it, so that joined they are the text.
+///
+/// ```
+/// # use elenchus_dialogue::sentences;
+/// assert_eq!(sentences("Mr. Plato is out. Why?").collect::<Vec<_>>(), ["Mr. Plato is out.", " Why?"]);
+/// ```
+pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
+    let mut found = Sentences::default();
+    let ends = text.char_indices().filter_map(move |(at, c)| found.push(&text[..at + c.len_utf8()], c));
+    let mut from = 0;
+    ends.chain([text.len()]).filter_map(move |end| {
+        let sentence = &text[from..end];
+        from = end;
+        (!sentence.is_empty()).then_some(sentence)
+    })
+}
+
 /// Whether `c` closes a sentence. The Greek question mark is usually typed as a semicolon; behind a Greek letter it is one.
 fn closes(before: &str, c: char) -> bool {
     let greek = |letter: char| matches!(letter, '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}');

@@ -16,6 +16,26 @@ use crate::{ChatTemplate, Error, Linear, ModelConfig, Result, Tokenizer, gguf::G
 mod gguf_config;
 mod hf_config;
 
+/// Says all that a folder lacks at once: whoever named the wrong one sees that it is no model.
+fn check_folder(path: &Path) -> Result<()> {
+    let has = |name: &str| path.join(name).is_file();
+    let mut entries = std::fs::read_dir(path).into_iter().flatten().flatten();
+    let weights = entries.any(|entry| entry.path().extension().is_some_and(|extension| extension == "safetensors"));
+    // Who computes and reads no text needs no tokenizer.
+    if has("config.json") && weights {
+        return Ok(());
+    }
+    let needed =
+        [("config.json", has("config.json")), ("tokenizer.json", has("tokenizer.json")), ("*.safetensors", weights)];
+    let missing: Vec<_> = needed.iter().filter(|(_, there)| !there).map(|(name, _)| *name).collect();
+    let hint = if has("adapter_config.json") {
+        "this is an adapter's folder; name the base it was trained on"
+    } else {
+        "name a `.gguf` file, or a folder as Hugging Face holds a model"
+    };
+    Err(Error::model_file(path, format!("the folder has no {} (hint: {hint})", missing.join(", no "))))
+}
+
 /// Bytes hashed between two reports of progress.
 const HASH_CHUNK: usize = 4 << 20;
 
@@ -66,6 +86,7 @@ impl Weights {
     /// `progress` hears the share read, 0 to 1.
     pub fn open(path: &Path, progress: &mut dyn FnMut(f32)) -> Result<Self> {
         let (config, tied, source) = if path.is_dir() {
+            check_folder(path)?;
             let (config, tied) = hf_config::read(path)?;
             (config, tied, Source::Folder(SafetensorsFolder::open(path)?))
         } else {

@@ -32,7 +32,7 @@ mod tests {
 
     fn pair(question: &str, reply: &str) -> Pair {
         let context = vec![Turn { speaker: "A".into(), text: question.into() }];
-        Pair { work: "w".into(), context, reply: reply.into(), confidence: 1.0 }
+        Pair { work: "w".into(), context, facts: Vec::new(), reply: reply.into(), confidence: 1.0 }
     }
 
     #[test]

@@ -15,8 +15,11 @@ use std::{
 };
 
 use bevy::prelude::*;
-use bevy_elenchus::{ModelLoader, load_model, prelude::*};
-use elenchus_lm::{Adapter, Executor, KvCache, ModelConfig, Row, testing::TinyModel};
+use bevy_elenchus::{load_model, prelude::*};
+use elenchus_lm::{
+    Adapter, Executor, KvCache, ModelConfig, Row,
+    testing::{IM_END, TinyModel},
+};
 use tempfile::TempDir;
 
 /// What a game heard, in order.
@@ -24,12 +27,26 @@ use tempfile::TempDir;
 pub enum Heard {
     Started,
     Delta(String),
-    Finished { text: String, stop: StopReason, reply_ids: Option<Vec<u32>>, prompt_tokens: usize, cached_tokens: usize },
-    Failed { error: String, fallback: String },
+    Finished {
+        text: String,
+        stop: StopReason,
+        reply_ids: Option<Vec<u32>>,
+        prompt_tokens: usize,
+        cached_tokens: usize,
+        refused: Vec<String>,
+    },
+    Failed {
+        error: String,
+        fallback: String,
+    },
 }
 
 #[derive(Resource, Default)]
 pub struct Log(pub Vec<(Entity, Heard)>);
+
+/// The share of the model that was loaded, in each frame that loaded it.
+#[derive(Resource, Default)]
+pub struct Progress(pub Vec<f32>);
 
 /// Holds the engine before its next forward pass while closed.
 pub struct Valve {
@@ -74,6 +91,8 @@ struct Valved {
     inner: Box<dyn Executor>,
     valve: Arc<Valve>,
     letters: Vec<bool>,
+    script: Option<&'static [u8]>,
+    said: Arc<AtomicUsize>,
 }
 
 impl Executor for Valved {
@@ -93,6 +112,12 @@ impl Executor for Valved {
         self.valve.pass();
         let mut logits = self.inner.forward(batch)?;
         for row in logits.iter_mut().flat_map(|row| row.chunks_exact_mut(self.letters.len())) {
+            if let Some(script) = self.script {
+                let letter = script.get(self.said.fetch_add(1, Ordering::SeqCst)).copied().unwrap_or_default();
+                row.fill(f32::NEG_INFINITY);
+                row[if letter == 0 { IM_END as usize } else { letter.into() }] = 0.0;
+                continue;
+            }
             for (logit, &letter) in row.iter_mut().zip(&self.letters) {
                 *logit = if letter { *logit } else { f32::NEG_INFINITY };
             }
@@ -112,6 +137,9 @@ pub struct Setup {
     pub closed: bool,
     /// In place of the tiny model.
     pub loader: Option<ModelLoader>,
+    pub autostart: bool,
+    /// What the tiny model says, letter by letter, reply after reply; 0 ends one.
+    pub script: Option<&'static [u8]>,
 }
 
 impl Default for Setup {
@@ -124,6 +152,8 @@ impl Default for Setup {
             failing_loads: 0,
             closed: false,
             loader: None,
+            autostart: true,
+            script: None,
         }
     }
 }
@@ -177,15 +207,26 @@ impl Setup {
             self.model.write_gguf(&gguf);
         }
         let valve = Arc::new(Valve::new(self.closed));
-        let loader = self.loader.unwrap_or_else(|| tiny_loader(gguf, valve.clone(), self.failing_loads));
+        let loader = self.loader.unwrap_or_else(|| tiny_loader(gguf, valve.clone(), self.failing_loads, self.script));
         let mut app = App::new();
         app.add_plugins((
             MinimalPlugins,
             AdaptersSourcePlugin { folder: folder.path().join("adapters").to_str().unwrap().into() },
             AssetPlugin { file_path: folder.path().join("assets").to_str().unwrap().into(), ..default() },
-            ElenchusPlugin { engine: self.engine, loader: Some(loader.clone()), settings: self.settings },
+            ElenchusPlugin {
+                engine: self.engine,
+                loader: Some(loader.clone()),
+                settings: self.settings,
+                autostart: self.autostart,
+            },
         ))
         .init_resource::<Log>()
+        .init_resource::<Progress>()
+        .add_systems(Update, |status: Res<EngineStatus>, mut progress: ResMut<Progress>| {
+            if let EngineStatus::Loading { progress: share } = *status {
+                progress.0.push(share);
+            }
+        })
         .add_observer(|e: On<ReplyStarted>, mut log: ResMut<Log>| log.0.push((e.entity, Heard::Started)))
         .add_observer(|e: On<ReplyDelta>, mut log: ResMut<Log>| log.0.push((e.entity, Heard::Delta(e.text.clone()))))
         .add_observer(|e: On<ReplyFinished>, mut log: ResMut<Log>| {
@@ -198,6 +239,7 @@ impl Setup {
                     reply_ids: report.map(|report| report.reply_ids.clone()),
                     prompt_tokens: report.map_or(0, |report| report.prompt_tokens),
                     cached_tokens: report.map_or(0, |report| report.cached_tokens),
+                    refused: report.into_iter().flat_map(|report| &report.refused).map(|of| of.rule.clone()).collect(),
                 },
             ));
         })
@@ -210,7 +252,8 @@ impl Setup {
     }
 }
 
-fn tiny_loader(gguf: PathBuf, valve: Arc<Valve>, failing_loads: usize) -> ModelLoader {
+fn tiny_loader(gguf: PathBuf, valve: Arc<Valve>, failing_loads: usize, script: Option<&'static [u8]>) -> ModelLoader {
+    let said = Arc::new(AtomicUsize::new(0));
     let inner = load_model(&EngineSettings { base: Some(gguf), threads: 1, ..default() });
     let left = AtomicUsize::new(failing_loads);
     Arc::new(move |progress| {
@@ -222,7 +265,8 @@ fn tiny_loader(gguf: PathBuf, valve: Arc<Valve>, failing_loads: usize) -> ModelL
         let letters = (0..model.executor.config().vocab_size as u32)
             .map(|id| matches!(model.tokenizer.token_bytes(id), [b'a'..=b'z' | b' ']))
             .collect();
-        model.executor = Box::new(Valved { inner: model.executor, valve: valve.clone(), letters });
+        model.executor =
+            Box::new(Valved { inner: model.executor, valve: valve.clone(), letters, script, said: said.clone() });
         Ok(model)
     })
 }
@@ -263,6 +307,10 @@ impl Game {
     pub fn turns(&self, npc: Entity) -> Vec<(String, String)> {
         let turns = &self.app.world().get::<Conversation>(npc).unwrap().turns;
         turns.iter().map(|turn| (turn.speaker.clone(), turn.text.clone())).collect()
+    }
+
+    pub fn status(&self) -> &EngineStatus {
+        self.app.world().resource()
     }
 
     pub fn update(&mut self, frames: usize) {

@@ -279,6 +279,7 @@ fn stats(session: Res<Session>, engine: Res<EngineStats>, status: Res<EngineStat
     note(match &*status {
         EngineStatus::Ready { base } => format!("model         {}, context {} tokens", base.name, base.context),
         EngineStatus::Loading { progress } => format!("model         being read, {:.0}% so far", progress * 100.0),
+        EngineStatus::Stopped => "model         none: the engine is stopped".into(),
         EngineStatus::Failed { error, .. } => format!("model         {error}"),
     });
     if let Some(report) = &session.last {

@@ -131,7 +131,15 @@ fn a_path_that_holds_no_model_is_an_error() {
     check(&file, "the file is empty");
     fs::write(&file, b"PK\x03\x04 something else").unwrap();
     check(&file, "does not start with `GGUF`");
-    check(folder.path(), "config.json: No such file");
+    check(
+        folder.path(),
+        "the folder has no config.json, no tokenizer.json, no *.safetensors (hint: name a `.gguf` file",
+    );
+    fs::write(folder.path().join("tokenizer.json"), b"{}").unwrap();
+    fs::write(folder.path().join("model.safetensors"), b"").unwrap();
+    check(folder.path(), "the folder has no config.json (hint: ");
+    fs::write(folder.path().join("adapter_config.json"), b"{}").unwrap();
+    check(folder.path(), "name the base it was trained on");
 }
 
 /// A Hugging Face folder of the tiny shape with zero weights; `tied` leaves the head out.

@@ -186,7 +186,7 @@ mod tests {
 
     fn pair(last_turn: &str, reply: &str, confidence: f64) -> Pair {
         let turn = Turn { speaker: "A".into(), text: last_turn.into() };
-        Pair { work: "w".into(), context: vec![turn], reply: reply.into(), confidence }
+        Pair { work: "w".into(), context: vec![turn], reply: reply.into(), facts: Vec::new(), confidence }
     }
 
     const FILTERS: Filters = Filters {

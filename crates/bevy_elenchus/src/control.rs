@@ -1,0 +1,166 @@
+//! The engine as the game controls it: started, stopped, started again with other settings, paused.
+//!
+//! Nothing here waits. A stopped engine ends on a thread of its own, and the next one waits for it there before it loads,
+//! so that two models are never in memory together.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, PoisonError},
+    thread::JoinHandle,
+};
+
+use bevy::prelude::*;
+use elenchus_dialogue::{Engine, EngineEvent, EngineSettings, ModelLoader, load_model};
+
+use crate::{
+    ElenchusSettings, EngineStats, EngineStatus, PauseWith, ReloadEngine, RetryLoad, Speaking, StartEngine, StopEngine,
+    ending, say::Requests,
+};
+
+/// The engine and what it takes to start it again.
+#[derive(Resource)]
+pub(crate) struct EngineHandle {
+    /// `None` while it is stopped.
+    pub engine: Option<Engine>,
+    settings: EngineSettings,
+    /// In place of the one for `settings`.
+    loader: Option<ModelLoader>,
+    /// Ends when the engine before has.
+    stopping: Option<JoinHandle<()>>,
+    pub paused: bool,
+    /// What the engine said of replies before it heard of the pause.
+    pub held: VecDeque<EngineEvent>,
+}
+
+impl EngineHandle {
+    pub fn new(settings: EngineSettings, loader: Option<ModelLoader>) -> Self {
+        Self { engine: None, settings, loader, stopping: None, paused: false, held: VecDeque::new() }
+    }
+
+    /// Starts an engine in place of the one there is.
+    pub fn start(&mut self) {
+        self.stop();
+        let load = self.loader.clone().unwrap_or_else(|| load_model(&self.settings));
+        let before = Mutex::new(self.stopping.take());
+        let loader: ModelLoader = Arc::new(move |progress| {
+            let before = before.lock().unwrap_or_else(PoisonError::into_inner).take();
+            // What it panicked of, it has said itself.
+            let _ = before.map(JoinHandle::join);
+            load(progress)
+        });
+        let engine = Engine::start(self.settings.clone(), loader);
+        if self.paused {
+            engine.pause(true);
+        }
+        self.engine = Some(engine);
+    }
+
+    /// The engine ends on another thread, for it ends with its step, or once its loader returns.
+    pub fn stop(&mut self) {
+        self.held.clear();
+        if let Some(engine) = self.engine.take() {
+            let end = move || drop(engine);
+            match std::thread::Builder::new().name("elenchus-stop".into()).spawn(end) {
+                Ok(stopping) => self.stopping = Some(stopping),
+                Err(error) => warn!("the system gave no thread to stop the engine on, so this frame waited: {error}"),
+            }
+        }
+    }
+}
+
+pub(crate) fn on_start(_: On<StartEngine>, mut handle: ResMut<EngineHandle>, mut status: ResMut<EngineStatus>) {
+    if matches!(*status, EngineStatus::Stopped | EngineStatus::Failed { .. }) {
+        handle.start();
+        *status = EngineStatus::LOADING;
+    } else {
+        warn!(
+            "`StartEngine` did nothing: the engine runs already (hint: `ReloadEngine` starts it with other settings)"
+        );
+    }
+}
+
+pub(crate) fn on_retry_load(_: On<RetryLoad>, mut handle: ResMut<EngineHandle>, mut status: ResMut<EngineStatus>) {
+    match &*status {
+        EngineStatus::Failed { .. } => {}
+        EngineStatus::Ready { base } => {
+            return warn!(
+                "`RetryLoad` did nothing: {} is loaded (hint: `ReloadEngine` loads another model)",
+                base.name
+            );
+        }
+        EngineStatus::Loading { .. } => return warn!("`RetryLoad` did nothing: the model is being loaded"),
+        EngineStatus::Stopped => {
+            return warn!("`RetryLoad` did nothing: the engine is stopped (hint: `StartEngine`)");
+        }
+    }
+    match &handle.engine {
+        Some(engine) if engine.is_running() => engine.reload(),
+        _ => handle.start(),
+    }
+    *status = EngineStatus::LOADING;
+}
+
+pub(crate) fn on_stop(_: On<StopEngine>, mut commands: Commands) {
+    commands.queue(|world: &mut World| {
+        world.resource_mut::<EngineHandle>().stop();
+        *world.resource_mut::<EngineStatus>() = EngineStatus::Stopped;
+        *world.resource_mut::<EngineStats>() = EngineStats::default();
+        for (entity, _) in thought_of(world) {
+            cancel(world, entity);
+        }
+    });
+}
+
+pub(crate) fn on_reload(reload: On<ReloadEngine>, mut commands: Commands) {
+    let settings = reload.settings.clone();
+    commands.queue(|world: &mut World| {
+        let mut handle = world.resource_mut::<EngineHandle>();
+        handle.settings = settings;
+        handle.start();
+        *world.resource_mut::<EngineStatus>() = EngineStatus::LOADING;
+        let (begun, silent): (Vec<_>, Vec<_>) = thought_of(world).into_iter().partition(|(_, begun)| *begun);
+        // Nobody has heard a word of these: the new model's to answer.
+        for (entity, _) in silent {
+            if let Some((id, ambient)) = world.get::<Speaking>(entity).map(|speaking| (speaking.id, speaking.ambient)) {
+                world.resource_mut::<Requests>().send_again(id, ambient);
+            }
+        }
+        for (entity, _) in begun {
+            cancel(world, entity);
+        }
+    });
+}
+
+/// The replies that the engine has or will get, oldest first, and whether any of their words were heard.
+fn thought_of(world: &World) -> Vec<(Entity, bool)> {
+    let requests = world.resource::<Requests>();
+    let speaker = |id| requests.speaker(id).and_then(|entity| Some((entity, world.get::<Speaking>(entity)?)));
+    let speakers = requests.under_way().into_iter().filter_map(speaker).filter(|(_, speaking)| speaking.told.is_none());
+    speakers.map(|(entity, speaking)| (entity, !speaking.text.is_empty())).collect()
+}
+
+/// Observers of one end may have ended the next.
+fn cancel(world: &mut World, entity: Entity) {
+    if world.get::<Speaking>(entity).is_some_and(|speaking| speaking.told.is_none()) {
+        ending::cancel(world, entity);
+        ending::next_in_queue(world, entity);
+    }
+}
+
+/// Each frame: whether the engine pauses with the game.
+pub(crate) fn pause(
+    settings: Res<ElenchusSettings>,
+    time: Option<Res<Time<Virtual>>>,
+    mut handle: ResMut<EngineHandle>,
+) {
+    let paused = match settings.pause_with {
+        PauseWith::Never => false,
+        PauseWith::VirtualTime => time.is_some_and(|time| time.is_paused() || time.relative_speed_f64() == 0.0),
+    };
+    if handle.paused != paused {
+        handle.paused = paused;
+        if let Some(engine) = &handle.engine {
+            engine.pause(paused);
+        }
+    }
+}
