@@ -24,7 +24,9 @@ const REMEMBERED_REPLIES: usize = 6;
 struct Dialogue<'a> {
     group: Group,
     kind: &'a str,
-    facts: Vec<Vec<String>>,
+    facts: Vec<String>,
+    /// What each participant is reminded of beside the line it answers, as a group with a topic does.
+    notes: Vec<String>,
     participants: Vec<&'a Participant>,
     turns: Vec<Turn>,
     /// The player's lines; among NPCs the opening alone.
@@ -54,7 +56,8 @@ impl Dialogue<'_> {
         let speaker = self.speaker();
         Request {
             adapter: speaker.adapter.clone(),
-            facts: self.facts[number % self.facts.len()].clone(),
+            facts: self.facts.clone(),
+            notes: self.notes.get(number % self.participants.len()).into_iter().cloned().collect(),
             rng: Rng::from_seed(mixed(self.seed, number as u64)),
             filter: of.filter.clone(),
             max_tokens: (self.participants.len() > 1).then_some(NPC_REPLY_TOKENS),
@@ -92,7 +95,8 @@ pub(super) fn play(
         .map(|(number, case)| Dialogue {
             group: case.group,
             kind: &case.kind,
-            facts: vec![case.facts.clone()],
+            facts: case.facts.clone(),
+            notes: Vec::new(),
             participants: vec![&of.speaker],
             turns: Vec::new(),
             lines: case.lines.iter().map(String::as_str).collect(),
@@ -108,12 +112,13 @@ pub(super) fn play(
     {
         let Some(partner) = &of.partner else { break };
         let names = [&of.speaker.character.name, &partner.character.name];
-        // The speaker answers first, so the first facts are its own.
-        let fact = |other: &str| vec![format!("You and {other} talk about {}.", topic.name)];
+        let note = |other: &str| format!("You and {other} talk about {}.", topic.name);
         dialogues.push(Dialogue {
             group: Group::NpcToNpc,
             kind: topic.name,
-            facts: vec![fact(names[1]), fact(names[0])],
+            facts: Vec::new(),
+            // The speaker answers first.
+            notes: vec![note(names[1]), note(names[0])],
             participants: vec![&of.speaker, partner],
             turns: Vec::new(),
             lines: vec![topic.opening],
@@ -157,7 +162,6 @@ fn judged(of: &CharacterEval<'_>, dialogue: Dialogue<'_>) -> Played {
         Check::StaysInRole { worked } => role_fault(reply, character, &of.other_names, worked),
         Check::None => None,
     };
-    let facts = facts.into_iter().next().unwrap_or_default();
     Played { group, kind: kind.to_owned(), facts, exchanges, faults: fault.into_iter().collect() }
 }
 
