@@ -11,7 +11,7 @@ mod checks;
 mod play;
 mod report;
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use elenchus_dialogue::{Character, ModelRef, ReplyFilter, StopReason};
 use elenchus_lm::Adapter;
@@ -52,6 +52,8 @@ pub struct CharacterEval<'a> {
     pub filter: Option<Arc<ReplyFilter>>,
     /// Determines every reply.
     pub seed: u64,
+    /// How often each conversation is held, each time with other numbers; the first are the same with any number of seeds.
+    pub seeds: NonZeroUsize,
 }
 
 /// What a conversation is about.
@@ -200,6 +202,8 @@ pub struct CharacterReport {
     pub partner: Option<String>,
     /// Determined every reply.
     pub seed: u64,
+    /// How often each conversation was held.
+    pub seeds: NonZeroUsize,
     /// Whether replies were filtered.
     pub is_filtered: bool,
     /// By check.

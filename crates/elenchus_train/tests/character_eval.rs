@@ -1,6 +1,6 @@
 //! A whole battery on the tiny model.
 
-use std::sync::Arc;
+use std::{num::NonZeroUsize, sync::Arc};
 
 use elenchus_dialogue::{Character, ModelRef, ReplyFilter, StopReason};
 use elenchus_lm::{
@@ -42,6 +42,10 @@ impl Lab {
     }
 
     fn report(&self, adapter: Option<Adapter>, seed: u64) -> CharacterReport {
+        self.report_of_seeds(adapter, seed, 1)
+    }
+
+    fn report_of_seeds(&self, adapter: Option<Adapter>, seed: u64, seeds: usize) -> CharacterReport {
         let battery = "[[persona_fact]]\nline = \"Where are we?\"\nany = [\"Thessaly\"]\n";
         let of = CharacterEval {
             model: ModelRef { executor: &self.engine, tokenizer: &self.tokenizer, template: &self.template },
@@ -51,6 +55,7 @@ impl Lab {
             other_names: vec!["Anytus".to_owned()],
             filter: Some(Arc::new(ReplyFilter::default())),
             seed,
+            seeds: NonZeroUsize::new(seeds).unwrap(),
         };
         let mut told = Vec::new();
         let report = evaluate_character(&of, |done, all| told.push((done, all))).unwrap();
@@ -93,6 +98,19 @@ fn a_seed_determines_every_reply_and_an_adapter_changes_them() {
     assert!(text.starts_with("Meno ") && text.contains("game facts, of three") && text.contains("replies, "), "{text}");
     let page = markdown(&report);
     assert!(page.contains("## NPC to NPC") && page.contains("Anytus: "), "{page}");
+}
+
+#[test]
+fn more_seeds_hold_every_conversation_again_with_other_replies() {
+    let lab = Lab::new();
+    let (one, two) = (lab.report(None, 1), lab.report_of_seeds(None, 1, 2));
+    assert_eq!(two.rows.len(), one.rows.len());
+    for row in one.rows.iter().filter(|row| !row.check.starts_with("at most") && !row.check.starts_with("ends")) {
+        assert_eq!(two.row(&row.check).map(|row| row.of), Some(2 * row.of), "{row:?}");
+    }
+    let (first, again): (Vec<_>, Vec<_>) = two.conversations.iter().enumerate().partition(|(at, _)| at % 2 == 0);
+    assert!(first.iter().map(|(_, played)| *played).eq(&one.conversations));
+    assert!(first.iter().zip(again).any(|((_, first), (_, again))| *first != again));
 }
 
 #[test]

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    num::NonZeroUsize,
     path::{Path, PathBuf},
     sync::Arc,
     time::Instant,
@@ -38,6 +39,9 @@ pub struct CharacterArgs {
     /// Determines every reply
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
+    /// How often each conversation is held, each time with other random numbers
+    #[arg(long, value_name = "N", default_value = "1")]
+    seeds: NonZeroUsize,
     /// Let every reply pass, as in a game without a `ReplyFilter`
     #[arg(long)]
     no_filter: bool,
@@ -84,6 +88,7 @@ pub fn run(args: CharacterArgs) -> Result<()> {
         other_names,
         filter: (!args.no_filter).then(|| Arc::new(filter)),
         seed: args.seed,
+        seeds: args.seeds,
     };
     let clock = Instant::now();
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len}  {eta} left")?);

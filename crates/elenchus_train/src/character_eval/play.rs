@@ -24,13 +24,16 @@ const REMEMBERED_REPLIES: usize = 6;
 struct Dialogue<'a> {
     group: Group,
     kind: &'a str,
-    facts: Vec<Vec<String>>,
+    facts: Vec<String>,
+    /// What each participant is reminded of beside the line it answers, as a group with a topic does.
+    notes: Vec<String>,
     participants: Vec<&'a Participant>,
     turns: Vec<Turn>,
     /// The player's lines; among NPCs the opening alone.
     lines: Vec<&'a str>,
     exchanges: Vec<Exchange>,
     replies: usize,
+    check: &'a Check,
     seed: u64,
 }
 
@@ -53,7 +56,8 @@ impl Dialogue<'_> {
         let speaker = self.speaker();
         Request {
             adapter: speaker.adapter.clone(),
-            facts: self.facts[number % self.facts.len()].clone(),
+            facts: self.facts.clone(),
+            notes: self.notes.get(number % self.participants.len()).into_iter().cloned().collect(),
             rng: Rng::from_seed(mixed(self.seed, number as u64)),
             filter: of.filter.clone(),
             max_tokens: (self.participants.len() > 1).then_some(NPC_REPLY_TOKENS),
@@ -83,36 +87,45 @@ pub(super) fn play(
     cases: &[Case],
     on_progress: &mut impl FnMut(usize, usize),
 ) -> Result<Vec<Played>> {
+    let rounds = 0..of.seeds.get();
     let mut dialogues: Vec<Dialogue<'_>> = cases
         .iter()
         .enumerate()
-        .map(|(at, case)| Dialogue {
+        .flat_map(|(at, case)| rounds.clone().map(move |round| (round * cases.len() + at, case)))
+        .map(|(number, case)| Dialogue {
             group: case.group,
             kind: &case.kind,
-            facts: vec![case.facts.clone()],
+            facts: case.facts.clone(),
+            notes: Vec::new(),
             participants: vec![&of.speaker],
             turns: Vec::new(),
             lines: case.lines.iter().map(String::as_str).collect(),
             exchanges: Vec::new(),
             replies: case.lines.len(),
-            seed: mixed(of.seed, at as u64 + 1),
+            check: &case.check,
+            seed: mixed(of.seed, number as u64 + 1),
         })
         .collect();
-    for (at, topic) in TOPICS.iter().enumerate() {
+    let topics = TOPICS.iter().enumerate();
+    for (number, topic) in
+        topics.flat_map(|(at, topic)| rounds.clone().map(move |round| (round * TOPICS.len() + at, topic)))
+    {
         let Some(partner) = &of.partner else { break };
         let names = [&of.speaker.character.name, &partner.character.name];
-        // The speaker answers first, so the first facts are its own.
-        let fact = |other: &str| vec![format!("You and {other} talk about {}.", topic.name)];
+        let note = |other: &str| format!("You and {other} talk about {}.", topic.name);
         dialogues.push(Dialogue {
             group: Group::NpcToNpc,
             kind: topic.name,
-            facts: vec![fact(names[1]), fact(names[0])],
+            facts: Vec::new(),
+            // The speaker answers first.
+            notes: vec![note(names[1]), note(names[0])],
             participants: vec![&of.speaker, partner],
             turns: Vec::new(),
             lines: vec![topic.opening],
             exchanges: Vec::new(),
             replies: NPC_TURNS,
-            seed: mixed(of.seed, u64::MAX - at as u64),
+            check: &Check::None,
+            seed: mixed(of.seed, u64::MAX - number as u64),
         });
     }
     let all = dialogues.iter().map(|dialogue| dialogue.replies).sum();
@@ -135,12 +148,11 @@ pub(super) fn play(
         open = still_open;
     }
     on_progress(all, all);
-    let checks = cases.iter().map(|case| &case.check).chain(std::iter::repeat(&Check::None));
-    Ok(dialogues.into_iter().zip(checks).map(|(dialogue, check)| judged(of, dialogue, check)).collect())
+    Ok(dialogues.into_iter().map(|dialogue| judged(of, dialogue)).collect())
 }
 
-fn judged(of: &CharacterEval<'_>, dialogue: Dialogue<'_>, check: &Check) -> Played {
-    let Dialogue { group, kind, facts, exchanges, .. } = dialogue;
+fn judged(of: &CharacterEval<'_>, dialogue: Dialogue<'_>) -> Played {
+    let Dialogue { group, kind, facts, exchanges, check, .. } = dialogue;
     let reply = exchanges.last().map_or("", |exchange| exchange.reply.as_str());
     let character = &of.speaker.character;
     let fault = match check {
@@ -150,7 +162,6 @@ fn judged(of: &CharacterEval<'_>, dialogue: Dialogue<'_>, check: &Check) -> Play
         Check::StaysInRole { worked } => role_fault(reply, character, &of.other_names, worked),
         Check::None => None,
     };
-    let facts = facts.into_iter().next().unwrap_or_default();
     Played { group, kind: kind.to_owned(), facts, exchanges, faults: fault.into_iter().collect() }
 }
 

@@ -27,6 +27,7 @@ pub(super) fn report(of: &CharacterEval<'_>, conversations: Vec<Played>) -> Char
         character: of.speaker.character.name.clone(),
         partner: of.partner.as_ref().map(|partner| partner.character.name.clone()),
         seed: of.seed,
+        seeds: of.seeds,
         is_filtered: of.filter.is_some(),
         replies: exchanges().count(),
         sampled_again: exchanges()
@@ -82,16 +83,17 @@ fn rows(conversations: &[Played]) -> Vec<CheckRow> {
             rows.push(row(kind, true, part.iter().map(|(exchange, fault)| (exchange, fault.as_deref()))));
         }
     }
-    for played in conversations.iter().filter(|played| played.group == Group::Repetition) {
-        let checks = ["no near-repeat of the last six", "no near-repeat of the last"];
-        for (check, repeats) in checks.into_iter().zip(repetitions(&played.exchanges)) {
-            let judged = played.exchanges.iter().skip(1).zip(repeats);
-            rows.push(row(
-                check,
-                false,
-                judged.map(|(exchange, is)| (exchange, is.then_some("nearly repeats itself"))),
-            ));
-        }
+    let spam = || conversations.iter().filter(|played| played.group == Group::Repetition);
+    for (at, check) in ["no near-repeat of the last six", "no near-repeat of the last"].into_iter().enumerate() {
+        let judged = spam().flat_map(|played| {
+            let [of_six, of_one] = repetitions(&played.exchanges);
+            played.exchanges.iter().skip(1).zip(if at == 0 { of_six } else { of_one })
+        });
+        rows.push(row(
+            check,
+            false,
+            judged.map(|(exchange, repeats)| (exchange, repeats.then_some("nearly repeats itself"))),
+        ));
     }
     let short = |exchange: &Exchange| (words(&exchange.reply) > MOST_WORDS).then_some("too long");
     rows.push(row(
