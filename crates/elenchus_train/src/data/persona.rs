@@ -54,11 +54,11 @@ const SKILLS: [(Skill, u32); 11] = [
     (Skill::Name, 14),
     (Skill::Trade, 6),
     (Skill::Place, 4),
-    (Skill::Fact, 30),
+    (Skill::Fact, 34),
     (Skill::UnknownFact, 8),
     (Skill::Unknown, 6),
-    (Skill::PlayerName, 10),
-    (Skill::LastLine, 8),
+    (Skill::PlayerName, 12),
+    (Skill::LastLine, 14),
     (Skill::Greeting, 4),
     (Skill::SmallTalk, 4),
     (Skill::Attack, 6),
@@ -270,12 +270,12 @@ impl Person {
                 (say(WHO_AM_I, rng), reply)
             }
             Skill::LastLine => {
-                let (line, content) = last_line(rng);
+                let (line, told_again) = last_line(rng);
                 for _ in 0..rng.random_range(0..=1) {
                     context.extend([(STRANGER, say(CHAT_LINES, rng)), (self.name.as_str(), say(CHAT_REPLIES, rng))]);
                 }
                 context.extend([(STRANGER, line), (self.name.as_str(), say(CHAT_REPLIES, rng))]);
-                (say(WHAT_DID_I_SAY, rng), fill(pick(YOU_SAID, rng), &[("content", &content)]))
+                (say(WHAT_DID_I_SAY, rng), told_again)
             }
             Skill::Greeting => match self.greetings.choose(rng) {
                 Some(greeting) => (say(OPENINGS, rng), greeting.clone()),
@@ -368,20 +368,45 @@ fn town(rng: &mut Pcg64Mcg) -> String {
     if rng.random_bool(0.3) { pick(TOWNS, rng).to_owned() } else { format!("{}{}", name(rng), pick(TOWN_ENDINGS, rng)) }
 }
 
-/// A line with something in it that can be told again, and what that is.
+/// A line with something in it that can be told again, and how it is told again: as what was said or asked, or word for
+/// word. Statements and questions about facts give lines of many kinds.
 fn last_line(rng: &mut Pcg64Mcg) -> (String, String) {
-    let (line, content) = pick(LAST_LINES, rng);
-    let (who, town, ware, count) = (name(rng), town(rng), pick(WARES, rng), rng.random_range(2..30).to_string());
-    let slots = [("who", who.as_str()), ("town", &town), ("ware", ware), ("n", &count)];
-    (fill(line, &slots), uncapitalised(&fill(content, &slots)))
+    let again =
+        |replies: &[&'static str], content: &str, rng: &mut Pcg64Mcg| fill(pick(replies, rng), &[("content", content)]);
+    let (told, _) = FactFamily::asked_and_others(rng, 0);
+    let told = told.tell(rng);
+    match rng.random_range(0..10) {
+        0..4 => {
+            let (line, content) = pick(LAST_LINES, rng);
+            let (who, town, ware, count) =
+                (name(rng), town(rng), pick(WARES, rng), rng.random_range(2..30).to_string());
+            let slots = [("who", who.as_str()), ("town", &town), ("ware", ware), ("n", &count)];
+            (fill(line, &slots), again(YOU_SAID, &uncapitalised(&fill(content, &slots)), rng))
+        }
+        4..6 => {
+            let content = uncapitalised(told.fact.trim_end_matches('.'));
+            let reply = again(YOU_SAID, &content, rng);
+            (told.fact, reply)
+        }
+        6..8 => {
+            let reply = again(YOUR_WORDS, &told.fact, rng);
+            (told.fact, reply)
+        }
+        _ => {
+            let reply = again(if told.line.ends_with('?') { YOU_ASKED } else { YOUR_WORDS }, &told.line, rng);
+            (told.line, reply)
+        }
+    }
 }
 
 /// What follows "you said that".
 fn uncapitalised(text: &str) -> String {
-    match text.strip_prefix("You ") {
-        Some(rest) => format!("you {rest}"),
-        None => text.to_owned(),
+    for article in ["You ", "The ", "A "] {
+        if let Some(rest) = text.strip_prefix(article) {
+            return format!("{}{rest}", article.to_lowercase());
+        }
     }
+    text.to_owned()
 }
 
 #[cfg(test)]
@@ -402,7 +427,7 @@ mod tests {
             for text in texts {
                 assert!(!text.contains(['{', '}']) && !text.trim().is_empty(), "{text:?}");
             }
-            assert!(pair.reply.ends_with(['.', '!', '?']), "{}", pair.reply);
+            assert!(pair.reply.trim_end_matches('"').ends_with(['.', '!', '?']), "{}", pair.reply);
             assert_eq!(pair.context.last().unwrap().speaker, STRANGER);
         }
         let names: HashSet<_> = made.iter().map(|made| &made.character.name).collect();

@@ -415,6 +415,9 @@ pub(super) const WHAT_DID_I_SAY: &[&str] = &[
     "Repeat what I said.",
     "What did I say a moment ago?",
     "Did you listen to me? What did I say?",
+    "What were my last words?",
+    "What have I been telling you?",
+    "Say it again, as I said it.",
 ];
 
 /// It is told again.
@@ -425,6 +428,14 @@ pub(super) const YOU_SAID: &[&str] = &[
     "I listened: {content}.",
     "Just now you told me that {content}.",
 ];
+
+/// A line told word for word.
+pub(super) const YOUR_WORDS: &[&str] =
+    &["You said: \"{content}\"", "Your words were: \"{content}\"", "\"{content}\" That is what you said."];
+
+/// A question told word for word.
+pub(super) const YOU_ASKED: &[&str] =
+    &["You asked: \"{content}\"", "You asked me: \"{content}\"", "\"{content}\" That was your question."];
 
 /// Greetings.
 pub(super) const GREETINGS: &[&str] = &[
