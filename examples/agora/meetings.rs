@@ -22,22 +22,23 @@ const REPLY_TOKENS: usize = 48;
 /// Beyond this, half of what somebody remembers is forgotten.
 const MOST_TURNS: usize = 120;
 
-/// Who begins, with whom, and how. Lines of our own.
-const OPENINGS: [(&str, &str, &str); 14] = [
-    ("hermes", "socrates", "Socrates! They say that you know nothing, and teach it to everyone. Is it true?"),
-    ("callicles", "socrates", "Still whispering about virtue in a corner, Socrates? What has it ever won you?"),
-    ("alcibiades", "socrates", "Socrates, I am to speak before the assembly. What should I tell them about justice?"),
-    ("olive_seller", "cario", "You there with the basket! Does your master never send you for olives?"),
-    ("strepsiades", "hermes", "You are a god. Tell me, how does a man get rid of his debts?"),
-    ("hippias", "ischomachus", "I made this cloak and these sandals myself. What have you made with your hands?"),
-    ("cario", "strepsiades", "You look as hungry as I am, old man. Whose fault is it with you?"),
-    ("ischomachus", "olive_seller", "How were the trees this year? Mine stand in good order."),
-    ("alcibiades", "callicles", "Tell me, who will lead this city when we are both old?"),
-    ("strepsiades", "socrates", "Socrates, teach me the argument that wins though it is wrong. I have creditors."),
-    ("hermes", "olive_seller", "A cup of your olives, and what is said in the market today?"),
-    ("hippias", "socrates", "I can speak on anything you like, Socrates. Shall I tell you what the beautiful is?"),
-    ("callicles", "alcibiades", "You follow that barefoot talker about. What does he give you?"),
-    ("cario", "hermes", "Is there any meat left over from what they burn for you up there?"),
+/// Who begins, with whom, how, and what they talk about. Lines of our own.
+#[rustfmt::skip]
+const OPENINGS: [(&str, &str, &str, &str); 14] = [
+    ("hermes", "socrates", "Socrates! They say that you know nothing, and teach it to everyone. Is it true?", "what a man can know"),
+    ("callicles", "socrates", "Still whispering about virtue in a corner, Socrates? What has it ever won you?", "virtue"),
+    ("alcibiades", "socrates", "Socrates, I am to speak before the assembly. What should I tell them about justice?", "justice"),
+    ("olive_seller", "cario", "You there with the basket! Does your master never send you for olives?", "olives"),
+    ("strepsiades", "hermes", "You are a god. Tell me, how does a man get rid of his debts?", "debts"),
+    ("hippias", "ischomachus", "I made this cloak and these sandals myself. What have you made with your hands?", "the work of their hands"),
+    ("cario", "strepsiades", "You look as hungry as I am, old man. Whose fault is it with you?", "hunger"),
+    ("ischomachus", "olive_seller", "How were the trees this year? Mine stand in good order.", "this year's olives"),
+    ("alcibiades", "callicles", "Tell me, who will lead this city when we are both old?", "who will lead Athens"),
+    ("strepsiades", "socrates", "Socrates, teach me the argument that wins though it is wrong. I have creditors.", "arguments that win"),
+    ("hermes", "olive_seller", "A cup of your olives, and what is said in the market today?", "the news of the market"),
+    ("hippias", "socrates", "I can speak on anything you like, Socrates. Shall I tell you what the beautiful is?", "the beautiful"),
+    ("callicles", "alcibiades", "You follow that barefoot talker about. What does he give you?", "Socrates"),
+    ("cario", "hermes", "Is there any meat left over from what they burn for you up there?", "meat and sacrifices"),
 ];
 
 /// On the way to somebody, or beside them.
@@ -51,6 +52,8 @@ pub struct Meeting {
 pub struct Appointment {
     pub opener: Entity,
     pub line: String,
+    /// What they talk about.
+    pub topic: String,
 }
 
 /// Two are to meet now, whatever others do; what they say is in the list of openings, or the weather.
@@ -100,11 +103,11 @@ fn meet(
     };
     for step in 0..OPENINGS.len() {
         let number = (meetings.next + step) % OPENINGS.len();
-        let (opener, other, line) = OPENINGS[number];
+        let (opener, other, line, topic) = OPENINGS[number];
         if let (Some((opener, _, from)), Some((other, _, to))) = (find(opener), find(other)) {
             meetings.next = number + 1;
             meetings.wait = LULL;
-            appoint(&mut commands, (opener, from.translation), (other, to.translation), line);
+            appoint(&mut commands, (opener, from.translation), (other, to.translation), line, topic);
             return;
         }
     }
@@ -115,17 +118,18 @@ fn meet_now(meet: On<Meet>, mut commands: Commands, characters: Query<(&Characte
         return;
     };
     let (from, to) = (from.translation, to.translation);
-    let line = OPENINGS.iter().find(|(a, b, _)| *a == opener.folder && *b == other.folder);
-    let line = line.map_or("A fine day to stand about and talk.", |(_, _, line)| line);
-    appoint(&mut commands, (meet.opener, from), (meet.other, to), line);
+    let known = OPENINGS.iter().find(|(a, b, ..)| *a == opener.folder && *b == other.folder);
+    let (line, topic) =
+        known.map_or(("A fine day to stand about and talk.", "the weather"), |&(_, _, line, topic)| (line, topic));
+    appoint(&mut commands, (meet.opener, from), (meet.other, to), line, topic);
 }
 
 /// The opener comes to the other, who waits.
-fn appoint(commands: &mut Commands, opener: (Entity, Vec3), other: (Entity, Vec3), line: &str) {
+fn appoint(commands: &mut Commands, opener: (Entity, Vec3), other: (Entity, Vec3), line: &str, topic: &str) {
     let apart = (opener.1 - other.1).with_y(0.0).normalize_or(Vec3::X);
     commands.entity(other.0).insert(Meeting { place: other.1 });
     commands.entity(opener.0).insert(Meeting { place: other.1 + apart * 1.5 });
-    let group = commands.spawn(Appointment { opener: opener.0, line: line.into() }).id();
+    let group = commands.spawn(Appointment { opener: opener.0, line: line.into(), topic: topic.into() }).id();
     commands.entity(group).add_related::<MemberOf>(&[opener.0, other.0]);
 }
 
@@ -152,7 +156,7 @@ fn open(
                 reply_tokens: Some(REPLY_TOKENS),
                 // Long enough to have read what was said.
                 pause: Duration::from_secs_f32(3.5),
-                ..ConversationGroup::new(&character.character.name, &appointment.line)
+                ..ConversationGroup::new(&character.character.name, &appointment.line).about(&appointment.topic)
             });
             commands.trigger(Utter { entity: appointment.opener, text: appointment.line.clone() });
         }

@@ -54,6 +54,8 @@ struct SavedGroup {
     members: Vec<SavedMember>,
     opener: String,
     opening: String,
+    #[serde(default)]
+    topic: String,
     /// Once they stand beside each other.
     group: Option<ConversationGroup>,
 }
@@ -115,6 +117,7 @@ fn save(
                         .collect::<Result<_>>()?,
                     opener: folder(appointment.opener)?,
                     opening: appointment.line.clone(),
+                    topic: appointment.topic.clone(),
                     group: group.cloned(),
                 })
             })
@@ -175,7 +178,7 @@ fn load(
     let find = |folder: &String| characters.iter().find(|(_, character, _)| character.folder == *folder);
     for saved in saved.groups {
         let Some((opener, ..)) = find(&saved.opener) else { continue };
-        let group = commands.spawn(Appointment { opener, line: saved.opening }).id();
+        let group = commands.spawn(Appointment { opener, line: saved.opening, topic: saved.topic }).id();
         for SavedMember { folder, place: [x, z] } in saved.members {
             if let Some((member, ..)) = find(&folder) {
                 commands.entity(member).insert((Meeting { place: Vec3::new(x, 0.0, z) }, MemberOf(group)));

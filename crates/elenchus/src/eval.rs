@@ -20,6 +20,7 @@ use elenchus_train::{data::OnBroken, perplexity, read_character, read_pairs};
 use indicatif::ProgressBar;
 use serde_json::json;
 
+pub use self::character::measure_run;
 use self::{
     blind::BlindArgs, character::CharacterArgs, compare::CompareArgs, verdicts::VerdictsArgs, virtue::VirtueArgs,
     voices::VoicesArgs,

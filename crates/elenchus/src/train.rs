@@ -23,6 +23,7 @@ use elenchus_dialogue::{Character, ModelRef};
 use elenchus_lm::{ComputeDevice, Numerics, Weights, write_whole};
 use elenchus_train::{
     Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport,
+    character_eval::RunKind,
     data::{self, PersonaPair},
     example,
     judge::{Words, WordsSettings, read_labelled},
@@ -31,6 +32,7 @@ use elenchus_train::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    eval::measure_run,
     model,
     output::{note, say},
     voice::Voice,
@@ -197,9 +199,11 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
             let described = fs::read_to_string(&character_file)?;
             run.write("adapter/character.toml", with_base(&described, &character, &name, &voice.weights).as_bytes())?;
             run.write("adapter/training.toml", text.as_bytes())?;
-            let report = run.file("REPORT.md");
-            run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?;
             say(&format!("{}\n", summary(&result)));
+            if config.battery {
+                measure_run(&run, RunKind::Sft, &voice.speaking(voice.engine()?), &character_file, None)?;
+            }
+            copy_report(&run)?;
             say(&format!(
                 "the adapter is in {}, the report in {}\n",
                 adapter.display(),
@@ -208,6 +212,12 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
         }
     }
     Ok(())
+}
+
+/// Puts a run's report beside its adapter.
+fn copy_report(run: &RunFolder) -> Result<()> {
+    let report = run.file("REPORT.md");
+    Ok(run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?)
 }
 
 fn verdicts(labelled: &Path, out: &Path) -> Result<()> {

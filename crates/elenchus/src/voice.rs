@@ -26,8 +26,8 @@ use crate::{model, output::note};
 pub struct SpeakingBase {
     pub weights: Arc<Weights>,
     pub engine: Arc<dyn Executor + Sync>,
-    pub tokenizer: Tokenizer,
-    pub template: ChatTemplate,
+    pub tokenizer: Arc<Tokenizer>,
+    pub template: Arc<ChatTemplate>,
 }
 
 impl SpeakingBase {
@@ -38,7 +38,7 @@ impl SpeakingBase {
             ComputeDevice::Cpu => cpu_engine(&weights)?,
             ComputeDevice::Cuda(_) => Arc::new(CandleExecutor::new(&weights, &device.open()?, Numerics::Exact)?),
         };
-        let (tokenizer, template) = (weights.tokenizer()?, weights.chat_template()?);
+        let (tokenizer, template) = (Arc::new(weights.tokenizer()?), Arc::new(weights.chat_template()?));
         Ok(Self { weights, engine, tokenizer, template })
     }
 
@@ -100,6 +100,12 @@ impl Voice {
     /// The base as a game runs it, on all cores.
     pub fn engine(&self) -> Result<Arc<dyn Executor + Sync>> {
         cpu_engine(&self.weights)
+    }
+
+    /// The same base, speaking through an engine.
+    pub fn speaking(&self, engine: Arc<dyn Executor + Sync>) -> SpeakingBase {
+        let Self { weights, tokenizer, template, .. } = self;
+        SpeakingBase { weights: weights.clone(), engine, tokenizer: tokenizer.clone(), template: template.clone() }
     }
 
     /// The judges that a configuration file names.

@@ -61,6 +61,7 @@ fn judges_make_a_character_of_a_character() {
     assert_eq!(read("held_out.jsonl").lines().count(), 3 * 2);
     let report = read("REPORT.md");
     assert!(report.contains("| length |") && report.contains("| rules |"), "{report}");
+    assert!(report.contains("## The battery\n") && report.contains("| own name | "), "{report}");
 
     // A run that is over is not trained again.
     let before = read("metrics.jsonl");

@@ -17,6 +17,7 @@ const TRAINING: &str = r#"
 character = "adapters/socrates/character.toml"
 data = ["texts.jsonl"]
 held_out_works = ["second"]
+battery = false
 [lora]
 rank = 4
 alpha = 8.0
@@ -84,6 +85,28 @@ fn a_text_becomes_a_voice() {
 }
 
 #[test]
+fn a_report_ends_with_the_battery_before_and_after() {
+    let stage = stage();
+    fs::write(
+        stage.path("training.toml"),
+        TRAINING.replace("battery = false\n", "").replace("epochs = 8", "epochs = 1"),
+    )
+    .unwrap();
+    let train = "train sft training.toml --base tiny.gguf --out runs/one";
+    succeeded(stage.run(train, &[]));
+    let read = |file: &str| fs::read_to_string(stage.path("runs/one").join(file)).unwrap();
+    for file in ["REPORT.md", "REPORT.html", "adapter/REPORT.md"] {
+        assert!(read(file).contains("The battery") && read(file).contains("own name"), "{file}: {}", read(file));
+    }
+    let battery: Value = serde_json::from_str(&read("battery.json")).unwrap();
+    assert_ne!(battery["before"], battery["after"]);
+    // What was measured is not measured again.
+    fs::write(stage.path("runs/one/battery.json"), battery.to_string()).unwrap();
+    succeeded(stage.run(train, &[]));
+    assert_eq!(read("battery.json"), battery.to_string());
+}
+
+#[test]
 fn what_cannot_be_trained_ends_with_code_1_and_says_why() {
     let stage = stage();
     let check = |training: &str, says: &[&str]| {
@@ -94,8 +117,8 @@ fn what_cannot_be_trained_ends_with_code_1_and_says_why() {
         }
     };
     check("character = 1", &["bad.toml:1: `character`: "]);
-    check(&TRAINING.replace("epochs", "epoch"), &["bad.toml:10: ", "unknown field `epoch`", "did you mean `epochs`?"]);
-    check(&(TRAINING.to_owned() + "patience = 0"), &["bad.toml:14: ", "`training.patience` is 0"]);
+    check(&TRAINING.replace("epochs", "epoch"), &["bad.toml:11: ", "unknown field `epoch`", "did you mean `epochs`?"]);
+    check(&(TRAINING.to_owned() + "patience = 0"), &["bad.toml:15: ", "`training.patience` is 0"]);
     let lines = TRAINING.replace("held_out_works", "player_lines = \"nobody.jsonl\"\nheld_out_works");
     check(&lines, &["nobody.jsonl"]);
     check(&TRAINING.replace("texts.jsonl", "far.jsonl"), &["far.jsonl"]);

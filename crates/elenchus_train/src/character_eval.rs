@@ -15,7 +15,7 @@ use std::{num::NonZeroUsize, sync::Arc};
 
 use elenchus_dialogue::{Character, ModelRef, ReplyFilter, StopReason};
 use elenchus_lm::Adapter;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 pub use battery_file::{BatteryFile, PersonaFact};
 pub use checks::{
@@ -24,7 +24,7 @@ pub use checks::{
 };
 pub use report::{markdown, table};
 
-use crate::{Result, bootstrap::Interval};
+use crate::{Result, RunFolder, bootstrap::Interval};
 
 /// Who speaks, and with which adapter.
 #[derive(Debug, Clone)]
@@ -54,10 +54,12 @@ pub struct CharacterEval<'a> {
     pub seed: u64,
     /// How often each conversation is held, each time with other numbers; the first are the same with any number of seeds.
     pub seeds: NonZeroUsize,
+    /// The groups that are held; all of them if there are none. Replies are the same in either case.
+    pub only: Vec<Group>,
 }
 
 /// What a conversation is about.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Group {
     /// Who are you?
@@ -85,6 +87,21 @@ pub enum Group {
 }
 
 impl Group {
+    /// In the order of the report.
+    pub const ALL: [Self; 11] = [
+        Self::OwnName,
+        Self::PersonaFacts,
+        Self::GameFacts,
+        Self::GameFactsOfThree,
+        Self::PlayerName,
+        Self::LastLine,
+        Self::NotKnowing,
+        Self::Role,
+        Self::Repetition,
+        Self::NpcToNpc,
+        Self::Ordinary,
+    ];
+
     /// As tables name it.
     pub fn name(self) -> &'static str {
         match self {
@@ -165,12 +182,12 @@ pub struct Played {
 }
 
 /// How often replies were right.
-#[derive(Debug, Clone, PartialEq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct CheckRow {
     /// What was asked of them.
     pub check: String,
     /// Whether it is a part of the row above it.
-    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub is_part: bool,
     /// How many were.
     pub right: usize,
@@ -183,7 +200,7 @@ pub struct CheckRow {
 }
 
 /// A reply that was not right.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Failure {
     /// What was said.
     pub line: String,
@@ -227,6 +244,59 @@ impl CharacterReport {
     pub fn row(&self, check: &str) -> Option<&CheckRow> {
         self.rows.iter().find(|row| row.check == check)
     }
+}
+
+/// What a training run's report says of the battery: `battery.json` of its folder.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct RunBattery {
+    /// SHA-256 of the trained adapter's weights, as hex digits.
+    pub adapter: String,
+    /// Determined every reply.
+    pub seed: u64,
+    /// As the run found it: the base without an adapter, or, where a run learned from judges, the adapter it began from.
+    pub before: Vec<CheckRow>,
+    /// With the run's adapter.
+    pub after: Vec<CheckRow>,
+}
+
+impl RunBattery {
+    pub(crate) const FILE: &str = "battery.json";
+
+    /// Before and after, check by check.
+    pub(crate) fn pairs(&self) -> impl Iterator<Item = (&CheckRow, &CheckRow)> {
+        let same = |row: &CheckRow| (row.check.clone(), row.is_part);
+        let before = move |row: &CheckRow| self.before.iter().find(|before| same(before) == same(row));
+        self.after.iter().filter(|row| !row.is_part).filter_map(move |row| Some((before(row)?, row)))
+    }
+
+    /// What a finished run's folder says of its battery, if it was measured.
+    ///
+    /// # Errors
+    /// A file that cannot be read, or is none of ours.
+    pub fn of(run: &RunFolder) -> Result<Option<Self>> {
+        run.json(Self::FILE)
+    }
+
+    /// Keeps it with a run of supervised fine-tuning or of learning from judges, and writes the run's report anew.
+    ///
+    /// # Errors
+    /// Files that cannot be written or read.
+    pub fn write(&self, run: &RunFolder, kind: RunKind) -> Result<()> {
+        run.write_json(Self::FILE, self)?;
+        match kind {
+            RunKind::Sft => crate::report::write(run),
+            RunKind::Rl => crate::report::rl::write(run),
+        }
+    }
+}
+
+/// What kind of report a run has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RunKind {
+    /// `training.toml`.
+    Sft,
+    /// `rl.toml`.
+    Rl,
 }
 
 /// Holds every conversation and judges it; `on_progress` is given how many replies are done, and of how many.

@@ -114,6 +114,10 @@ fn with_suggestion(message: &str) -> String {
     }
 }
 
+pub(crate) fn yes() -> bool {
+    true
+}
+
 pub(crate) fn four() -> NonZeroUsize {
     NonZeroUsize::new(4).unwrap_or(NonZeroUsize::MIN)
 }

@@ -3,6 +3,7 @@
 //! Both are written from the run folder's files alone, so a report can be made at any moment of a run, after a kill, and
 //! from a folder that was copied elsewhere. Neither loads anything: plots are inline SVG of our own.
 
+mod battery;
 mod facts;
 mod html;
 mod markdown;

@@ -51,6 +51,9 @@ pub struct SftConfig {
     /// What keeps the persona while the manner is learned.
     #[serde(default)]
     pub persona: PersonaSettings,
+    /// Whether the report ends with the battery of `elenchus eval character`, the base beside the adapter.
+    #[serde(default = "config_file::yes")]
+    pub battery: bool,
     /// The adapter.
     #[serde(default)]
     pub lora: LoraSettings,

@@ -42,10 +42,10 @@ impl Lab {
     }
 
     fn report(&self, adapter: Option<Adapter>, seed: u64) -> CharacterReport {
-        self.report_of_seeds(adapter, seed, 1)
+        self.report_of(adapter, seed, 1, &[])
     }
 
-    fn report_of_seeds(&self, adapter: Option<Adapter>, seed: u64, seeds: usize) -> CharacterReport {
+    fn report_of(&self, adapter: Option<Adapter>, seed: u64, seeds: usize, only: &[Group]) -> CharacterReport {
         let battery = "[[persona_fact]]\nline = \"Where are we?\"\nany = [\"Thessaly\"]\n";
         let of = CharacterEval {
             model: ModelRef { executor: &self.engine, tokenizer: &self.tokenizer, template: &self.template },
@@ -56,6 +56,7 @@ impl Lab {
             filter: Some(Arc::new(ReplyFilter::default())),
             seed,
             seeds: NonZeroUsize::new(seeds).unwrap(),
+            only: only.to_vec(),
         };
         let mut told = Vec::new();
         let report = evaluate_character(&of, |done, all| told.push((done, all))).unwrap();
@@ -103,7 +104,7 @@ fn a_seed_determines_every_reply_and_an_adapter_changes_them() {
 #[test]
 fn more_seeds_hold_every_conversation_again_with_other_replies() {
     let lab = Lab::new();
-    let (one, two) = (lab.report(None, 1), lab.report_of_seeds(None, 1, 2));
+    let (one, two) = (lab.report(None, 1), lab.report_of(None, 1, 2, &[]));
     assert_eq!(two.rows.len(), one.rows.len());
     for row in one.rows.iter().filter(|row| !row.check.starts_with("at most") && !row.check.starts_with("ends")) {
         assert_eq!(two.row(&row.check).map(|row| row.of), Some(2 * row.of), "{row:?}");
@@ -111,6 +112,17 @@ fn more_seeds_hold_every_conversation_again_with_other_replies() {
     let (first, again): (Vec<_>, Vec<_>) = two.conversations.iter().enumerate().partition(|(at, _)| at % 2 == 0);
     assert!(first.iter().map(|(_, played)| *played).eq(&one.conversations));
     assert!(first.iter().zip(again).any(|((_, first), (_, again))| *first != again));
+}
+
+#[test]
+fn groups_held_alone_go_as_they_go_among_all() {
+    let lab = Lab::new();
+    let only = [Group::LastLine, Group::NpcToNpc];
+    let (all, some) = (lab.report(None, 1), lab.report_of(None, 1, 1, &only));
+    let of_all: Vec<_> = all.conversations.into_iter().filter(|played| only.contains(&played.group)).collect();
+    assert_eq!(some.conversations, of_all);
+    let checks: Vec<&str> = some.rows.iter().map(|row| row.check.as_str()).collect();
+    assert!(checks.contains(&"last line") && !checks.iter().any(|check| check.contains("repeat")), "{checks:?}");
 }
 
 #[test]

@@ -10,10 +10,14 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use elenchus_dialogue::{ModelRef, ReplyFilter};
-use elenchus_lm::ComputeDevice;
+use elenchus_dialogue::{Character, ModelRef, ReplyFilter};
+use elenchus_lm::{ComputeDevice, LoraAdapter};
 use elenchus_train::{
-    character_eval::{BatteryFile, CharacterEval, Participant, evaluate_character, markdown, table},
+    RunFolder,
+    character_eval::{
+        BatteryFile, CharacterEval, CharacterReport, Group, Participant, RunBattery, RunKind, evaluate_character,
+        markdown, table,
+    },
     read_character,
 };
 use indicatif::{ProgressBar, ProgressStyle};
@@ -42,6 +46,10 @@ pub struct CharacterArgs {
     /// How often each conversation is held, each time with other random numbers
     #[arg(long, value_name = "N", default_value = "1")]
     seeds: NonZeroUsize,
+    /// Hold these groups of conversations alone, with commas between: own-name, persona-facts, game-facts,
+    /// game-facts-of-three, player-name, last-line, not-knowing, role, repetition, npc-to-npc, ordinary
+    #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = group)]
+    only: Vec<Group>,
     /// Let every reply pass, as in a game without a `ReplyFilter`
     #[arg(long)]
     no_filter: bool,
@@ -59,44 +67,36 @@ pub struct CharacterArgs {
     json: bool,
 }
 
+fn group(name: &str) -> Result<Group, String> {
+    let known = || Group::ALL.map(|group| serde_json::to_value(group).unwrap_or_default());
+    serde_json::from_value(json!(name)).map_err(|_| {
+        let known: Vec<String> = known().iter().filter_map(|name| name.as_str().map(str::to_owned)).collect();
+        format!("there is no such group (known: {})", known.join(", "))
+    })
+}
+
 pub fn run(args: CharacterArgs) -> Result<()> {
-    let file = character_file(&args.character)?;
-    let character = Arc::new(read_character(&file)?);
-    let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let others = others(folder, &character.name)?;
-    let battery = folder.join("battery.toml");
-    let battery = if battery.is_file() { BatteryFile::open(&battery)? } else { BatteryFile::default() };
-
-    let (adapter, lora) = own_adapter(folder, args.adapter.as_deref())?;
-    let is_bare = args.adapter.as_deref().is_some_and(|adapter| adapter.as_os_str() == "none");
+    let stage = Stage::open(&character_file(&args.character)?)?;
     let base = SpeakingBase::open(args.base, args.device)?;
-    let speaker = Participant { adapter: base.adapter(lora, character.adapter_scale)?, character };
-    let partner_folder = match &args.partner {
+    let (adapter, lora) = own_adapter(&stage.folder, args.adapter.as_deref())?;
+    let partner = match &args.partner {
         Some(name) => Some(character_file(name)?.parent().map_or_else(PathBuf::new, Path::to_owned)),
-        None => others.first().map(|(folder, _)| folder.clone()),
+        None => stage.next(),
     };
-    let partner = partner_folder.map(|folder| partner(&folder, &base, is_bare)).transpose()?;
-    let other_names: Vec<String> = others.into_iter().map(|(_, name)| name).collect();
-    let mut filter = ReplyFilter::default();
-    filter.names.clone_from(&other_names);
-
-    let of = CharacterEval {
-        model: ModelRef { executor: &*base.engine, tokenizer: &base.tokenizer, template: &base.template },
-        speaker,
-        partner,
-        persona_facts: battery.persona_facts,
-        other_names,
-        filter: (!args.no_filter).then(|| Arc::new(filter)),
-        seed: args.seed,
-        seeds: args.seeds,
-    };
+    let partner = partner.map(|folder| -> Result<Participant> {
+        let character = Arc::new(read_character(&folder.join("character.toml"))?);
+        let is_bare = args.adapter.as_deref().is_some_and(|adapter| adapter.as_os_str() == "none");
+        let lora = if is_bare { None } else { own_adapter(&folder, None)?.1 };
+        Ok(Participant { adapter: base.adapter(lora, character.adapter_scale)?, character })
+    });
+    let partner = partner.transpose()?;
+    let mut of = stage.eval(&base, lora, partner)?;
+    (of.seed, of.seeds, of.only) = (args.seed, args.seeds, args.only);
+    if args.no_filter {
+        of.filter = None;
+    }
     let clock = Instant::now();
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len}  {eta} left")?);
-    let report = evaluate_character(&of, |done, all| {
-        bar.set_length(all as u64);
-        bar.set_position(done as u64);
-    })?;
-    bar.finish_and_clear();
+    let report = measured(&of)?;
     let seconds = clock.elapsed().as_secs_f64();
     note(&format!("{} replies in {seconds:.0} s", report.replies));
     if let Some(file) = &args.replies {
@@ -110,6 +110,95 @@ pub fn run(args: CharacterArgs) -> Result<()> {
         return print(&format!("{json}\n"));
     }
     print(&format!("adapter: {}\n{}", adapter.as_deref().unwrap_or("none, the base alone"), table(&report)))
+}
+
+/// The battery of a training run's report: before it, and with its adapter. What was measured of that adapter already is
+/// not measured again.
+pub fn measure_run(
+    run: &RunFolder,
+    kind: RunKind,
+    base: &SpeakingBase,
+    character: &Path,
+    before: Option<LoraAdapter>,
+) -> Result<()> {
+    let after = LoraAdapter::open(&run.file("adapter"))?;
+    let hash: String = after.hash().iter().map(|byte| format!("{byte:02x}")).collect();
+    if RunBattery::of(run)?.is_some_and(|battery| battery.adapter == hash) {
+        return Ok(());
+    }
+    note("the battery: the character before the run, and now");
+    let stage = Stage::open(character)?;
+    // Whoever was trained on another base talks without a manner of its own.
+    let partner = stage.next().map(|folder| -> Result<Participant> {
+        let character = Arc::new(read_character(&folder.join("character.toml"))?);
+        let lora = own_adapter(&folder, None)?.1.filter(|lora| lora.check_fits(base.weights.config()).is_ok());
+        Ok(Participant { adapter: base.adapter(lora, character.adapter_scale)?, character })
+    });
+    let partner = partner.transpose()?;
+    let before = measured(&stage.eval(base, before, partner.clone())?)?;
+    let after = measured(&stage.eval(base, Some(after), partner)?)?;
+    let battery = RunBattery { adapter: hash, seed: after.seed, before: before.rows, after: after.rows };
+    Ok(battery.write(run, kind)?)
+}
+
+/// With a bar that shows how far it is.
+fn measured(of: &CharacterEval<'_>) -> Result<CharacterReport> {
+    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len}  {eta} left")?);
+    let report = evaluate_character(of, |done, all| {
+        bar.set_length(all as u64);
+        bar.set_position(done as u64);
+    })?;
+    bar.finish_and_clear();
+    Ok(report)
+}
+
+/// A character, its battery and who lives beside it.
+struct Stage {
+    folder: PathBuf,
+    character: Arc<Character>,
+    battery: BatteryFile,
+    /// Folders and names, the next first.
+    others: Vec<(PathBuf, String)>,
+}
+
+impl Stage {
+    fn open(file: &Path) -> Result<Self> {
+        let character = Arc::new(read_character(file)?);
+        let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();
+        let others = others(&folder, &character.name)?;
+        let battery = folder.join("battery.toml");
+        let battery = if battery.is_file() { BatteryFile::open(&battery)? } else { BatteryFile::default() };
+        Ok(Self { folder, character, battery, others })
+    }
+
+    /// The folder of the character after this one.
+    fn next(&self) -> Option<PathBuf> {
+        self.others.first().map(|(folder, _)| folder.clone())
+    }
+
+    /// The whole battery, once, filtered as in a game.
+    fn eval<'a>(
+        &self,
+        base: &'a SpeakingBase,
+        lora: Option<LoraAdapter>,
+        partner: Option<Participant>,
+    ) -> Result<CharacterEval<'a>> {
+        let character = self.character.clone();
+        let other_names: Vec<String> = self.others.iter().map(|(_, name)| name.clone()).collect();
+        let mut filter = ReplyFilter::default();
+        filter.names.clone_from(&other_names);
+        Ok(CharacterEval {
+            model: ModelRef { executor: &*base.engine, tokenizer: &base.tokenizer, template: &base.template },
+            speaker: Participant { adapter: base.adapter(lora, character.adapter_scale)?, character },
+            partner,
+            persona_facts: self.battery.persona_facts.clone(),
+            other_names,
+            filter: Some(Arc::new(filter)),
+            seed: 1,
+            seeds: NonZeroUsize::MIN,
+            only: Vec::new(),
+        })
+    }
 }
 
 /// Other characters and their folders: those beside this one, the next first, or else those that `talk` finds.
@@ -127,14 +216,4 @@ fn others(folder: &Path, name: &str) -> Result<Vec<(PathBuf, String)>> {
     });
     let named = named.collect::<Result<Vec<_>>>()?;
     Ok(named.into_iter().filter(|(_, other)| other != name).collect())
-}
-
-/// Whoever talks to the character, with an adapter of its own if it has one.
-fn partner(folder: &Path, base: &SpeakingBase, is_bare: bool) -> Result<Participant> {
-    let character = Arc::new(read_character(&folder.join("character.toml"))?);
-    let lora = match is_bare {
-        true => None,
-        false => own_adapter(folder, None)?.1,
-    };
-    Ok(Participant { adapter: base.adapter(lora, character.adapter_scale)?, character })
 }

@@ -13,13 +13,15 @@ use clap::Args;
 use elenchus_lm::{ComputeDevice, Executor};
 use elenchus_train::{
     ExamplePair, RewardLoss, RewardModel, RunFolder,
+    character_eval::RunKind,
     judge::Panel,
     rl::{RlEvent, RlLearner, RlLesson, RlOutcome, RlReport, Values, train},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{BaseArgs, interrupts, with_base};
+use super::{BaseArgs, copy_report, interrupts, with_base};
 use crate::{
+    eval::measure_run,
     output::{note, say},
     voice::Voice,
 };
@@ -52,6 +54,11 @@ pub fn run(args: RlArgs) -> Result<()> {
             say(&format!("earlier voices are in {}\n", run.file("checkpoints").display()));
         }
         RlOutcome::Finished(adapter) => {
+            if lesson.config.battery {
+                let base = school.voice.speaking(school.engine.clone());
+                measure_run(&run, RunKind::Rl, &base, &lesson.character_file, Some(lesson.start))?;
+                copy_report(&run)?;
+            }
             let (adapter, report) = (adapter.display(), run.file("REPORT.html"));
             say(&format!("the adapter is in {adapter}, the report in {}\n", report.display()));
         }
@@ -130,8 +137,7 @@ impl School {
             let described = fs::read_to_string(character_file).with_context(|| character_file.display().to_string())?;
             run.write("adapter/character.toml", with_base(&described, character, &name, &voice.weights).as_bytes())?;
             run.write("adapter/rl.toml", text.as_bytes())?;
-            let report = run.file("REPORT.md");
-            run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?;
+            copy_report(run)?;
         }
         Ok(outcome)
     }

@@ -88,10 +88,12 @@ pub(super) fn play(
     on_progress: &mut impl FnMut(usize, usize),
 ) -> Result<Vec<Played>> {
     let rounds = 0..of.seeds.get();
+    let is_held = |group| of.only.is_empty() || of.only.contains(&group);
     let mut dialogues: Vec<Dialogue<'_>> = cases
         .iter()
         .enumerate()
         .flat_map(|(at, case)| rounds.clone().map(move |round| (round * cases.len() + at, case)))
+        .filter(|(_, case)| is_held(case.group))
         .map(|(number, case)| Dialogue {
             group: case.group,
             kind: &case.kind,
@@ -110,7 +112,7 @@ pub(super) fn play(
     for (number, topic) in
         topics.flat_map(|(at, topic)| rounds.clone().map(move |round| (round * TOPICS.len() + at, topic)))
     {
-        let Some(partner) = &of.partner else { break };
+        let Some(partner) = of.partner.as_ref().filter(|_| is_held(Group::NpcToNpc)) else { break };
         let names = [&of.speaker.character.name, &partner.character.name];
         let note = |other: &str| format!("You and {other} talk about {}.", topic.name);
         dialogues.push(Dialogue {

@@ -84,7 +84,8 @@ fn rows(conversations: &[Played]) -> Vec<CheckRow> {
         }
     }
     let spam = || conversations.iter().filter(|played| played.group == Group::Repetition);
-    for (at, check) in ["no near-repeat of the last six", "no near-repeat of the last"].into_iter().enumerate() {
+    let repeats = ["no near-repeat of the last six", "no near-repeat of the last"].into_iter().enumerate();
+    for (at, check) in repeats.filter(|_| spam().next().is_some()) {
         let judged = spam().flat_map(|played| {
             let [of_six, of_one] = repetitions(&played.exchanges);
             played.exchanges.iter().skip(1).zip(if at == 0 { of_six } else { of_one })

@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, io};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::scale::grouped;
-use crate::{Error, Result, RunFolder, Sample, SftConfig};
+use crate::{Error, Result, RunFolder, Sample, SftConfig, character_eval::RunBattery};
 
 /// Everything a report says.
 pub(crate) struct Facts {
@@ -22,6 +22,8 @@ pub(crate) struct Facts {
     pub measured_base: Option<f64>,
     /// Measured at the end.
     pub outcome: Option<Outcome>,
+    /// Of the base and the finished adapter.
+    pub battery: Option<RunBattery>,
     /// `training.toml`, read and as it was written.
     pub config: SftConfig,
     pub config_text: String,
@@ -97,6 +99,7 @@ pub(crate) fn read(run: &RunFolder) -> Result<Facts> {
         samples: by_step.into_iter().collect(),
         measured_base: base.and_then(|base| base.perplexity),
         outcome,
+        battery: RunBattery::of(run)?,
         config,
         config_text,
         unreadable: [("metrics.jsonl", cut_steps), ("samples.jsonl", cut_samples)]

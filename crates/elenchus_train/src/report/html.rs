@@ -3,6 +3,7 @@
 use std::fmt::Write;
 
 use super::{
+    battery,
     facts::{Comparison, Facts, Step},
     plot::{Plot, figure},
     scale::{byte_unit, bytes, count, duration, grouped, number, per_second},
@@ -15,6 +16,7 @@ pub(crate) fn page(facts: &Facts) -> String {
     header(&mut page, facts);
     tiles(&mut page, facts);
     plots(&mut page, facts);
+    battery::to_html(&mut page, facts.battery.as_ref());
     replies(&mut page, facts);
     let _ = write!(
         page,

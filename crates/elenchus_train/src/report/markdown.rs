@@ -1,8 +1,9 @@
-//! `REPORT.md`: the same in a repository's own page, beside the adapter it tells of. Under 80 lines, whatever the run.
+//! `REPORT.md`: the same in a repository's own page, beside the adapter it tells of. Under 100 lines, whatever the run.
 
 use std::fmt::Write;
 
 use super::{
+    battery,
     facts::{Comparison, Facts},
     scale::{bytes, duration, grouped, number, per_second},
 };
@@ -25,6 +26,7 @@ pub(crate) fn page(facts: &Facts) -> String {
     }
     summary(&mut page, facts);
     course(&mut page, facts);
+    battery::to_markdown(&mut page, facts.battery.as_ref());
     replies(&mut page, facts);
     page.push_str("\n[training.toml](training.toml) holds the whole configuration.\n");
     page

@@ -7,6 +7,7 @@ use std::{
 };
 
 use super::{
+    battery,
     html::{self, escaped},
     markdown,
     plot::{Plot, figure},
@@ -15,6 +16,7 @@ use super::{
 use crate::{
     Error, Result, RunFolder, Sample,
     bootstrap::{Interval, mean, mean_difference},
+    character_eval::RunBattery,
     rl::{JudgedRollout, RlConfig, RlReport, RlResult},
     run_folder::SAMPLES,
 };
@@ -33,6 +35,8 @@ struct Facts {
     held_out: BTreeMap<u64, Vec<JudgedRollout>>,
     samples: BTreeMap<u64, Vec<Sample>>,
     result: Option<RlResult>,
+    /// Of the adapter it began from and of its own.
+    battery: Option<RunBattery>,
 }
 
 /// One judge on held-out prompts.
@@ -72,6 +76,7 @@ fn read(run: &RunFolder) -> Result<Facts> {
         held_out,
         samples,
         result: run.json(crate::rl::RESULT)?,
+        battery: RunBattery::of(run)?,
     })
 }
 
@@ -162,6 +167,7 @@ fn page(facts: &Facts) -> String {
         page.push_str("</tbody>\n</table>\n");
     }
     plots(&mut page, facts);
+    battery::to_html(&mut page, facts.battery.as_ref());
     side_by_side(&mut page, facts);
     let _ = write!(page, "<h2>Configuration</h2>\n<pre>{}</pre>\n</body>\n</html>\n", escaped(facts.text.trim_end()));
     page
@@ -270,6 +276,7 @@ fn short(facts: &Facts) -> String {
             );
         }
     }
+    battery::to_markdown(&mut page, facts.battery.as_ref());
     let (first, last) = (facts.samples.first_key_value(), facts.samples.last_key_value());
     if let (Some((_, before)), Some((step, after))) = (first, last) {
         let _ =

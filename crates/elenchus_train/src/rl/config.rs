@@ -49,6 +49,9 @@ pub struct RlConfig {
     /// What a run may spend before it ends, whatever `training.steps` says.
     #[serde(default, skip_serializing_if = "BudgetSettings::is_endless")]
     pub budget: BudgetSettings,
+    /// Whether the report ends with the battery of `elenchus eval character`, the beginning beside the end.
+    #[serde(default = "config_file::yes")]
+    pub battery: bool,
     /// When a run must not go on.
     #[serde(default)]
     pub guards: GuardSettings,
