@@ -22,7 +22,7 @@ use clap::{Args, Subcommand, ValueEnum};
 use elenchus_dialogue::{Character, ModelRef};
 use elenchus_lm::{ComputeDevice, Numerics, Weights, write_whole};
 use elenchus_train::{
-    Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport,
+    Example, Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport,
     character_eval::RunKind,
     data::{self, PersonaPair},
     example,
@@ -173,7 +173,8 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
             character.name
         ));
         for PersonaPair { character, pair } in &persona_pairs {
-            examples.extend(example(pair, character, &voice.tokenizer, &voice.template, max_tokens)?);
+            let example = example(pair, character, &voice.tokenizer, &voice.template, max_tokens)?;
+            examples.extend(example.map(|example| Example { weight: config.persona.weight, ..example }));
         }
     }
     let name = voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());

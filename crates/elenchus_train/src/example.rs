@@ -9,7 +9,7 @@ use elenchus_lm::{ChatTemplate, Message, Role, Tokenizer};
 use crate::{Error, Result, data::Pair};
 
 /// Tokens of a prompt and its reply.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct Example {
     /// Prompt, reply and, unless the reply was cut, the token that ends it.
     pub tokens: Vec<u32>,
@@ -17,6 +17,8 @@ pub struct Example {
     pub reply_start: usize,
     /// Whether the last token ends the reply.
     pub is_ended: bool,
+    /// How often supervised fine-tuning counts each token of the reply.
+    pub weight: f32,
 }
 
 /// The example of a pair, its reply cut behind `max_tokens` tokens in all; `None` if the prompt alone has as many.
@@ -42,7 +44,7 @@ pub fn example(
     let is_ended = tokens.len() <= max_tokens;
     tokens.truncate(max_tokens);
     let reply_start = prompt.len();
-    Ok((tokens.len() > reply_start).then_some(Example { tokens, reply_start, is_ended }))
+    Ok((tokens.len() > reply_start).then_some(Example { tokens, reply_start, is_ended, weight: 1.0 }))
 }
 
 /// The examples of some pairs, in their order; those whose prompt alone has `max_tokens` tokens are left out.

@@ -167,7 +167,7 @@ mod tests {
     use super::*;
 
     fn example(text: &[u32], reply: usize) -> Example {
-        Example { tokens: text.to_vec(), reply_start: text.len() - reply, is_ended: false }
+        Example { tokens: text.to_vec(), reply_start: text.len() - reply, is_ended: false, weight: 1.0 }
     }
 
     /// 20 tokens that all begin with.

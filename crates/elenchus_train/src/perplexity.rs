@@ -106,9 +106,9 @@ mod tests {
 
         let text = |from: u32, count: u32| (from..from + count).map(|at| 32 + at * 7 % 90).collect::<Vec<u32>>();
         let examples = [
-            Example { tokens: text(3, 50), reply_start: 31, is_ended: true },
-            Example { tokens: text(9, 1100), reply_start: 1090, is_ended: false },
-            Example { tokens: text(1, 12), reply_start: 4, is_ended: true },
+            Example { tokens: text(3, 50), reply_start: 31, is_ended: true, weight: 1.0 },
+            Example { tokens: text(9, 1100), reply_start: 1090, is_ended: false, weight: 1.0 },
+            Example { tokens: text(1, 12), reply_start: 4, is_ended: true, weight: 1.0 },
         ];
         let mut heard = Vec::new();
         let ours = perplexity(&executor, Some(&trainable), &examples, |read| heard.push(read)).unwrap();

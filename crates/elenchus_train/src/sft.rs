@@ -13,7 +13,7 @@ use std::{
     time::Instant,
 };
 
-use candle_core::backprop::GradStore;
+use candle_core::{Tensor, backprop::GradStore};
 use elenchus_dialogue::{Character, ModelRef};
 use elenchus_lm::{
     Activations, Adapter, CandleExecutor, ChatTemplate, Linear, LoraAdapter, LoraDropout, Precision, Tokenizer,
@@ -384,7 +384,7 @@ pub fn batch<'a>(examples: &'a [Example], settings: &SftSettings, step: u64) -> 
     order::batch(examples, settings.batch, settings.seed, step)
 }
 
-/// Mean loss over all targets of a batch, their number, and the gradients, in as many passes as its tokens need.
+/// Mean loss over all targets of a batch, each counted by its example's weight, their number, and the gradients, in as many passes as its tokens need.
 pub fn gradients(
     executor: &CandleExecutor,
     lora: &TrainableLora,
@@ -393,14 +393,19 @@ pub fn gradients(
     settings: &SftSettings,
 ) -> Result<(f64, usize, GradStore)> {
     let activations = if settings.gradient_checkpointing { Activations::Recompute } else { Activations::Keep };
-    let targets: usize = batch.iter().map(|example| example.tokens.len() - example.reply_start).sum();
+    let reply = |example: &Example| example.tokens.len() - example.reply_start;
+    let targets: usize = batch.iter().map(|example| reply(example)).sum();
+    let counted: f64 = batch.iter().map(|example| reply(example) as f64 * f64::from(example.weight)).sum();
     let mut sums: Option<(f64, GradStore)> = None;
     // Neighbours share what they begin with.
     let mut batch = batch.to_vec();
     batch.sort_by(|a, b| a.tokens.cmp(&b.tokens));
     for pass in passes(&batch, settings.pass_tokens) {
         let logprobs = reply_logprobs(executor, Some(lora), pass, Some(dropout), activations)?;
-        let loss = (logprobs.sum_all()? * (-1.0 / targets as f64))?;
+        let weights: Vec<f32> =
+            pass.iter().flat_map(|example| std::iter::repeat_n(example.weight, reply(example))).collect();
+        let weights = Tensor::new(weights, logprobs.device())?;
+        let loss = ((logprobs * weights)?.sum_all()? * (-1.0 / counted))?;
         let value = f64::from(loss.to_scalar::<f32>()?);
         let grads = loss.backward()?;
         sums = Some(match sums {

@@ -83,13 +83,16 @@ pub struct PersonaSettings {
     /// Folders of other characters with a `character.toml` and a `player_lines.jsonl`.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub neighbours: Vec<PathBuf>,
+    /// How often a token of these examples counts in the loss, where one of the character's texts counts once: their
+    /// replies are short.
+    pub weight: f32,
     /// Share of the texts' pairs whose prompt gets facts that have nothing to do with them, as a game's prompts have.
     pub facts: f64,
 }
 
 impl Default for PersonaSettings {
     fn default() -> Self {
-        Self { invented: 0.2, own: 0.15, base: 0.05, neighbour: 0.0, neighbours: Vec::new(), facts: 0.05 }
+        Self { invented: 0.2, own: 0.15, base: 0.05, neighbour: 0.0, neighbours: Vec::new(), weight: 1.0, facts: 0.05 }
     }
 }
 
@@ -236,7 +239,7 @@ impl SftConfig {
         ];
         config_file::at_least_one(&positive)?;
         config_file::at_least_one(&[("player_lines_times", self.player_lines_times as u64)])?;
-        let PersonaSettings { invented, own, base, neighbour, ref neighbours, facts } = self.persona;
+        let PersonaSettings { invented, own, base, neighbour, ref neighbours, weight, facts } = self.persona;
         config_file::not_negative(&[
             ("persona.invented", invented),
             ("persona.own", own),
@@ -256,6 +259,7 @@ impl SftConfig {
         config_file::below_one(&[("lora.dropout", f64::from(lora.dropout))])?;
         let AdamWSettings { beta1, beta2, eps, weight_decay } = training.adamw;
         let above_nothing = [
+            ("persona.weight", f64::from(weight)),
             ("lora.alpha", f64::from(lora.alpha)),
             ("training.learning_rate", training.learning_rate),
             ("training.max_grad_norm", training.max_grad_norm),

@@ -63,7 +63,7 @@ fn planted(count: u32, seed: u32) -> Vec<ExamplePair> {
                 reply[noise(number, 99) as usize % 8] = LIKED;
             }
             let tokens = prompt.iter().copied().chain(reply).chain([IM_END]).collect();
-            Example { tokens, reply_start: prompt.len(), is_ended: true }
+            Example { tokens, reply_start: prompt.len(), is_ended: true, weight: 1.0 }
         };
         ExamplePair { chosen: reply(20, true), rejected: reply(40, false) }
     };

@@ -310,7 +310,7 @@ fn hybrid_data_is_a_term_of_its_own() {
     const OFFLINE: &str = "[offline]\npairs = \"pairs.jsonl\"\nreward = 0.5\nweight = 20.0\nbatch = 2\n[guards]";
     let mut lab = Lab::new("{ name = \"reinforce\", kl_coef = 0.0 }");
     let tokens = |from: u32| (from..from + 14).map(|at| 40 + at * 3 % 60).collect::<Vec<u32>>();
-    let example = |from: u32| Example { tokens: tokens(from), reply_start: 8, is_ended: false };
+    let example = |from: u32| Example { tokens: tokens(from), reply_start: 8, is_ended: false, weight: 1.0 };
     lab.offline = (0..4).map(|at| example(at * 5)).collect();
     let folder = tempfile::tempdir().unwrap();
     let (without, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
@@ -434,7 +434,7 @@ fn a_critic_of_its_own_learns() {
 }
 
 fn values(lab: &Lab) -> Vec<f32> {
-    let example = Example { tokens: vec![40, 41, 42, 43, 44], reply_start: 2, is_ended: true };
+    let example = Example { tokens: vec![40, 41, 42, 43, 44], reply_start: 2, is_ended: true, weight: 1.0 };
     let model = lab.value_model.as_ref().unwrap();
     model.values(&lab.executor, &[&example], Activations::Drop).unwrap().to_vec1().unwrap()
 }
@@ -447,7 +447,7 @@ fn a_mix_of_nothing_changes_no_bit() {
         lab.config = lab.config.replace("steps = 12", "steps = 3");
         if offline {
             lab.config += "[offline]\npairs = \"p.jsonl\"\nweight = 0.0\n";
-            lab.offline = vec![Example { tokens: vec![40, 41, 42, 43], reply_start: 2, is_ended: false }];
+            lab.offline = vec![Example { tokens: vec![40, 41, 42, 43], reply_start: 2, is_ended: false, weight: 1.0 }];
         }
         let folder = tempfile::tempdir().unwrap();
         let (reports, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);

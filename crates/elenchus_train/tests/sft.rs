@@ -6,12 +6,15 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use candle_core::Device;
+use candle_core::{Device, backprop::GradStore};
 use elenchus_dialogue::Character;
-use elenchus_lm::{CandleExecutor, ChatTemplate, LoraAdapter, Numerics, Tokenizer, Weights, testing::TinyModel};
+use elenchus_lm::{
+    CandleExecutor, ChatTemplate, LoraAdapter, LoraDropout, Numerics, Tokenizer, TrainableLora, Weights,
+    testing::{TinyModel, write_random_adapter},
+};
 use elenchus_train::{
-    Example, Learner, RunFolder, Sample, SftConfig, SftEvent, SftOutcome, SftResult, StepReport, perplexity, spread,
-    train,
+    Example, Learner, RunFolder, Sample, SftConfig, SftEvent, SftOutcome, SftResult, StepReport, gradients, perplexity,
+    spread, train,
 };
 
 const CONFIG: &str = r#"
@@ -41,7 +44,7 @@ fn examples(count: u32, further: u32) -> Vec<Example> {
     let example = |seed: u32| {
         let prompt: Vec<u32> = (0..12).map(|at| 97 + (seed * 7 + at * (seed % 5 + 1)) % 25).collect();
         let reply = prompt.iter().map(|letter| letter + further);
-        Example { tokens: prompt.iter().copied().chain(reply).collect(), reply_start: 12, is_ended: false }
+        Example { tokens: prompt.iter().copied().chain(reply).collect(), reply_start: 12, is_ended: false, weight: 1.0 }
     };
     (0..count).map(example).collect()
 }
@@ -202,6 +205,36 @@ fn a_run_learns_in_either_numerics() {
         for file in ["REPORT.md", "REPORT.html"] {
             let report = fs::read_to_string(folder.path().join(file)).unwrap();
             assert!(report.contains("What is courage?"), "{file}: {report}");
+        }
+    }
+}
+
+/// Three times the weight is three times the example.
+#[test]
+fn a_weight_counts_an_example_so_often() {
+    let lab = Lab::new(Numerics::Exact);
+    let config = SftConfig::parse(&lab.config, "training.toml").unwrap();
+    let start = tempfile::tempdir().unwrap();
+    let weights = Weights::open(&lab._folder.path().join("tiny.gguf"), &mut |_| {}).unwrap();
+    write_random_adapter(start.path(), weights.config(), 4, 7);
+    let lora = TrainableLora::new(&LoraAdapter::open(start.path()).unwrap(), &lab.executor).unwrap();
+    let [short, long] = [&lab.examples[0], &lab.examples[1]];
+    let short = Example { tokens: short.tokens[..20].to_vec(), ..short.clone() };
+    let heavy = Example { weight: 3.0, ..short.clone() };
+    let of = |batch: &[&Example]| {
+        gradients(&lab.executor, &lora, batch, &mut LoraDropout::new(0.0, 1), &config.training).unwrap()
+    };
+    let (weighted, targets, grads) = of(&[&heavy, long]);
+    let (expected, _, expected_grads) = of(&[&short, &short, &short, long]);
+    assert_eq!(targets, 8 + 12);
+    assert!((weighted - expected).abs() < 1e-5, "{weighted}, {expected}");
+    for (name, var) in lora.vars() {
+        let of = |grads: &GradStore| -> Vec<f32> { grads.get(&var).unwrap().flatten_all().unwrap().to_vec1().unwrap() };
+        let (grad, expected) = (of(&grads), of(&expected_grads));
+        let largest = expected.iter().fold(0.0f32, |most, value| most.max(value.abs()));
+        assert!(largest > 0.0, "{name}");
+        for (grad, expected) in grad.iter().zip(&expected) {
+            assert!((grad - expected).abs() < 1e-4 * largest, "{name}: {grad}, {expected}");
         }
     }
 }

@@ -88,7 +88,7 @@ impl Task {
         let tokens = base.weights.tokenizer()?.encode(TEXT, elenchus_lm::Markup::AsText)?;
         let rows = tokens.chunks_exact(256).take(4);
         let examples: Vec<Example> =
-            rows.map(|row| Example { tokens: row.to_vec(), reply_start: 1, is_ended: false }).collect();
+            rows.map(|row| Example { tokens: row.to_vec(), reply_start: 1, is_ended: false, weight: 1.0 }).collect();
         if examples.len() < 4 {
             return Err(format!("the text has {} tokens, a dense batch needs 1024", tokens.len()).into());
         }

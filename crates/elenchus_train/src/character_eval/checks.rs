@@ -471,7 +471,7 @@ mod tests {
     #[test]
     fn repeats_and_echoes_are_words_in_the_same_order() {
         let said = "Olives are two obols the cup, stranger.";
-        assert!(is_near_repeat("Olives are two obols the cup, my friend.", said));
+        assert!(is_near_repeat("Olives are two obols the cup, friend.", said));
         assert!(is_near_repeat("Yes.", "yes"));
         assert!(is_near_repeat("Olives are two obols.", said));
         assert!(!is_near_repeat("Two obols the cup.", said));

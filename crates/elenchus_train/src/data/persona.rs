@@ -56,12 +56,12 @@ const SKILLS: [(Skill, u32); 11] = [
     (Skill::Place, 4),
     (Skill::Fact, 34),
     (Skill::UnknownFact, 8),
-    (Skill::Unknown, 6),
+    (Skill::Unknown, 10),
     (Skill::PlayerName, 12),
     (Skill::LastLine, 14),
     (Skill::Greeting, 4),
     (Skill::SmallTalk, 4),
-    (Skill::Attack, 6),
+    (Skill::Attack, 10),
 ];
 
 /// Conversations of `count` invented people, a function of `count` and `seed`.
@@ -215,7 +215,17 @@ impl Person {
     }
 
     fn pair(&self, skill: Skill, rng: &mut Pcg64Mcg) -> Pair {
-        let slots = [("name", self.name.as_str()), ("trade", self.as_what()), ("place", self.place.as_str())];
+        let (who, town) = (name(rng), town(rng));
+        let slots = [
+            ("name", self.name.as_str()),
+            ("trade", self.as_what()),
+            ("place", self.place.as_str()),
+            ("who", &who),
+            ("town", &town),
+            ("kin", pick(KIN, rng)),
+            ("thing", pick(THINGS, rng)),
+            ("ware", pick(WARES, rng)),
+        ];
         let say = |texts: &[&'static str], rng: &mut Pcg64Mcg| fill(pick(texts, rng), &slots);
         let mut facts = Vec::new();
         let mut context = Vec::new();
@@ -246,10 +256,7 @@ impl Person {
             }
             Skill::Unknown => {
                 facts = if rng.random_bool(0.4) { facts::some(rng, 2) } else { facts };
-                (
-                    fill(pick(UNKNOWN_LINES, rng), &[("who", &name(rng)), ("town", &town(rng))]),
-                    say(UNKNOWN_REPLIES, rng),
-                )
+                (say(UNKNOWN_LINES, rng), say(UNKNOWN_REPLIES, rng))
             }
             Skill::PlayerName => {
                 let player = name(rng);
@@ -287,7 +294,7 @@ impl Person {
                 (line.to_owned(), fill(reply, &slots))
             }
             Skill::Attack => {
-                let line = fill(pick(ATTACKS, rng), &[("other", &name(rng)), ("name", &self.name)]);
+                let line = fill(&say(ATTACKS, rng), &[("other", &name(rng))]);
                 let replies = if self.trade.is_empty() { &ATTACK_REPLIES[..NAME_ONLY_ATTACKS] } else { ATTACK_REPLIES };
                 (line, say(replies, rng))
             }

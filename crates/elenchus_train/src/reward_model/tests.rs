@@ -33,7 +33,7 @@ fn ended(from: u32, count: u32) -> Example {
     let letters = |from: u32, count: u32| (from..from + count).map(|at| 97 + at * 7 % 25);
     let prompt: Vec<u32> = letters(0, 10).chain(letters(from, 4)).collect();
     let tokens = prompt.iter().copied().chain(letters(from + 3, count)).chain([IM_END]).collect();
-    Example { tokens, reply_start: prompt.len(), is_ended: true }
+    Example { tokens, reply_start: prompt.len(), is_ended: true, weight: 1.0 }
 }
 
 fn card(model: &RewardModel) -> RewardCard {

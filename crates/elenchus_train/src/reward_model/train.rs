@@ -41,7 +41,7 @@ const REWARD: &str = "reward";
 const REFERENCE_PAIRS: usize = 128;
 
 /// A preference as a model reads it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub struct ExamplePair {
     /// The better reply.
     pub chosen: Example,

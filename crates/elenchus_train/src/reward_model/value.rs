@@ -47,7 +47,8 @@ mod tests {
     /// numpy: values [.1, .2, .3] chosen and [.4, -.2] rejected, lambda .95; returns by the recursion of GAE.
     #[test]
     fn values_are_drawn_to_what_a_reply_comes_to() {
-        let example = |tokens: usize| Example { tokens: vec![1; tokens + 2], reply_start: 2, is_ended: true };
+        let example =
+            |tokens: usize| Example { tokens: vec![1; tokens + 2], reply_start: 2, is_ended: true, weight: 1.0 };
         let (chosen, rejected) = (example(3), example(2));
         let examples = [&chosen, &rejected];
         let of = |lam: f32| {

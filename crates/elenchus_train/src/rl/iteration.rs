@@ -86,7 +86,7 @@ impl Iteration<'_> {
                 let (own, other) = (&scored.examples[at], &scored.examples[next_query(at)?]);
                 let prompt = &other.tokens[..other.reply_start];
                 let tokens = [prompt, &own.tokens[own.reply_start..]].concat();
-                Some(Example { tokens, reply_start: prompt.len(), is_ended: own.is_ended })
+                Some(Example { tokens, reply_start: prompt.len(), is_ended: own.is_ended, weight: 1.0 })
             })
             .collect();
         let mut sum = 0.0;

@@ -116,5 +116,10 @@ impl<'a> Policy<'a> {
 
 /// A prompt and a response as the trainer reads them.
 pub(super) fn example(prompt: &[u32], response: &Response) -> Example {
-    Example { tokens: [prompt, &response.tokens].concat(), reply_start: prompt.len(), is_ended: response.is_ended }
+    Example {
+        tokens: [prompt, &response.tokens].concat(),
+        reply_start: prompt.len(),
+        is_ended: response.is_ended,
+        weight: 1.0,
+    }
 }

@@ -55,6 +55,7 @@ impl FactFamily {
             ("side", pick(SIDES, rng)),
             ("when", pick(TIMES, rng)),
             ("state", pick(STATES, rng)),
+            ("ruined", pick(RUINED, rng)),
             ("beast", pick(BEASTS, rng)),
             ("thing", pick(THINGS, rng)),
             ("job", pick(JOBS, rng)),
@@ -86,40 +87,43 @@ macro_rules! families {
 
 families! {
     "{ware} costs {n} {coin}." => "{n} {coin}":
-        ["How much is the {ware}?", "What does {ware} cost?", "What do I pay for {ware}?", "I want {ware}. How much?", "What is the price of {ware}?"]
+        ["How much is the {ware}?", "What does {ware} cost?", "What do I pay for {ware}?", "I want {ware}. How much?", "What is the price of {ware}?", "I would like some {ware}. What must I give you?", "Is {ware} dear here?", "Give me {ware}. What do I owe?"]
         ["{ware} costs {n} {coin}.", "That is {n} {coin}.", "{n} {coin}, and not less.", "For {ware} you pay {n} {coin}."];
     "A room at the inn of {who} costs {n} {coin} a night." => "{n} {coin}":
-        ["What does a room cost?", "How much is a bed for the night?", "I need a room for tonight. How much is it?", "Is the inn expensive?"]
+        ["What does a room cost?", "How much is a bed for the night?", "I need a room for tonight. How much is it?", "Is the inn expensive?", "I want to sleep here. What do you take for it?", "What must I pay to stay the night?"]
         ["A room costs {n} {coin} a night.", "At the inn of {who} you pay {n} {coin} a night.", "{n} {coin} a night, at the inn of {who}."];
     "The {place} is {state}." => "{state}":
-        ["Can I go to the {place}?", "Is the {place} open?", "What about the {place}?", "Tell me about the {place}."]
-        ["The {place} is {state}.", "No use going there: the {place} is {state}.", "I hear that the {place} is {state}."];
+        ["Can I go to the {place}?", "Is the {place} open?", "What about the {place}?", "Tell me about the {place}.", "May I use the {place}?", "I want to see the {place}. Will you let me?", "I am going to the {place}.", "How does it look at the {place}?", "Could I sleep in the {place}?"]
+        ["The {place} is {state}.", "No use going there: the {place} is {state}.", "I hear that the {place} is {state}.", "No, the {place} is {state}.", "You cannot, for the {place} is {state}."];
+    "The {place} has {ruined}." => "{ruined}":
+        ["May I go in there, into the {place}?", "Is the {place} safe?", "Does the {place} still stand?", "I must get to the {place}.", "What is wrong with the {place}?", "Can I walk over to the {place}?"]
+        ["The {place} has {ruined}.", "No, the {place} has {ruined}.", "Stay away, the {place} has {ruined}.", "You cannot go there: the {place} has {ruined}."];
     "{who} stole the {thing}." => "{who}":
-        ["Who took the {thing}?", "Who is the thief?", "Do you know who has the {thing}?", "What happened to the {thing}?"]
+        ["I am hunting for whoever took the {thing}.", "Whom should the guards hang for the {thing}?", "Who took the {thing}?", "Who is the thief?", "Do you know who has the {thing}?", "What happened to the {thing}?"]
         ["{who} stole the {thing}.", "It was {who} who took the {thing}.", "They say that {who} stole the {thing}."];
     "The {thing} is hidden in the {place}." => "{place}":
-        ["Where is the {thing}?", "I am looking for the {thing}.", "Have you seen the {thing}?", "Where can I find the {thing}?"]
+        ["Somebody hid the {thing}. Where should I dig?", "Where must I look if I want the {thing}?", "Where is the {thing}?", "I am looking for the {thing}.", "Have you seen the {thing}?", "Where can I find the {thing}?"]
         ["The {thing} is hidden in the {place}.", "Look in the {place}, there you find the {thing}.", "It is in the {place}."];
     "The {place} is {side} the {place2}." => "{side} the {place2}":
         ["Where is the {place}?", "How do I get to the {place}?", "Which way to the {place}?", "I am looking for the {place}."]
         ["The {place} is {side} the {place2}.", "You find the {place} {side} the {place2}.", "Go on, it is {side} the {place2}."];
     "{who} sells {ware} near the {place}." => "{who}":
-        ["Who sells {ware}?", "Where can I buy {ware}?", "I need {ware}.", "Do you know somebody who has {ware}?"]
+        ["I have run out of {ware}. Whom do I see?", "Who sells {ware}?", "Where can I buy {ware}?", "I need {ware}.", "Do you know somebody who has {ware}?"]
         ["{who} sells {ware} near the {place}.", "Ask {who} near the {place} for {ware}.", "{ware}? Go to {who}, near the {place}."];
     "{who} is {job} of {town}." => "{who}":
-        ["Who is {job} here?", "Who is {job} of {town}?", "What is the name of {job}?", "I must speak to {job}."]
+        ["Whom do I ask for if I need {job}?", "Who does the work of {job}?", "Who is {job} here?", "Who is {job} of {town}?", "What is the name of {job}?", "I must speak to {job}."]
         ["{who} is {job} of {town}.", "That is {who}.", "You want {who}, who is {job}."];
     "{who} is ill." => "ill":
-        ["How is {who}?", "Have you seen {who}?", "Where is {who} today?", "What is wrong with {who}?"]
+        ["Why does {who} not open the door?", "How is {who}?", "Have you seen {who}?", "Where is {who} today?", "What is wrong with {who}?"]
         ["{who} is ill.", "{who} is ill today, the poor soul.", "I hear that {who} is ill."];
     "{who} has gone to {town}." => "{town}":
         ["Where is {who}?", "I am looking for {who}.", "Have you seen {who}?", "Where did {who} go?"]
         ["{who} has gone to {town}.", "You will not find {who} here, for {who} is in {town}.", "To {town}, as I heard."];
     "The ship to {town} leaves {when}." => "{when}":
-        ["When does the ship leave?", "I want to go to {town}. When is there a ship?", "When can I sail to {town}?", "Is there a ship to {town}?"]
+        ["How long have I got until the ship sails?", "When does the ship leave?", "I want to go to {town}. When is there a ship?", "When can I sail to {town}?", "Is there a ship to {town}?"]
         ["The ship to {town} leaves {when}.", "It leaves {when}.", "{when} the ship leaves for {town}."];
     "The market opens {when}." => "{when}":
-        ["When does the market open?", "When can I buy something?", "Is the market open?", "When do they open the market?"]
+        ["It is too early, all stalls are shut. When can I come back?", "When does the market open?", "When can I buy something?", "Is the market open?", "When do they open the market?"]
         ["The market opens {when}.", "It opens {when}.", "Come back {when}, the market opens then."];
     "The road to {town} is {state}." => "{state}":
         ["Can I go to {town}?", "How is the road to {town}?", "Which road leads to {town}?", "I am on my way to {town}."]
@@ -140,10 +144,10 @@ families! {
         ["How much does {who} owe?", "Does {who} have debts?", "What does {who} owe {whom}?"]
         ["{who} owes {whom} {n} {coin}.", "{n} {coin}, and {whom} wants them back.", "It is {n} {coin} that {who} owes."];
     "The {beast} come {when}." => "{when}":
-        ["When do the {beast} come?", "Tell me about the {beast}.", "When are the {beast} here?"]
+        ["When must we bar the doors against the {beast}?", "When do the {beast} come?", "Tell me about the {beast}.", "When are the {beast} here?"]
         ["The {beast} come {when}.", "They come {when}.", "{when} they come, so be ready."];
     "The festival begins {when}." => "{when}":
-        ["When is the festival?", "When does the festival begin?", "Is there a festival?"]
+        ["How long is it until people dance here?", "When is the festival?", "When does the festival begin?", "Is there a festival?"]
         ["The festival begins {when}.", "It begins {when}.", "{when}, and everybody will be there."];
     "The stranger saved {who} from the {beast}." => "{who}":
         ["Have you heard what I did?", "Whom did I save?", "What do people say about me?", "Do you know me?"]
