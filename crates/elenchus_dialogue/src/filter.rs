@@ -37,6 +37,8 @@ pub struct ReplyFilter {
     /// A reply whose first sentence nearly repeats a stretch of the line it answers is sampled again, `retries` times at
     /// most; then it is said.
     pub echoes: bool,
+    /// A reply that ends before its first word is sampled again, `retries` times at most.
+    pub silence: bool,
     /// Names that somebody else has, beside those of the conversation.
     pub names: Vec<String>,
     words: Vec<String>,
@@ -49,7 +51,7 @@ type Judge = Arc<dyn Fn(&str) -> bool + Send + Sync>;
 /// A sentence that a filter did not let pass.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
-    /// Which rule: `ai_claims`, `code`, `other_names`, `prompt_leaks`, `repeats`, `echoes`, `words`, `patterns`, or a closure's name.
+    /// Which rule: `ai_claims`, `code`, `other_names`, `prompt_leaks`, `repeats`, `echoes`, `silence`, `words`, `patterns`, or a closure's name.
     pub rule: String,
     /// What was to be said.
     pub text: String,
@@ -65,6 +67,7 @@ impl Default for ReplyFilter {
             prompt_leaks: true,
             repeats: 6,
             echoes: true,
+            silence: true,
             ..Self::none()
         }
     }
@@ -81,6 +84,7 @@ impl ReplyFilter {
             prompt_leaks: false,
             repeats: 0,
             echoes: false,
+            silence: false,
             names: Vec::new(),
             words: Vec::new(),
             patterns: Vec::new(),

@@ -202,11 +202,17 @@ impl Speech {
     /// and ends it otherwise.
     fn judge(&mut self) {
         let Some(filter) = self.filter.clone() else { return };
-        let Some(text) = self.assembler.unjudged() else { return };
-        let others = self.others.iter().map(String::as_str);
-        let begins = self.assembler.shown().is_empty();
         let attempts =
             |of: &dyn Fn(&str) -> bool| self.refused.iter().filter(|refused| of(&refused.rule)).count() as u32;
+        let Some(text) = self.assembler.unjudged() else {
+            if filter.silence && self.is_silent() && attempts(&|rule| rule == SILENCE) < filter.retries {
+                self.refused.push(Refusal { rule: SILENCE.to_owned(), text: String::new() });
+                self.begin_again();
+            }
+            return;
+        };
+        let others = self.others.iter().map(String::as_str);
+        let begins = self.assembler.shown().is_empty();
         let refusal = match filter.judge(text, &self.character, others) {
             Some(refusal) => refusal,
             // What is merely dull is said in the end.
@@ -230,7 +236,7 @@ impl Speech {
                 return self.begin_again();
             }
         };
-        let tries = 1 + attempts(&|rule| rule != ECHOES && rule != REPEATS);
+        let tries = 1 + attempts(&|rule| ![ECHOES, REPEATS, SILENCE].contains(&rule));
         if begins && tries <= filter.retries && !self.is_out_of_time() {
             self.refused.push(refusal);
             return self.begin_again();
@@ -243,6 +249,12 @@ impl Speech {
             Ending::Stopped(StopReason::Refused)
         });
         self.refused.push(refusal);
+    }
+
+    /// Whether the model ended the reply before its first word.
+    fn is_silent(&self) -> bool {
+        let ended = matches!(self.ending, Some(Ending::Stopped(StopReason::EndToken | StopReason::OtherSpeaker)));
+        ended && self.assembler.shown().trim().is_empty()
     }
 
     /// Whether the reply took all the time it may, so that there is none to sample it again.
@@ -296,6 +308,8 @@ impl Speech {
 
 /// The rule against saying the same again.
 const REPEATS: &str = "repeats";
+/// The rule against saying nothing.
+const SILENCE: &str = "silence";
 /// The rule against saying what was just heard.
 const ECHOES: &str = "echoes";
 

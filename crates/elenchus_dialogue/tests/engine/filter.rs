@@ -97,6 +97,17 @@ fn a_reply_that_echoes_the_line_is_sampled_again() {
 }
 
 #[test]
+fn a_reply_without_words_is_sampled_again() {
+    let answer = |filter, script| Lab::new().scripted(script).say(filtered(filter, line("Well?")));
+    let report = answer(ReplyFilter::default(), b"\0 \0Hail.\0");
+    assert_eq!((report.text.as_str(), rules(&report)), ("Hail.", vec![("silence", ""); 2]));
+    let report = answer(ReplyFilter::default(), b"\0\0\0Hail.\0");
+    assert_eq!((report.text.as_str(), report.refused.len()), ("", 2), "it has nothing to say");
+    let report = answer(ReplyFilter::none(), b"\0Hail.\0");
+    assert_eq!((report.text.as_str(), report.refused.len()), ("", 0));
+}
+
+#[test]
 fn with_a_filter_deltas_are_sentences_and_without_one_they_are_words() {
     const TEXT: &[u8] = b"I know that I know nothing. Do you? Not I.\0";
     let (report, deltas) = told(ReplyFilter::none(), TEXT);
