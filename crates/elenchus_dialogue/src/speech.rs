@@ -9,7 +9,7 @@ use elenchus_lm::{Adapter, AdapterId, KvCache, Logits, Markup, REPLY_BREAK, Row,
 
 use crate::{
     Character, Error, Priority, Refusal, ReplyFilter, ReplyReport, Request, RequestId, Result, StopReason, Turn,
-    filter::{echoes, repeats},
+    filter::{echoes, given_names, repeats},
     prompt::FINISH_TOKENS,
     reply::Assembler,
     scheduler::{Pending, Wish},
@@ -60,6 +60,8 @@ pub(crate) struct Speech {
     character: Arc<Character>,
     /// Who else speaks in this conversation.
     others: Vec<String>,
+    /// Names that the line it answers gives to it.
+    given: Vec<String>,
     filter: Option<Arc<ReplyFilter>>,
     refused: Vec<Refusal>,
     /// What it said before, newest first.
@@ -116,6 +118,7 @@ impl Speech {
             sampler: Sampler { settings: character.sampler.clone(), rng },
             assembler: assembler(&character, &others, filter.is_some()),
             others,
+            given: given_names(&answered, &character),
             filter,
             refused: Vec::new(),
             said,
@@ -211,7 +214,7 @@ impl Speech {
             }
             return;
         };
-        let others = self.others.iter().map(String::as_str);
+        let others = self.others.iter().chain(&self.given).map(String::as_str);
         let begins = self.assembler.shown().is_empty();
         let refusal = match filter.judge(text, &self.character, others) {
             Some(refusal) => refusal,
