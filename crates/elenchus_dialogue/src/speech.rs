@@ -9,7 +9,7 @@ use elenchus_lm::{Adapter, AdapterId, KvCache, Logits, Markup, REPLY_BREAK, Row,
 
 use crate::{
     Character, Error, Priority, Refusal, ReplyFilter, ReplyReport, Request, RequestId, Result, StopReason, Turn,
-    filter::{echoes, given_names, repeats},
+    filter::{echoes, others_names, repeats},
     prompt::FINISH_TOKENS,
     reply::Assembler,
     scheduler::{Pending, Wish},
@@ -60,8 +60,8 @@ pub(crate) struct Speech {
     character: Arc<Character>,
     /// Who else speaks in this conversation.
     others: Vec<String>,
-    /// Names that the line it answers gives to it.
-    given: Vec<String>,
+    /// Names in what it was told that are not its own.
+    others_names: Vec<String>,
     filter: Option<Arc<ReplyFilter>>,
     refused: Vec<Refusal>,
     /// What it said before, newest first.
@@ -107,6 +107,7 @@ impl Speech {
             said_tokens.extend(tokenizer.encode(text.trim(), Markup::AsText)?);
             said_tokens.push(REPLY_BREAK);
         }
+        let others_names = others_names(others.iter().map(|turn| turn.text.as_str()), &answered, &character);
         let mut others: Vec<String> = others.into_iter().map(|turn| turn.speaker).collect();
         others.sort_unstable();
         others.dedup();
@@ -118,7 +119,7 @@ impl Speech {
             sampler: Sampler { settings: character.sampler.clone(), rng },
             assembler: assembler(&character, &others, filter.is_some()),
             others,
-            given: given_names(&answered, &character),
+            others_names,
             filter,
             refused: Vec::new(),
             said,
@@ -214,7 +215,7 @@ impl Speech {
             }
             return;
         };
-        let others = self.others.iter().chain(&self.given).map(String::as_str);
+        let others = self.others.iter().chain(&self.others_names).map(String::as_str);
         let begins = self.assembler.shown().is_empty();
         let refusal = match filter.judge(text, &self.character, others) {
             Some(refusal) => refusal,

@@ -103,6 +103,8 @@ fn a_name_that_the_line_gives_is_not_taken() {
         let report = answer(said, b"I am Bob.\0I am Socrates.\0");
         assert_eq!((report.text.as_str(), rules(&report)), ("I am Socrates.", vec![("other_names", "I am Bob.")]));
     }
+    let report = answer("Good day. I am Timon.", b"And I am Timon.\0I am Socrates.\0");
+    assert_eq!((report.text.as_str(), rules(&report)), ("I am Socrates.", vec![("other_names", "And I am Timon.")]));
     let report = answer("You are Socrates, are you not?", b"I am Socrates.\0");
     assert_eq!((report.text.as_str(), report.refused.len()), ("I am Socrates.", 0));
     // Nobody said that it is its name.
