@@ -226,14 +226,14 @@ static NAMED: LazyLock<Regex> = LazyLock::new(|| {
 static CLAIMED: LazyLock<Regex> =
     LazyLock::new(|| pattern(r"\b(?:I am|I['’]m|[Tt]his is|[Ii]t is I,)\s+(\p{Lu}[\p{L}'’-]+)"));
 
-/// What somebody is told to be.
+/// Phrases of a line that give its listener a name.
 static GIVEN: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
         r"\b(?:[Yy]ou are|[Yy]ou['’]re|[Yy]our name is|[Yy]ou play|[Aa]ct as|[Pp]retend to be|call you)\s+(?:now\s+|really\s+)?(\p{Lu}[\p{L}'’-]+)",
     )
 });
 
-/// Letters in which a word of the persona and a name that is somebody's own agree: Athens, Athenian.
+/// A name that shares this many leading letters with a word of the persona is the character's own: Athens, Athenian.
 const STEM: usize = 4;
 
 /// Names in what others said to a character that are not its own, unless its persona has a word like it: those they say are

@@ -277,7 +277,7 @@ impl RunBattery {
         run.json(Self::FILE)
     }
 
-    /// Keeps it with a run of supervised fine-tuning or of learning from judges, and writes the run's report anew.
+    /// Saves it in the folder of an SFT or RL run and rewrites the run's report.
     ///
     /// # Errors
     /// Files that cannot be written or read.
