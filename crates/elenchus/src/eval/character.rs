@@ -83,13 +83,8 @@ pub fn run(args: CharacterArgs) -> Result<()> {
         Some(name) => Some(character_file(name)?.parent().map_or_else(PathBuf::new, Path::to_owned)),
         None => stage.next(),
     };
-    let partner = partner.map(|folder| -> Result<Participant> {
-        let character = Arc::new(read_character(&folder.join("character.toml"))?);
-        let is_bare = args.adapter.as_deref().is_some_and(|adapter| adapter.as_os_str() == "none");
-        let lora = if is_bare { None } else { own_adapter(&folder, None)?.1 };
-        Ok(Participant { adapter: base.adapter(lora, character.adapter_scale)?, character })
-    });
-    let partner = partner.transpose()?;
+    let is_bare = args.adapter.as_deref().is_some_and(|adapter| adapter.as_os_str() == "none");
+    let partner = partner.map(|folder| partner_of(&folder, &base, |_| !is_bare)).transpose()?;
     let mut of = stage.eval(&base, lora, partner)?;
     (of.seed, of.seeds, of.only) = (args.seed, args.seeds, args.only);
     if args.no_filter {
@@ -129,16 +124,19 @@ pub fn measure_run(
     note("the battery: the character before the run, and now");
     let stage = Stage::open(character)?;
     // Whoever was trained on another base talks without a manner of its own.
-    let partner = stage.next().map(|folder| -> Result<Participant> {
-        let character = Arc::new(read_character(&folder.join("character.toml"))?);
-        let lora = own_adapter(&folder, None)?.1.filter(|lora| lora.check_fits(base.weights.config()).is_ok());
-        Ok(Participant { adapter: base.adapter(lora, character.adapter_scale)?, character })
-    });
-    let partner = partner.transpose()?;
+    let fits = |lora: &LoraAdapter| lora.check_fits(base.weights.config()).is_ok();
+    let partner = stage.next().map(|folder| partner_of(&folder, base, fits)).transpose()?;
     let before = measured(&stage.eval(base, before, partner.clone())?)?;
     let after = measured(&stage.eval(base, Some(after), partner)?)?;
     let battery = RunBattery { adapter: hash, seed: after.seed, before: before.rows, after: after.rows };
     Ok(battery.write(run, kind)?)
+}
+
+/// Whoever talks to the character, with its own adapter if it has one that it may wear.
+fn partner_of(folder: &Path, base: &SpeakingBase, wears: impl FnOnce(&LoraAdapter) -> bool) -> Result<Participant> {
+    let character = Arc::new(read_character(&folder.join("character.toml"))?);
+    let lora = own_adapter(folder, None)?.1.filter(wears);
+    Ok(Participant { adapter: base.adapter(lora, character.adapter_scale)?, character })
 }
 
 /// With a bar that shows how far it is.
