@@ -21,7 +21,8 @@ use crate::{Character, names, sentences::sentences};
 /// ```
 #[derive(Clone)]
 pub struct ReplyFilter {
-    /// How often a refused reply is sampled again, each time with the generator's next numbers, before it fails.
+    /// How often a refused reply is sampled again before it fails, each time with the generator's next numbers and at a
+    /// temperature that is 0.3 higher, up to 1.
     pub retries: u32,
     /// Refuses claims to be an AI or a language model.
     pub ai_claims: bool,
@@ -31,8 +32,8 @@ pub struct ReplyFilter {
     pub other_names: bool,
     /// Refuses the persona recited in the second person, and the notes of the prompt.
     pub prompt_leaks: bool,
-    /// A reply whose first sentence nearly repeats one of this many own replies before it is sampled again once; 0 allows
-    /// repetition.
+    /// A reply whose first sentence nearly repeats one of this many own replies before it is sampled again, `retries` times
+    /// at most; then it is said. 0 allows repetition.
     pub repeats: usize,
     /// A reply whose first sentence nearly repeats a stretch of the line it answers is sampled again, `retries` times at
     /// most; then it is said.

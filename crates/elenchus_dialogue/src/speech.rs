@@ -76,6 +76,8 @@ pub(crate) struct Speech {
     prompt_tokens: usize,
     cached_tokens: usize,
     reply_ids: Vec<u32>,
+    /// First tokens of attempts that said the same again.
+    barred: Vec<u32>,
     /// Tokens of attempts that were refused.
     refused_tokens: usize,
     received: Instant,
@@ -132,6 +134,7 @@ impl Speech {
             prompt_tokens: prompt.len(),
             cached_tokens: cache.len(),
             reply_ids: Vec::new(),
+            barred: Vec::new(),
             refused_tokens: 0,
             received,
             first_token: None,
@@ -157,6 +160,9 @@ impl Speech {
     /// Samples the next token from its logits, once and in this order for every token: the generator must not care what
     /// else is in the batch. Returns text that can be shown.
     pub fn advance(&mut self, logits: &mut [f32], tokenizer: &Tokenizer) -> Option<String> {
+        if self.reply_ids.is_empty() {
+            self.barred.iter().for_each(|&token| logits[token as usize] = f32::NEG_INFINITY);
+        }
         let token = match self.sampler.sample(logits, &self.said_tokens) {
             Ok(token) => token,
             Err(error) => {
@@ -228,13 +234,16 @@ impl Speech {
                     && echoes(text, &self.answered)
                 {
                     ECHOES
-                } else if attempts(&|rule| rule == REPEATS) == 0 && repeats(text, said) {
+                } else if attempts(&|rule| rule == REPEATS) < filter.retries && repeats(text, said) {
                     REPEATS
                 } else {
                     return self.assembler.release();
                 };
                 if self.is_out_of_time() {
                     return self.assembler.release();
+                }
+                if rule == REPEATS {
+                    self.barred.extend(self.reply_ids.first());
                 }
                 self.refused.push(Refusal { rule: rule.to_owned(), text: text.trim().to_owned() });
                 return self.begin_again();
@@ -266,8 +275,11 @@ impl Speech {
         matches!(self.ending, Some(Ending::Stopped(StopReason::MaxSeconds)))
     }
 
-    /// Back to the prompt, with the generator where it is. The prompt's last token is read once more for its logits.
+    /// Back to the prompt, with the generator where it is. The prompt's last token is read once more for its logits. A model
+    /// that is sure would say the same again, so it samples more freely.
     fn begin_again(&mut self) {
+        let temperature = &mut self.sampler.settings.temperature;
+        *temperature = temperature.max((*temperature + WARMER).min(WARMEST));
         self.ending = None;
         self.said_tokens.truncate(self.said_tokens.iter().rposition(|&id| id == REPLY_BREAK).map_or(0, |at| at + 1));
         self.refused_tokens += self.reply_ids.len();
@@ -309,6 +321,10 @@ impl Speech {
         (report, self.sequence)
     }
 }
+
+/// By how much the temperature rises with every reply that was refused, and how far.
+const WARMER: f32 = 0.3;
+const WARMEST: f32 = 1.0;
 
 /// The rule against saying the same again.
 const REPEATS: &str = "repeats";

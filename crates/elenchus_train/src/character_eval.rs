@@ -50,12 +50,25 @@ pub struct CharacterEval<'a> {
     pub other_names: Vec<String>,
     /// Judges replies as in a game; `None` lets everything pass.
     pub filter: Option<Arc<ReplyFilter>>,
+    /// What is said to it.
+    pub lines: LineSet,
     /// Determines every reply.
     pub seed: u64,
     /// How often each conversation is held, each time with other numbers; the first are the same with any number of seeds.
     pub seeds: NonZeroUsize,
     /// The groups that are held; all of them if there are none. Replies are the same in either case.
     pub only: Vec<Group>,
+}
+
+/// Which lines a character hears.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LineSet {
+    /// Those that adapters, samplers and rules are chosen by.
+    #[default]
+    Development,
+    /// Others, by which nothing is chosen: a character that is right here was not fitted to the lines.
+    KeptBack,
 }
 
 /// What a conversation is about.
@@ -217,6 +230,8 @@ pub struct CharacterReport {
     pub character: String,
     /// Whom it talked to where no player was.
     pub partner: Option<String>,
+    /// What was said to it.
+    pub lines: LineSet,
     /// Determined every reply.
     pub seed: u64,
     /// How often each conversation was held.
@@ -307,7 +322,7 @@ pub fn evaluate_character(
     of: &CharacterEval<'_>,
     mut on_progress: impl FnMut(usize, usize),
 ) -> Result<CharacterReport> {
-    let cases = cases::all(&of.persona_facts);
+    let cases = cases::all(of.lines, &of.persona_facts);
     let conversations = play::play(of, &cases, &mut on_progress)?;
     Ok(report::report(of, conversations))
 }

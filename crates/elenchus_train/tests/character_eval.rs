@@ -8,7 +8,8 @@ use elenchus_lm::{
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::character_eval::{
-    BatteryFile, CharacterEval, CharacterReport, CheckRow, Group, Participant, evaluate_character, markdown, table,
+    BatteryFile, CharacterEval, CharacterReport, CheckRow, Group, LineSet, Participant, evaluate_character, markdown,
+    table,
 };
 
 struct Lab {
@@ -48,6 +49,7 @@ impl Lab {
     fn report_of(&self, adapter: Option<Adapter>, seed: u64, seeds: usize, only: &[Group]) -> CharacterReport {
         let battery = "[[persona_fact]]\nline = \"Where are we?\"\nany = [\"Thessaly\"]\n";
         let of = CharacterEval {
+            lines: LineSet::Development,
             model: ModelRef { executor: &self.engine, tokenizer: &self.tokenizer, template: &self.template },
             speaker: Participant { character: character("Meno"), adapter },
             partner: Some(Participant { character: character("Anytus"), adapter: None }),
@@ -91,8 +93,8 @@ fn a_seed_determines_every_reply_and_an_adapter_changes_them() {
     for row in &report.rows {
         assert!(row.right <= row.of && (row.failure.is_some() == (row.right < row.of)), "{row:?}");
     }
-    // A random model says nothing right and nothing that is out of its role.
-    assert_eq!(report.row("game facts").map(|row| row.right), Some(0));
+    // A random model is right by chance alone.
+    assert!(report.row("game facts").is_some_and(|row| row.right <= 2), "{:?}", report.row("game facts"));
     assert_eq!(report.replies, report.conversations.iter().map(|played| played.exchanges.len()).sum::<usize>());
 
     let text = table(&report);

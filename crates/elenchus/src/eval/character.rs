@@ -15,8 +15,8 @@ use elenchus_lm::{ComputeDevice, LoraAdapter};
 use elenchus_train::{
     RunFolder,
     character_eval::{
-        BatteryFile, CharacterEval, CharacterReport, Group, Participant, RunBattery, RunKind, evaluate_character,
-        markdown, table,
+        BatteryFile, CharacterEval, CharacterReport, Group, LineSet, Participant, RunBattery, RunKind,
+        evaluate_character, markdown, table,
     },
     read_character,
 };
@@ -50,6 +50,9 @@ pub struct CharacterArgs {
     /// game-facts-of-three, player-name, last-line, not-knowing, role, repetition, npc-to-npc, ordinary
     #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = group)]
     only: Vec<Group>,
+    /// Say other lines, by which nothing about the character was chosen; tune by the usual ones, and look here last
+    #[arg(long)]
+    kept_back: bool,
     /// Let every reply pass, as in a game without a `ReplyFilter`
     #[arg(long)]
     no_filter: bool,
@@ -87,6 +90,9 @@ pub fn run(args: CharacterArgs) -> Result<()> {
     let partner = partner.map(|folder| partner_of(&folder, &base, |_| !is_bare)).transpose()?;
     let mut of = stage.eval(&base, lora, partner)?;
     (of.seed, of.seeds, of.only) = (args.seed, args.seeds, args.only);
+    if args.kept_back {
+        of.lines = LineSet::KeptBack;
+    }
     if args.no_filter {
         of.filter = None;
     }
@@ -192,6 +198,7 @@ impl Stage {
             persona_facts: self.battery.persona_facts.clone(),
             other_names,
             filter: Some(Arc::new(filter)),
+            lines: LineSet::Development,
             seed: 1,
             seeds: NonZeroUsize::MIN,
             only: Vec::new(),

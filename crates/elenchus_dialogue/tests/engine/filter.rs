@@ -60,20 +60,49 @@ fn a_refused_later_sentence_ends_the_reply_before_it() {
 }
 
 #[test]
-fn a_reply_that_says_the_same_again_is_sampled_again_once() {
+fn a_reply_that_says_the_same_again_is_sampled_again_and_begins_otherwise() {
     const SAID: &str = "Olives, stranger, two obols the cup.";
-    let again = |script| {
+    let again = |retries, script| {
         let mut talk = Lab::new().scripted(script);
         let turns = vec![turn("player", "Well?"), turn("Socrates", SAID), turn("player", "Well?")];
-        talk.say(filtered(ReplyFilter::default(), Request { turns, ..line("") }))
+        talk.say(filtered(ReplyFilter::default().with_retries(retries), Request { turns, ..line("") }))
     };
-    let other = again(b"Olives, friend, two obols the cup. Figs.\0");
+    let other = again(2, b"Olives, friend, two obols the cup. Figs.\0");
     assert_eq!(
         (other.text.as_str(), rules(&other)),
         ("Figs.", vec![("repeats", "Olives, friend, two obols the cup.")])
     );
-    let same = again(b"Olives, stranger, two obols the cup. Olives, stranger, two obols the cup.\0");
-    assert_eq!((same.text.as_str(), same.refused.len()), (SAID, 1), "better than no answer");
+    let same = again(1, b"Olives, stranger, two obols the cup. Olives, stranger, two obols the cup.\0");
+    assert_eq!(
+        (same.text.as_str(), rules(&same)),
+        ("*lives, stranger, two obols the cup.", vec![("repeats", SAID)]),
+        "better than no answer"
+    );
+}
+
+#[test]
+fn a_greedy_reply_that_is_refused_is_sampled_more_freely() {
+    // Every attempt is one letter and an end; the likeliest letter is refused.
+    let said = std::sync::atomic::AtomicUsize::new(0);
+    let mut talk = Lab::new().hooked(move |inner, rows| {
+        let mut logits = inner.forward(rows)?;
+        for row in logits.iter_mut().filter(|row| !row.is_empty()) {
+            row.fill(-1e6);
+            if said.fetch_add(1, std::sync::atomic::Ordering::SeqCst) % 2 == 1 {
+                row[elenchus_lm::testing::IM_END as usize] = 1.0;
+            } else {
+                (row[usize::from(b'a')], row[usize::from(b'b')], row[usize::from(b'c')]) = (1.0, 0.9, 0.8);
+            }
+        }
+        Ok(logits)
+    });
+    let mut speaker = character(200);
+    speaker.sampler = elenchus_lm::SamplerSettings { temperature: 0.0, ..elenchus_lm::SamplerSettings::default() };
+    let filter = ReplyFilter::none().with_retries(20).refuse_if("a", |text| text.starts_with('a'));
+    let request = Request { character: Arc::new(speaker), filter: Some(Arc::new(filter)), ..line("Well?") };
+    let report = talk.say(request);
+    assert!(["b", "c"].contains(&report.text.as_str()), "{}", report.text);
+    assert!(!report.refused.is_empty() && report.refused.iter().all(|refused| refused.text == "a"), "{report:?}");
 }
 
 #[test]

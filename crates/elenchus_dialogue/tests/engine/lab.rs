@@ -75,12 +75,16 @@ impl Lab {
                     byte => byte.into(),
                 };
                 row.fill(0.0);
+                row[usize::from(SECOND_BEST)] = 1e5;
                 row[token] = 1e6;
             }
             Ok(logits)
         })
     }
 }
+
+/// What a scripted engine says where the script's byte may not be said.
+pub const SECOND_BEST: u8 = b'*';
 
 pub type Logits = LmResult<Vec<Vec<f32>>>;
 type Hook = dyn Fn(&dyn Executor, &mut [Row<'_>]) -> Logits + Send + Sync;

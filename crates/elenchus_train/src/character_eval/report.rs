@@ -26,6 +26,7 @@ pub(super) fn report(of: &CharacterEval<'_>, conversations: Vec<Played>) -> Char
     CharacterReport {
         character: of.speaker.character.name.clone(),
         partner: of.partner.as_ref().map(|partner| partner.character.name.clone()),
+        lines: of.lines,
         seed: of.seed,
         seeds: of.seeds,
         is_filtered: of.filter.is_some(),

@@ -200,6 +200,18 @@ pub(super) const NAME_LINES: &[&str] = &[
     "who r u",
     "I do not know what to call you.",
     "And whom have I met here?",
+    "I did not hear your name.",
+    "How do I call you?",
+    "How should I speak to you?",
+    "name please",
+    "Whom do I thank?",
+    "Who shall I say sent me?",
+    "Whose guest am I?",
+    "Who is it that I talk to?",
+    "I have forgotten who you are.",
+    "Which name did your mother give you?",
+    "I would like to know your name.",
+    "Are you somebody I should know?",
 ];
 
 /// Answers.
@@ -419,6 +431,12 @@ pub(super) const WHO_AM_I: &[&str] = &[
     "Did you forget my name?",
     "You know my name, do you not?",
     "Whom do you see before you?",
+    "Can you tell me my name?",
+    "What did I say my name was?",
+    "I told you my name. What is it?",
+    "Let us see if you listened: what is my name?",
+    "What do people call me?",
+    "Surely you have not forgotten my name?",
 ];
 
 /// It is known.
