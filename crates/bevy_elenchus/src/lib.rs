@@ -65,7 +65,7 @@ pub use adapters_source::AdaptersSourcePlugin;
 pub use assets::{AdapterAsset, AdapterLoader, AssetError, CharacterAsset, CharacterLoader};
 pub use conversation::Conversation;
 pub use elenchus_dialogue::{
-    BaseInfo, BaseRef, BigFive, Character, EngineSettings, Error, LoadedModel, ModelLoader, Refusal, ReplyFilter,
+    BaseInfo, BaseRef, BigFive, Character, EngineSettings, Error, Model, ModelLoader, Refusal, ReplyFilter,
     ReplyReport, StopReason, StopRules, Turn, load_model,
 };
 pub use elenchus_lm::{
@@ -89,10 +89,10 @@ pub mod prelude {
     pub use crate::{
         AdapterAsset, AdaptersSourcePlugin, BigFive, Character, CharacterAsset, ComputeDevice, Conversation,
         ConversationGroup, Earshot, ElenchusPlugin, ElenchusSettings, ElenchusSystems, EngineSettings, EngineStats,
-        EngineStatus, GameFacts, GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, KvPrecision, Listener,
-        LoadedModel, MemberOf, ModelLoader, Npc, Numerics, Overheard, PauseWith, Refusal, ReloadEngine, ReplyDelta,
-        ReplyError, ReplyFailed, ReplyFilter, ReplyFinished, ReplyReport, ReplyStarted, RetryLoad, SamplerSettings,
-        Say, SilenceReason, Speaking, SpeechFilter, StartEngine, StopEngine, StopReason, StopRules, Tell, Turn, Voice,
-        WarmUp, WhileSpeaking, engine_ready,
+        EngineStatus, GameFacts, GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, KvPrecision, Listener, MemberOf,
+        ModelLoader, Npc, Numerics, Overheard, PauseWith, Refusal, ReloadEngine, ReplyDelta, ReplyError, ReplyFailed,
+        ReplyFilter, ReplyFinished, ReplyReport, ReplyStarted, RetryLoad, SamplerSettings, Say, SilenceReason,
+        Speaking, SpeechFilter, StartEngine, StopEngine, StopReason, StopRules, Tell, Turn, Voice, WarmUp,
+        WhileSpeaking, engine_ready,
     };
 }

@@ -4,7 +4,7 @@
 
 use bevy_elenchus::{
     Adapter, AdapterId, AdapterLoader, AssetError, BaseInfo, BaseRef, CharacterLoader, ChatTemplate, Error, Executor,
-    LoraAdapter, Rng, Tokenizer,
+    LoraAdapter, Model, Rng, Tokenizer,
     elenchus_dialogue::{Conversation as Said, EngineStats as Counters, Result},
     elenchus_lm::{KvCache, ModelConfig, Row},
     load_model,
@@ -55,7 +55,7 @@ fn a_game_names_what_it_sets_and_reads() {
         let _: &Counters = &stats.0;
         let _: (&Character, Option<&bevy::prelude::Handle<AdapterAsset>>) = (&asset.character, asset.adapter.as_ref());
     }
-    fn model(model: LoadedModel, adapter: &AdapterAsset, status: &EngineStatus) -> ModelLoader {
+    fn model(model: Model, adapter: &AdapterAsset, status: &EngineStatus) -> ModelLoader {
         let _: (&dyn Executor, &Tokenizer, &ChatTemplate) = (&*model.executor, &model.tokenizer, &model.template);
         let _: &LoraAdapter = &adapter.lora;
         if let EngineStatus::Failed { error } = status {

@@ -26,9 +26,9 @@ use self::{
     voices::VoicesArgs,
 };
 use crate::{
+    base::{TrainingBase, own_adapter, scaled},
     characters::character_file,
     output::print,
-    voice::{Voice, own_adapter, scaled},
 };
 
 #[derive(Debug, Subcommand)]
@@ -105,7 +105,7 @@ fn run_perplexity(args: PerplexityArgs) -> Result<()> {
         read.retain(|pair| works.contains(&pair.work));
         ensure!(!read.is_empty(), "{} has no pairs of {}", pairs.display(), works.join(", "));
     }
-    let voice = Voice::open(base, Numerics::Exact, device)?;
+    let voice = TrainingBase::open(base, Numerics::Exact, device)?;
     let lora = match lora {
         Some(lora) => Some(TrainableLora::new(&scaled(lora, character.adapter_scale)?, &voice.executor)?),
         None => None,

@@ -6,6 +6,7 @@
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod adapter;
+mod base;
 mod bench;
 mod characters;
 mod data;
@@ -14,7 +15,6 @@ mod model;
 mod output;
 mod talk;
 mod train;
-mod voice;
 
 use std::{io::ErrorKind, process::ExitCode};
 

@@ -19,8 +19,8 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::{Args, Subcommand, ValueEnum};
-use elenchus_dialogue::{Character, ModelRef};
-use elenchus_lm::{ComputeDevice, Numerics, Weights, write_whole};
+use elenchus_dialogue::{Character, Model};
+use elenchus_lm::{ComputeDevice, Numerics, write_whole};
 use elenchus_train::{
     Example, Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport,
     character_eval::RunKind,
@@ -32,10 +32,10 @@ use elenchus_train::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    base::TrainingBase,
     eval::measure_run,
     model,
     output::{note, say},
-    voice::Voice,
 };
 
 #[derive(Debug, Subcommand)]
@@ -87,8 +87,8 @@ pub struct BaseArgs {
 }
 
 impl BaseArgs {
-    fn open(self) -> Result<Voice> {
-        Voice::open(self.base, self.base_numerics.into(), self.device)
+    fn open(self) -> Result<TrainingBase> {
+        TrainingBase::open(self.base, self.base_numerics.into(), self.device)
     }
 }
 
@@ -162,9 +162,7 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
     let held_out = voice.examples(&split.held_out, &character, max_tokens)?;
     let run = RunFolder::open(&out, &text)?;
     if base_replies > 0 {
-        let engine = voice.engine()?;
-        let model = ModelRef { executor: &*engine, tokenizer: &voice.tokenizer, template: &voice.template };
-        persona_pairs.extend(data::base_replies(model, base_replies, config.training.seed)?);
+        persona_pairs.extend(data::base_replies(&voice.model, base_replies, config.training.seed)?);
     }
     if !persona_pairs.is_empty() {
         say(&format!(
@@ -173,17 +171,14 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
             character.name
         ));
         for PersonaPair { character, pair } in &persona_pairs {
-            let example = example(pair, character, &voice.tokenizer, &voice.template, max_tokens)?;
+            let example = example(pair, character, &voice.model, max_tokens)?;
             examples.extend(example.map(|example| Example { weight: config.persona.weight, ..example }));
         }
     }
-    let name = voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let learner = Learner {
         executor: &voice.executor,
-        tokenizer: &voice.tokenizer,
-        template: &voice.template,
+        model: &voice.model,
         character: &character,
-        base_model_name: &name,
         examples: &examples,
         held_out: &held_out,
         start: start.as_deref(),
@@ -198,11 +193,11 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
         SftOutcome::Finished(adapter, result) => {
             // With these the folder is a whole character, as `adapters/` holds them.
             let described = fs::read_to_string(&character_file)?;
-            run.write("adapter/character.toml", with_base(&described, &character, &name, &voice.weights).as_bytes())?;
+            run.write("adapter/character.toml", with_base(&described, &character, &voice.model).as_bytes())?;
             run.write("adapter/training.toml", text.as_bytes())?;
             say(&format!("{}\n", summary(&result)));
             if config.battery {
-                measure_run(&run, RunKind::Sft, &voice.speaking(voice.engine()?), &character_file, None)?;
+                measure_run(&run, RunKind::Sft, &voice.model, &character_file, None)?;
             }
             copy_report(&run)?;
             say(&format!(
@@ -231,11 +226,12 @@ fn verdicts(labelled: &Path, out: &Path) -> Result<()> {
 }
 
 /// A `character.toml` that says which base its adapter was trained on.
-fn with_base(described: &str, character: &Character, name: &str, weights: &Weights) -> String {
+fn with_base(described: &str, character: &Character, model: &Model) -> String {
     if character.base.is_some() {
         return described.to_owned();
     }
-    format!("{}\n\n[base]\nname = {name:?}\nsha256 = \"{}\"\n", described.trim_end(), weights.sha256())
+    let Model { name, sha256, .. } = model;
+    format!("{}\n\n[base]\nname = {name:?}\nsha256 = \"{sha256}\"\n", described.trim_end())
 }
 
 /// Set by the first Ctrl-C, so that the step is finished and kept; the second ends the program at once.

@@ -1,5 +1,7 @@
 //! Which executor a game's settings mean, and the threads it may take: few, and behind the game's.
 
+use std::sync::Arc;
+
 use elenchus_lm::{
     Adapter, CandleExecutor, ComputeDevice, CpuExecutor, CpuSettings, Executor, KvCache, ModelConfig, Numerics, Row,
     Weights,
@@ -10,7 +12,7 @@ use thread_priority::ThreadPriority;
 use crate::{EngineSettings, Error, Result};
 
 /// The CPU engine for quantised numerics on a CPU, candle for everything else.
-pub(crate) fn executor(settings: &EngineSettings, weights: &Weights) -> Result<Box<dyn Executor>> {
+pub(crate) fn executor(settings: &EngineSettings, weights: &Weights) -> Result<Arc<dyn Executor>> {
     let threads = match settings.threads {
         0 => std::thread::available_parallelism().map_or(1, |cores| (cores.get() / 2).max(1)),
         threads => threads,
@@ -18,7 +20,7 @@ pub(crate) fn executor(settings: &EngineSettings, weights: &Weights) -> Result<B
     if settings.device == ComputeDevice::Cpu && settings.numerics == Numerics::Quantised {
         let kv_precision = settings.kv_precision;
         let settings = CpuSettings { threads, at_thread_start: lower_priority, kv_precision };
-        return Ok(Box::new(CpuExecutor::new(weights, settings)?));
+        return Ok(Arc::new(CpuExecutor::new(weights, settings)?));
     }
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
@@ -28,7 +30,7 @@ pub(crate) fn executor(settings: &EngineSettings, weights: &Weights) -> Result<B
         .map_err(|error| Error::NoModel(format!("the system gave no compute threads: {error}")))?;
     let device = settings.device.open()?;
     let executor = pool.install(|| CandleExecutor::new(weights, &device, settings.numerics))?;
-    Ok(Box::new(OnPool { executor, pool }))
+    Ok(Arc::new(OnPool { executor, pool }))
 }
 
 /// Tensor libraries use the pool they are called from: this one is small and polite.

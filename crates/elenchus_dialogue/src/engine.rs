@@ -11,13 +11,10 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Sender};
-use elenchus_lm::{
-    Adapter, AdapterId, ChatTemplate, ComputeDevice, Executor, KvPrecision, Numerics, Rng, Tokenizer, Weights,
-    base_model,
-};
+use elenchus_lm::{Adapter, AdapterId, ComputeDevice, KvPrecision, Numerics, Rng, Weights, base_model};
 
 use crate::{
-    Character, Error, Refusal, ReplyFilter, Result, StopReason, Turn, compute,
+    Character, Error, Model, Refusal, ReplyFilter, Result, StopReason, Turn, compute,
     counters::Counters,
     outbox::Outbox,
     scheduler::Pending,
@@ -148,22 +145,8 @@ pub struct BaseInfo {
     pub context: usize,
 }
 
-/// What the engine needs of a model.
-pub struct LoadedModel {
-    /// Runs it.
-    pub executor: Box<dyn Executor>,
-    /// Text to ids and back.
-    pub tokenizer: Tokenizer,
-    /// Messages to ids.
-    pub template: ChatTemplate,
-    /// File name.
-    pub name: String,
-    /// SHA-256 in hex.
-    pub sha256: String,
-}
-
 /// Loads the model on the engine's thread, and again on [`Engine::reload`]; hears the share done, 0 to 1.
-pub type ModelLoader = Arc<dyn Fn(&mut dyn FnMut(f32)) -> Result<LoadedModel> + Send + Sync>;
+pub type ModelLoader = Arc<dyn Fn(&mut dyn FnMut(f32)) -> Result<Model> + Send + Sync>;
 
 /// How the engine runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -261,13 +244,7 @@ pub fn load_model(settings: &EngineSettings) -> ModelLoader {
         })?;
         let weights = Weights::open(&path, progress)?;
         base_model::check_opened(&weights)?;
-        Ok(LoadedModel {
-            executor: compute::executor(&settings, &weights)?,
-            tokenizer: weights.tokenizer()?,
-            template: weights.chat_template()?,
-            name: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
-            sha256: weights.sha256(),
-        })
+        Model::new(compute::executor(&settings, &weights)?, &weights)
     })
 }
 

@@ -12,6 +12,7 @@ mod engine;
 mod error;
 mod filter;
 mod fitting_facts;
+mod model;
 mod names;
 mod outbox;
 mod prefix_cache;
@@ -27,14 +28,15 @@ mod worker;
 pub use character::{BaseRef, BigFive, Character, StopRules};
 pub use conversation::{Conversation, Turn};
 pub use engine::{
-    BaseInfo, Engine, EngineEvent, EngineSettings, EngineStats, LoadedModel, ModelLoader, Priority, ReplyReport,
-    Request, RequestId, WarmUp, load_model,
+    BaseInfo, Engine, EngineEvent, EngineSettings, EngineStats, ModelLoader, Priority, ReplyReport, Request, RequestId,
+    WarmUp, load_model,
 };
 pub use error::{Error, Result};
 pub use filter::{Refusal, ReplyFilter, common_subsequence, folded_words, repeats};
 pub use fitting_facts::fitting_facts;
+pub use model::Model;
 pub use prompt::messages;
 pub use reply::StopReason;
 pub use sentences::sentences;
-pub use speak::{ModelRef, PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
+pub use speak::{PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
 pub use visible::{has_words, visible};

@@ -4,10 +4,10 @@
 //! before a character's first reply. What changes rarely stands first, so that the cached beginning of a prompt stays
 //! useful for long: persona, then facts, then turns. What belongs to the newest line alone stands beside it, at the end.
 
-use elenchus_lm::{ChatTemplate, Markup, Message, Role, Tokenizer};
+use elenchus_lm::{Markup, Message, Role};
 
 use crate::{
-    BigFive, Character, Error, Request, Result, Turn,
+    BigFive, Character, Error, Model, Request, Result, Turn,
     fitting_facts::fitting_facts,
     names,
     visible::{has_words, visible},
@@ -113,25 +113,24 @@ fn temperament(traits: &BigFive) -> Option<String> {
 /// A prompt that fits the context with room for a reply. Old turns are cut in steps of half the room there is for turns:
 /// between two cuts the prompt only grows at its end, so that its memory stays useful for half a context. Where it is cut
 /// follows from persona, facts, turns and context alone, so that a conversation loaded from a save game is cut alike.
-pub(crate) fn fit(
-    template: &ChatTemplate,
-    tokenizer: &Tokenizer,
-    request: &Request,
-    context: usize,
-) -> Result<Vec<u32>> {
+pub(crate) fn fit(model: &Model, request: &Request, context: usize) -> Result<Vec<u32>> {
     let Request { character, facts, notes, turns, .. } = request;
     let newest = turns.last().filter(|turn| !character.is_named(&turn.speaker));
     if newest.is_none_or(|turn| !has_words(&turn.text)) {
         return Err(Error::EmptyLine);
     }
     let encode = |turns: &[Turn]| {
-        Ok::<_, Error>(template.encode(tokenizer, &messages_with_notes(character, facts, notes, turns), true)?)
+        Ok::<_, Error>(model.template.encode(
+            &model.tokenizer,
+            &messages_with_notes(character, facts, notes, turns),
+            true,
+        )?)
     };
     let reply = reply_room(character, context);
-    let room = context.saturating_sub(reply + persona_prefix(template, tokenizer, character, facts)?.len());
+    let room = context.saturating_sub(reply + persona_prefix(model, character, facts)?.len());
     // What each turn costs is known only nearly, for markup and labels depend on its neighbours; the loop below counts
     // exactly and corrects.
-    let tokens = |text: &str| Ok::<_, Error>(tokenizer.encode(text, Markup::AsText)?.len());
+    let tokens = |text: &str| Ok::<_, Error>(model.tokenizer.encode(text, Markup::AsText)?.len());
     let costs = turns.iter().map(|turn| Ok(tokens(&turn.speaker)? + tokens(&turn.text)? + MESSAGE_TOKENS));
     let costs = costs.collect::<Result<Vec<usize>>>()?;
     let mut steps = costs.iter().sum::<usize>().saturating_sub(room).div_ceil(step(room));
@@ -177,15 +176,10 @@ fn reply_room(character: &Character, context: usize) -> usize {
 }
 
 /// The part of a prompt that any conversation of this character begins with.
-pub(crate) fn persona_prefix(
-    template: &ChatTemplate,
-    tokenizer: &Tokenizer,
-    character: &Character,
-    facts: &[String],
-) -> Result<Vec<u32>> {
+pub(crate) fn persona_prefix(model: &Model, character: &Character, facts: &[String]) -> Result<Vec<u32>> {
     let prompt = |text: &str| {
         let line = Message { role: Role::User, content: text.to_owned() };
-        Ok::<_, Error>(template.encode(tokenizer, &[system(character, facts), line], true)?)
+        Ok::<_, Error>(model.template.encode(&model.tokenizer, &[system(character, facts), line], true)?)
     };
     // Two lines that share no first letter part exactly where a user's words begin.
     let (mut ids, other) = (prompt("x")?, prompt("7")?);

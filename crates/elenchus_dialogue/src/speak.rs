@@ -5,26 +5,15 @@
 
 use std::time::Instant;
 
-use elenchus_lm::{Adapter, ChatTemplate, Executor, Logits, Tokenizer};
+use elenchus_lm::{Adapter, Logits};
 
 use crate::{
-    LoadedModel, Refusal, Request, Result, StopReason,
+    Model, Refusal, Request, Result, StopReason,
     prefix_cache::PrefixCache,
     prompt,
     scheduler::{Pending, plan},
     speech::{Ending, Sequence, Speech},
 };
-
-/// What it takes to speak: a base, and how text becomes its tokens.
-#[derive(Clone, Copy)]
-pub struct ModelRef<'a> {
-    /// Runs it.
-    pub executor: &'a dyn Executor,
-    /// Text to ids and back.
-    pub tokenizer: &'a Tokenizer,
-    /// Messages to ids.
-    pub template: &'a ChatTemplate,
-}
 
 /// A reply and how it came to be.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,15 +42,8 @@ const REMEMBERED: usize = 256 << 20;
 #[derive(Default)]
 pub struct PromptMemory(PrefixCache);
 
-impl LoadedModel {
-    /// It, borrowed.
-    pub fn as_ref(&self) -> ModelRef<'_> {
-        ModelRef { executor: &*self.executor, tokenizer: &self.tokenizer, template: &self.template }
-    }
-}
-
 /// What a character answers to the newest turn of `request`, as a game would show it.
-pub fn speak(model: ModelRef<'_>, request: &Request) -> Result<Spoken> {
+pub fn speak(model: &Model, request: &Request) -> Result<Spoken> {
     let mut spoken = speak_many(model, std::slice::from_ref(request))?;
     spoken.pop().ok_or(crate::Error::Stopped)
 }
@@ -71,7 +53,7 @@ pub fn speak(model: ModelRef<'_>, request: &Request) -> Result<Spoken> {
 ///
 /// # Errors
 /// The first request that has no reply, unless a filter refused it.
-pub fn speak_many(model: ModelRef<'_>, requests: &[Request]) -> Result<Vec<Spoken>> {
+pub fn speak_many(model: &Model, requests: &[Request]) -> Result<Vec<Spoken>> {
     speak_all(model, requests, &mut PrefixCache::default(), false)
 }
 
@@ -79,22 +61,18 @@ pub fn speak_many(model: ModelRef<'_>, requests: &[Request]) -> Result<Vec<Spoke
 ///
 /// # Errors
 /// As [`speak_many`].
-pub fn speak_many_remembering(
-    model: ModelRef<'_>,
-    requests: &[Request],
-    memory: &mut PromptMemory,
-) -> Result<Vec<Spoken>> {
+pub fn speak_many_remembering(model: &Model, requests: &[Request], memory: &mut PromptMemory) -> Result<Vec<Spoken>> {
     speak_all(model, requests, &mut memory.0, true)
 }
 
 fn speak_all(
-    model: ModelRef<'_>,
+    model: &Model,
     requests: &[Request],
     remembered: &mut PrefixCache,
     continues: bool,
 ) -> Result<Vec<Spoken>> {
-    let ModelRef { executor, tokenizer, template } = model;
-    let context = executor.config().max_positions;
+    let Model { executor, tokenizer, .. } = model;
+    let context = model.max_tokens();
     let mut spoken: Vec<Option<Spoken>> = vec![None; requests.len()];
     let mut waiting = requests.iter().enumerate();
     let mut speeches: Vec<(usize, Speech)> = Vec::new();
@@ -105,9 +83,9 @@ fn speak_all(
             if let Some(adapter) = adapter {
                 executor.prepare(adapter)?;
             }
-            let prompt = prompt::fit(template, tokenizer, request, context)?;
+            let prompt = prompt::fit(model, request, context)?;
             let adapter = adapter.as_ref().map(Adapter::id);
-            let persona = prompt::persona_prefix(template, tokenizer, character, facts)?;
+            let persona = prompt::persona_prefix(model, character, facts)?;
             if prompt.starts_with(&persona) && persona.len() < prompt.len() {
                 // What all replies of a character begin with is read once.
                 let cache = remembered.longest(adapter, &persona).unwrap_or_else(|| executor.new_cache());

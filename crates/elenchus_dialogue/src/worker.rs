@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Select, TryRecvError};
 use elenchus_lm::{Adapter, KvCache, Logits, Row};
 
 use crate::{
-    BaseInfo, EngineEvent, EngineSettings, Error, LoadedModel, ModelLoader, RequestId, Result, StopReason, WarmUp,
+    BaseInfo, EngineEvent, EngineSettings, Error, Model, ModelLoader, RequestId, Result, StopReason, WarmUp,
     compute::lower_priority,
     counters::{Counters, Speed},
     outbox::Outbox,
@@ -48,7 +48,7 @@ pub(crate) fn run(
         commands,
         outbox,
         counters,
-        model: Model::Wanted,
+        model: ModelState::Wanted,
         waiting: Waiting::default(),
         speeches: Vec::new(),
         memory_full: false,
@@ -66,7 +66,7 @@ struct Worker {
     commands: Receiver<Command>,
     outbox: Outbox,
     counters: Arc<Counters>,
-    model: Model,
+    model: ModelState,
     waiting: Waiting,
     speeches: Vec<Speech>,
     /// The next request did not fit the KV budget beside those who speak; asked again once one of them is done.
@@ -78,7 +78,7 @@ struct Worker {
     speed: Speed,
 }
 
-enum Model {
+enum ModelState {
     Wanted,
     Loaded(Box<Loaded>),
     /// Why there is none.
@@ -86,7 +86,7 @@ enum Model {
 }
 
 struct Loaded {
-    model: LoadedModel,
+    model: Model,
     context: usize,
     remembered: PrefixCache,
 }
@@ -100,7 +100,7 @@ struct Warming {
 impl Worker {
     /// One round: commands, places, and a step or a wait. `false` ends the thread.
     fn turn(&mut self) -> bool {
-        if matches!(self.model, Model::Wanted) {
+        if matches!(self.model, ModelState::Wanted) {
             self.load();
         }
         if !self.hear() {
@@ -110,11 +110,11 @@ impl Worker {
         self.admit();
         self.begin_warm_up();
         self.outbox.flush();
-        if self.paused_at.is_some() && !matches!(self.model, Model::Wanted) {
+        if self.paused_at.is_some() && !matches!(self.model, ModelState::Wanted) {
             self.wait()
         } else if !self.speeches.is_empty() || self.warming.is_some() {
             self.step() && !self.outbox.is_closed()
-        } else if matches!(self.model, Model::Wanted) {
+        } else if matches!(self.model, ModelState::Wanted) {
             true
         } else {
             self.wait()
@@ -143,8 +143,8 @@ impl Worker {
                 }
                 Ok(Command::WarmUp(warm_up)) => self.warm_ups.push_back(*warm_up),
                 Ok(Command::Reload) => {
-                    if matches!(self.model, Model::Failed(_)) {
-                        self.model = Model::Wanted;
+                    if matches!(self.model, ModelState::Failed(_)) {
+                        self.model = ModelState::Wanted;
                     }
                 }
                 Ok(Command::Pause(true)) => _ = self.paused_at.get_or_insert_with(Instant::now),
@@ -177,10 +177,11 @@ impl Worker {
                 let context = self.settings.context.min(model.executor.config().max_positions);
                 let info = BaseInfo { name: model.name.clone(), sha256: model.sha256.clone(), context };
                 self.outbox.push(EngineEvent::Ready(info));
-                self.model = Model::Loaded(Box::new(Loaded { model, context, remembered: PrefixCache::default() }));
+                self.model =
+                    ModelState::Loaded(Box::new(Loaded { model, context, remembered: PrefixCache::default() }));
             }
             Err(error) => {
-                self.model = Model::Failed(match &error {
+                self.model = ModelState::Failed(match &error {
                     Error::NoModel(reason) => reason.clone(),
                     other => other.to_string(),
                 });
@@ -199,7 +200,7 @@ impl Worker {
                 continue;
             }
             let full = self.speeches.len() >= self.settings.max_sequences.max(1) || self.memory_full;
-            if matches!(self.model, Model::Wanted) || full || self.paused_at.is_some() {
+            if matches!(self.model, ModelState::Wanted) || full || self.paused_at.is_some() {
                 break;
             }
             let Some(pending) = self.waiting.pop() else { break };
@@ -225,9 +226,9 @@ impl Worker {
     fn begin(&mut self, pending: Pending) -> Result<Begun> {
         self.pause_warm_up();
         let loaded = match &mut self.model {
-            Model::Loaded(loaded) => loaded,
-            Model::Failed(reason) => return Err(Error::NoModel(reason.clone())),
-            Model::Wanted => return Err(Error::Stopped),
+            ModelState::Loaded(loaded) => loaded,
+            ModelState::Failed(reason) => return Err(Error::NoModel(reason.clone())),
+            ModelState::Wanted => return Err(Error::Stopped),
         };
         let request = &pending.request;
         loaded.prepare(request.adapter.as_ref())?;
@@ -254,9 +255,9 @@ impl Worker {
     fn begin_warm_up(&mut self) {
         while self.speeches.is_empty() && self.warming.is_none() {
             let loaded = match &mut self.model {
-                Model::Loaded(loaded) => loaded,
-                Model::Wanted => return,
-                Model::Failed(_) => {
+                ModelState::Loaded(loaded) => loaded,
+                ModelState::Wanted => return,
+                ModelState::Failed(_) => {
                     self.counters.warm_ups.fetch_sub(self.warm_ups.len(), Ordering::Relaxed);
                     return self.warm_ups.clear();
                 }
@@ -276,7 +277,7 @@ impl Worker {
 
     /// Makes way for a reply. What was read so far is remembered, and the rest goes on when nobody speaks.
     fn pause_warm_up(&mut self) {
-        if let (Some(warming), Model::Loaded(loaded)) = (self.warming.take(), &mut self.model) {
+        if let (Some(warming), ModelState::Loaded(loaded)) = (self.warming.take(), &mut self.model) {
             loaded.remember(warming.sequence);
             self.warm_ups.push_front(warming.warm_up);
         }
@@ -284,7 +285,7 @@ impl Worker {
 
     /// One forward pass over everybody's next tokens; `false` when the handle is gone.
     fn step(&mut self) -> bool {
-        let Model::Loaded(loaded) = &mut self.model else { return true };
+        let ModelState::Loaded(loaded) = &mut self.model else { return true };
         let began = Instant::now();
         let wishes: Vec<_> = self.speeches.iter().map(Speech::wish).collect();
         let mut counts = plan(&wishes, self.settings.prefill_chunk.max(1));
@@ -311,7 +312,7 @@ impl Worker {
 
     /// Draws each speaker's next token from a step's logits.
     fn take(&mut self, counts: &[usize], results: Vec<Result<Vec<f32>>>, began: Instant) {
-        let Model::Loaded(loaded) = &mut self.model else { return };
+        let ModelState::Loaded(loaded) = &mut self.model else { return };
         let mut results = results.into_iter();
         let mut drawn = 0;
         for (speech, &count) in self.speeches.iter_mut().zip(counts).filter(|(_, count)| **count > 0) {
@@ -357,7 +358,7 @@ impl Worker {
 
     /// Takes leave of replies that have ended, in the order they began.
     fn retire(&mut self) {
-        let Model::Loaded(loaded) = &mut self.model else { return };
+        let ModelState::Loaded(loaded) = &mut self.model else { return };
         let mut index = 0;
         while index < self.speeches.len() {
             let Some(ending) = self.speeches[index].ending.take() else {
@@ -402,15 +403,13 @@ impl Loaded {
     }
 
     fn fit(&self, request: &crate::Request) -> Result<Vec<u32>> {
-        let (template, tokenizer) = (&self.model.template, &self.model.tokenizer);
-        caught(|| prompt::fit(template, tokenizer, request, self.context))?
+        caught(|| prompt::fit(&self.model, request, self.context))?
     }
 
     fn begin_warm_up(&mut self, warm_up: &WarmUp) -> Result<Sequence> {
         self.prepare(warm_up.adapter.as_ref())?;
-        let (template, tokenizer) = (&self.model.template, &self.model.tokenizer);
         let (character, facts) = (&warm_up.character, &warm_up.facts);
-        let mut tokens = caught(|| prompt::persona_prefix(template, tokenizer, character, facts))??;
+        let mut tokens = caught(|| prompt::persona_prefix(&self.model, character, facts))??;
         tokens.truncate(self.context);
         let adapter = warm_up.adapter.clone();
         let cache = self.remembered.longest(adapter.as_ref().map(Adapter::id), &tokens);

@@ -28,7 +28,7 @@ pub struct Row<'a> {
 }
 
 /// Runs one model on one device.
-pub trait Executor: Send {
+pub trait Executor: Send + Sync {
     /// The model's description.
     fn config(&self) -> &ModelConfig;
 

@@ -13,7 +13,7 @@ mod report;
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use elenchus_dialogue::{Character, ModelRef, ReplyFilter, StopReason};
+use elenchus_dialogue::{Character, Model, ReplyFilter, StopReason};
 use elenchus_lm::Adapter;
 use serde::{Deserialize, Serialize};
 
@@ -38,8 +38,8 @@ pub struct Participant {
 /// What is measured, and how.
 #[derive(Clone)]
 pub struct CharacterEval<'a> {
-    /// The base.
-    pub model: ModelRef<'a>,
+    /// Speaks.
+    pub model: &'a Model,
     /// Who is measured.
     pub speaker: Participant,
     /// Whom it talks to where no player is; without, this part is left out.

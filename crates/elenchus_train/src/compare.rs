@@ -15,8 +15,8 @@ pub(crate) mod table;
 
 use std::collections::BTreeMap;
 
-use elenchus_dialogue::{Character, Turn};
-use elenchus_lm::{CandleExecutor, ChatTemplate, Executor, Tokenizer, TrainableLora};
+use elenchus_dialogue::{Character, Model, Turn};
+use elenchus_lm::{CandleExecutor, TrainableLora};
 use serde::{Deserialize, Serialize};
 
 pub use html::page;
@@ -45,13 +45,9 @@ use crate::{
 #[derive(Clone, Copy)]
 pub struct Stage<'a> {
     /// The base as a game runs it: speaks.
-    pub engine: &'a dyn Executor,
+    pub model: &'a Model,
     /// The base in exact numerics: measures.
     pub executor: &'a CandleExecutor,
-    /// The base's.
-    pub tokenizer: &'a Tokenizer,
-    /// The base's.
-    pub template: &'a ChatTemplate,
     /// Who answers: persona, sampler and stop rules are the same for every voice.
     pub character: &'a Character,
     /// Who judges, and whether a voice was trained to please it.
@@ -354,13 +350,13 @@ fn kl_along(
 /// Over the held-out replies as the game would prompt for them, behind the contender's example turns if it has any; exactly
 /// the tokens are measured that are measured without.
 fn held_out_perplexity(stage: &Stage<'_>, contender: &Contender) -> Result<Option<f64>> {
-    let Stage { executor, tokenizer, template, character, held_out, max_tokens, .. } = *stage;
+    let Stage { model, executor, character, held_out, max_tokens, .. } = *stage;
     let lora = contender.lora.as_ref().map(|lora| TrainableLora::new(lora, executor)).transpose()?;
     let mut read = Vec::new();
     for pair in held_out {
-        let Some(bare) = example(pair, character, tokenizer, template, max_tokens)? else { continue };
+        let Some(bare) = example(pair, character, model, max_tokens)? else { continue };
         let behind = Pair { context: contender.behind_shown(&pair.context), ..pair.clone() };
-        let Some(mut of) = example(&behind, character, tokenizer, template, usize::MAX)? else { continue };
+        let Some(mut of) = example(&behind, character, model, usize::MAX)? else { continue };
         of.tokens.truncate(of.reply_start + bare.tokens.len() - bare.reply_start);
         read.push(Example { is_ended: bare.is_ended, ..of });
     }

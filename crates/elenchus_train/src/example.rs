@@ -3,8 +3,8 @@
 //! The prompt is the game's own (`elenchus_dialogue::messages` through the model's chat template); only the reply and the
 //! token that ends it are learned from.
 
-use elenchus_dialogue::{Character, messages};
-use elenchus_lm::{ChatTemplate, Message, Role, Tokenizer};
+use elenchus_dialogue::{Character, Model, messages};
+use elenchus_lm::{Message, Role};
 
 use crate::{Error, Result, data::Pair};
 
@@ -25,21 +25,15 @@ pub struct Example {
 ///
 /// # Errors
 /// The template does not put a reply where it asks for one, so that training would teach what the game never reads.
-pub fn example(
-    pair: &Pair,
-    character: &Character,
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
-    max_tokens: usize,
-) -> Result<Option<Example>> {
+pub fn example(pair: &Pair, character: &Character, model: &Model, max_tokens: usize) -> Result<Option<Example>> {
     let mut messages = messages(character, &pair.facts, &pair.context);
-    let prompt = template.encode(tokenizer, &messages, true)?;
+    let prompt = model.template.encode(&model.tokenizer, &messages, true)?;
     messages.push(Message { role: Role::Assistant, content: pair.reply.clone() });
-    let mut tokens = template.encode(tokenizer, &messages, false)?;
+    let mut tokens = model.template.encode(&model.tokenizer, &messages, false)?;
     if !tokens.starts_with(&prompt) {
         return Err(Error::Template);
     }
-    let end = tokens[prompt.len()..].iter().position(|&id| tokenizer.is_end(id)).ok_or(Error::Template)?;
+    let end = tokens[prompt.len()..].iter().position(|&id| model.tokenizer.is_end(id)).ok_or(Error::Template)?;
     tokens.truncate(prompt.len() + end + 1);
     let is_ended = tokens.len() <= max_tokens;
     tokens.truncate(max_tokens);
@@ -51,11 +45,10 @@ pub fn example(
 pub fn examples<'a>(
     pairs: impl IntoIterator<Item = &'a Pair>,
     character: &Character,
-    tokenizer: &Tokenizer,
-    template: &ChatTemplate,
+    model: &Model,
     max_tokens: usize,
 ) -> Result<Vec<Example>> {
-    let of = |pair| example(pair, character, tokenizer, template, max_tokens).transpose();
+    let of = |pair| example(pair, character, model, max_tokens).transpose();
     pairs.into_iter().filter_map(of).collect()
 }
 
@@ -63,7 +56,7 @@ pub fn examples<'a>(
 mod tests {
     use elenchus_dialogue::Turn;
     use elenchus_lm::{
-        Weights,
+        CpuExecutor, CpuSettings, Weights,
         testing::{IM_END, TinyModel},
     };
 
@@ -75,26 +68,27 @@ mod tests {
         let path = folder.path().join("tiny.gguf");
         TinyModel::default().write_gguf(&path);
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
-        let (tokenizer, template) = (weights.tokenizer().unwrap(), weights.chat_template().unwrap());
+        let engine = CpuExecutor::new(&weights, CpuSettings::default()).unwrap();
+        let model = Model::new(std::sync::Arc::new(engine), &weights).unwrap();
         let character = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]";
         let character = Character::parse(character, "test").unwrap();
         let context = vec![Turn { speaker: "Socrates".into(), text: "What is virtue?".into() }];
         let pair =
             Pair { work: "w".into(), context, reply: "I do not know.".into(), facts: Vec::new(), confidence: 1.0 };
-        let of = |max| example(&pair, &character, &tokenizer, &template, max).unwrap();
+        let of = |max| example(&pair, &character, &model, max).unwrap();
 
         let whole = of(1000).unwrap();
-        let prompt = template.encode(&tokenizer, &messages(&character, &[], &pair.context), true).unwrap();
+        let prompt = model.template.encode(&model.tokenizer, &messages(&character, &[], &pair.context), true).unwrap();
         assert_eq!(whole.tokens[..whole.reply_start], prompt);
-        assert_eq!(tokenizer.decode(&whole.tokens[whole.reply_start..]), "I do not know.");
+        assert_eq!(model.tokenizer.decode(&whole.tokens[whole.reply_start..]), "I do not know.");
         assert_eq!((whole.tokens.last(), whole.is_ended), (Some(&IM_END), true));
 
         let cut = of(whole.tokens.len() - 5).unwrap();
-        assert_eq!(tokenizer.decode(&cut.tokens[cut.reply_start..]), "I do not k");
+        assert_eq!(model.tokenizer.decode(&cut.tokens[cut.reply_start..]), "I do not k");
         assert!(!cut.is_ended);
         assert_eq!(of(whole.reply_start), None);
         let longer = Pair { context: [pair.context.clone(), pair.context.clone()].concat(), ..pair.clone() };
-        let fit = examples([&longer, &pair], &character, &tokenizer, &template, whole.tokens.len()).unwrap();
+        let fit = examples([&longer, &pair], &character, &model, whole.tokens.len()).unwrap();
         assert_eq!(fit, std::slice::from_ref(&whole));
         assert!(of(whole.reply_start + 1).is_some());
     }

@@ -15,8 +15,8 @@ mod value;
 mod written;
 
 use candle_core::{Tensor, Var};
-use elenchus_dialogue::Character;
-use elenchus_lm::{Activations, CandleExecutor, ChatTemplate, Executor, Linear, LoraDropout, Tokenizer, TrainableLora};
+use elenchus_dialogue::{Character, Model};
+use elenchus_lm::{Activations, CandleExecutor, Executor, Linear, LoraDropout, TrainableLora};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
@@ -90,14 +90,8 @@ impl RewardModel {
 
     /// What [`RewardModel::scores`] reads: the game's prompt, the reply, and always the token that ends it. Of a reply that is
     /// too long for `max_tokens` the beginning is read; `None` if the prompt alone leaves no room.
-    pub fn example(
-        pair: &Pair,
-        character: &Character,
-        tokenizer: &Tokenizer,
-        template: &ChatTemplate,
-        max_tokens: usize,
-    ) -> Result<Option<Example>> {
-        let Some(mut example) = example(pair, character, tokenizer, template, usize::MAX)? else { return Ok(None) };
+    pub fn example(pair: &Pair, character: &Character, model: &Model, max_tokens: usize) -> Result<Option<Example>> {
+        let Some(mut example) = example(pair, character, model, usize::MAX)? else { return Ok(None) };
         if example.tokens.len() > max_tokens {
             let end = example.tokens[example.tokens.len() - 1];
             example.tokens.truncate(max_tokens.saturating_sub(1));

@@ -5,7 +5,7 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, ModelRef, Request, Turn, speak_many};
+use elenchus_dialogue::{Character, Model, Request, Turn, speak_many};
 use elenchus_lm::{Adapter, Rng};
 use serde::{Deserialize, Serialize};
 
@@ -25,7 +25,7 @@ pub struct Sample {
 /// Who answers, and by what.
 #[derive(Clone, Copy)]
 pub(crate) struct Voice<'a> {
-    pub model: ModelRef<'a>,
+    pub model: &'a Model,
     pub character: &'a Character,
 }
 

@@ -14,11 +14,8 @@ use std::{
 };
 
 use candle_core::{Tensor, backprop::GradStore};
-use elenchus_dialogue::{Character, ModelRef};
-use elenchus_lm::{
-    Activations, Adapter, CandleExecutor, ChatTemplate, Linear, LoraAdapter, LoraDropout, Precision, Tokenizer,
-    TrainableLora,
-};
+use elenchus_dialogue::{Character, Model};
+use elenchus_lm::{Activations, Adapter, CandleExecutor, Linear, LoraAdapter, LoraDropout, Precision, TrainableLora};
 use serde::{Deserialize, Serialize};
 
 use crate::{
@@ -49,14 +46,10 @@ const BEST_PREFIX: &str = "best.";
 pub struct Learner<'a> {
     /// The base; exact numerics, or quantised for a smaller memory.
     pub executor: &'a CandleExecutor,
-    /// The base's.
-    pub tokenizer: &'a Tokenizer,
-    /// The base's.
-    pub template: &'a ChatTemplate,
+    /// The base as it answers the samples; its name is written into the adapter.
+    pub model: &'a Model,
     /// Whose replies are learned; answers the samples.
     pub character: &'a Character,
-    /// Written into the adapter.
-    pub base_model_name: &'a str,
     /// Learned from.
     pub examples: &'a [Example],
     /// Measured on.
@@ -175,7 +168,7 @@ pub fn train(
     should_stop: &AtomicBool,
     mut on_event: impl FnMut(SftEvent),
 ) -> Result<SftOutcome> {
-    let Learner { executor, base_model_name, examples, held_out, start, .. } = *learner;
+    let Learner { executor, model, examples, held_out, start, .. } = *learner;
     let settings = &config.training;
     let refuse = |reason: String| Error::Config { file: "training.toml".to_owned(), reason };
     let linears = config.linears().map_err(|reason| refuse(format!("`lora.targets` {reason}")))?;
@@ -212,7 +205,7 @@ pub fn train(
     run.keep_lines(METRICS, |report: &StepReport| report.step <= begin)?;
     run.keep_lines(SAMPLES, |sample: &Sample| begin > 0 && sample.step <= begin)?;
     let curves = EventFile::rewrite(run, &run.metrics::<StepReport>()?)?;
-    keep_best(run, best.as_ref(), base_model_name)?;
+    keep_best(run, best.as_ref(), &model.name)?;
     let adapter_bytes = lora.vars().iter().map(|(_, var)| var.elem_count() * size_of::<f32>()).sum();
     on_event(SftEvent::Begun { step, total_steps, adapter_bytes, optimiser_bytes: 2 * adapter_bytes });
 
@@ -222,12 +215,11 @@ pub fn train(
         step == total_steps || settings.patience.is_some_and(|patience| since >= patience)
     };
     let sample = |step: u64, lora: Option<&TrainableLora>| {
-        let Learner { executor, tokenizer, template, character, .. } = *learner;
+        let Learner { model, character, .. } = *learner;
         let adapter = |lora: &TrainableLora| {
             let scale = character.adapter_scale;
             Ok::<_, Error>(Adapter { lora: Arc::new(lora.to_adapter("sample")?), scale })
         };
-        let model = ModelRef { executor, tokenizer, template };
         let (voice, adapter) = (Voice { model, character }, lora.map(adapter).transpose()?);
         let samples = samples(voice, adapter.as_ref(), &settings.samples, settings.seed, step)?;
         samples.iter().try_for_each(|sample| run.append(SAMPLES, sample))?;
@@ -281,7 +273,7 @@ pub fn train(
             if best.as_ref().is_none_or(|best| perplexity < best.perplexity) {
                 let lora = TrainableLora::new(&lora.to_adapter(BEST)?, executor)?;
                 best = Some(Best { step, perplexity, lora });
-                keep_best(run, best.as_ref(), base_model_name)?;
+                keep_best(run, best.as_ref(), &model.name)?;
             }
         }
         run.append(METRICS, &report)?;
@@ -306,7 +298,7 @@ pub fn train(
         reason: "its checkpoint is of the last step but knows no best one (hint: delete it to start over)".to_owned(),
     })?;
     let folder = run.file(ADAPTER);
-    best.lora.to_adapter(ADAPTER)?.save(&folder, base_model_name, Precision::F16)?;
+    best.lora.to_adapter(ADAPTER)?.save(&folder, &model.name, Precision::F16)?;
     if let Some(result) = run.json(RESULT)? {
         return Ok(SftOutcome::Finished(folder, result));
     }

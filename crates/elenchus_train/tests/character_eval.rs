@@ -2,9 +2,9 @@
 
 use std::{num::NonZeroUsize, sync::Arc};
 
-use elenchus_dialogue::{Character, ModelRef, ReplyFilter, StopReason};
+use elenchus_dialogue::{Character, Model, ReplyFilter, StopReason};
 use elenchus_lm::{
-    Adapter, ChatTemplate, CpuExecutor, CpuSettings, LoraAdapter, Tokenizer, Weights,
+    Adapter, CpuExecutor, CpuSettings, LoraAdapter, Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::character_eval::{
@@ -13,9 +13,7 @@ use elenchus_train::character_eval::{
 };
 
 struct Lab {
-    engine: CpuExecutor,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    model: Model,
     adapter: Adapter,
 }
 
@@ -35,9 +33,7 @@ impl Lab {
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
         write_random_adapter(folder.path(), weights.config(), 4, 7);
         Self {
-            engine: CpuExecutor::new(&weights, CpuSettings::default()).unwrap(),
-            tokenizer: weights.tokenizer().unwrap(),
-            template: weights.chat_template().unwrap(),
+            model: Model::new(Arc::new(CpuExecutor::new(&weights, CpuSettings::default()).unwrap()), &weights).unwrap(),
             adapter: Adapter::new(Arc::new(LoraAdapter::open(folder.path()).unwrap())),
         }
     }
@@ -50,7 +46,7 @@ impl Lab {
         let battery = "[[persona_fact]]\nline = \"Where are we?\"\nany = [\"Thessaly\"]\n";
         let of = CharacterEval {
             lines: LineSet::Development,
-            model: ModelRef { executor: &self.engine, tokenizer: &self.tokenizer, template: &self.template },
+            model: &self.model,
             speaker: Participant { character: character("Meno"), adapter },
             partner: Some(Participant { character: character("Anytus"), adapter: None }),
             persona_facts: BatteryFile::parse(battery, "battery.toml").unwrap().persona_facts,

@@ -3,9 +3,9 @@
 use std::sync::Arc;
 
 use candle_core::Device;
-use elenchus_dialogue::{Character, Turn};
+use elenchus_dialogue::{Character, Model, Turn};
 use elenchus_lm::{
-    CandleExecutor, ChatTemplate, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Tokenizer, Weights,
+    CandleExecutor, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{
@@ -16,9 +16,7 @@ use elenchus_train::{
 
 struct Lab {
     executor: CandleExecutor,
-    engine: CpuExecutor,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    model: Model,
     character: Character,
     adapters: Vec<Arc<LoraAdapter>>,
     prompts: Vec<Vec<Turn>>,
@@ -56,9 +54,7 @@ impl Lab {
         };
         Self {
             executor: CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap(),
-            engine: CpuExecutor::new(&weights, CpuSettings::default()).unwrap(),
-            tokenizer: weights.tokenizer().unwrap(),
-            template: weights.chat_template().unwrap(),
+            model: Model::new(Arc::new(CpuExecutor::new(&weights, CpuSettings::default()).unwrap()), &weights).unwrap(),
             character: Character::parse(character, "character.toml").unwrap(),
             adapters: vec![adapter(7), adapter(8)],
             prompts: (0..6).map(|at| vec![turn("Stranger", format!("Line {at}?"))]).collect(),
@@ -91,10 +87,8 @@ impl Lab {
             weight: 1.0,
         }]);
         let stage = Stage {
-            engine: &self.engine,
+            model: &self.model,
             executor: &self.executor,
-            tokenizer: &self.tokenizer,
-            template: &self.template,
             character: &self.character,
             judges: &seated,
             choice: Some(&choice),

@@ -2,10 +2,10 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{Model, Turn};
 use elenchus_lm::{
-    Adapter, CandleExecutor, ChatTemplate, CpuExecutor, CpuSettings, Executor, LoraAdapter, Numerics, Tokenizer,
-    Weights, base_model::fetch_default, gguf::Gguf, testing::TinyModel,
+    Adapter, CandleExecutor, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, base_model::fetch_default,
+    testing::TinyModel,
 };
 use elenchus_train::judge::{
     Exchange, Judge, LeadingWord, Lexicon, ModelJudge, ModelJudgeSettings, Opinion, Panel, Scripted, Seat, Structured,
@@ -24,9 +24,7 @@ fn settings() -> ModelJudgeSettings {
 
 /// A tiny model's parts, and a folder with an adapter for it.
 struct Tiny {
-    executor: Arc<dyn Executor + Sync>,
-    tokenizer: Arc<Tokenizer>,
-    template: Arc<ChatTemplate>,
+    model: Model,
     folder: TempDir,
 }
 
@@ -36,12 +34,9 @@ impl Tiny {
         let path = folder.path().join("tiny.gguf");
         TinyModel::default().write_gguf(&path);
         TinyModel::default().write_adapter(&folder.path().join("voice"), 1);
-        let gguf = Gguf::open(&path).unwrap();
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
         Self {
-            executor: Arc::new(CpuExecutor::new(&weights, CpuSettings::default()).unwrap()),
-            tokenizer: Arc::new(Tokenizer::from_gguf(&gguf).unwrap()),
-            template: Arc::new(ChatTemplate::from_gguf(&gguf).unwrap()),
+            model: Model::new(Arc::new(CpuExecutor::new(&weights, CpuSettings::default()).unwrap()), &weights).unwrap(),
             folder,
         }
     }
@@ -56,8 +51,7 @@ impl Tiny {
         adapter: Option<Adapter>,
         reader: Box<dyn VerdictReader>,
     ) -> elenchus_train::Result<ModelJudge> {
-        let (executor, tokenizer, template) = (self.executor.clone(), self.tokenizer.clone(), self.template.clone());
-        ModelJudge::new(settings, executor, tokenizer, template, adapter, reader)
+        ModelJudge::new(settings, self.model.clone(), adapter, reader)
     }
 
     fn words(&self, settings: ModelJudgeSettings, adapter: Option<Adapter>, exchanges: &[Exchange]) -> Vec<String> {
@@ -115,7 +109,7 @@ fn what_a_reader_cannot_read_has_no_score() {
 #[test]
 fn a_question_that_has_no_room_has_no_verdict_and_harms_no_other() {
     let tiny = Tiny::new();
-    let long = exchange("Why?", &"Because. ".repeat(tiny.executor.config().max_positions));
+    let long = exchange("Why?", &"Because. ".repeat(tiny.model.max_tokens()));
     let judge = tiny.judge(settings(), None, Box::<Lexicon>::default()).unwrap();
     let verdicts = judge.judge(&[long, exchange("Why?", "Because.")]).unwrap();
     assert_eq!(verdicts[0].score, None);
@@ -144,8 +138,7 @@ fn the_trainers_executor_judges_too() {
     let weights = Weights::open(&tiny.folder.path().join("tiny.gguf"), &mut |_| {}).unwrap();
     let executor = CandleExecutor::new(&weights, &candle_core::Device::Cpu, Numerics::Exact).unwrap();
     let reader = Box::<Lexicon>::default();
-    let judge =
-        ModelJudge::new(settings(), Arc::new(executor), tiny.tokenizer.clone(), tiny.template.clone(), None, reader);
+    let judge = ModelJudge::new(settings(), Model { executor: Arc::new(executor), ..tiny.model.clone() }, None, reader);
     let panel = Panel::new(vec![
         Seat { judge: Box::new(judge.unwrap()), weight: 1.0 },
         Seat { judge: Box::new(Scripted::new("zero", |_: &Exchange| Some(0.0))), weight: 1.0 },
@@ -157,12 +150,9 @@ fn the_trainers_executor_judges_too() {
 #[test]
 fn real_model_judges_and_says_the_same_again() {
     let path = fetch_default(&mut |_| {}).expect("the default model can be fetched");
-    let gguf = Gguf::open(&path).unwrap();
     let weights = Weights::open(&path, &mut |_| {}).unwrap();
     let settings_of_two = CpuSettings { threads: 2, ..CpuSettings::default() };
-    let executor: Arc<dyn Executor + Sync> = Arc::new(CpuExecutor::new(&weights, settings_of_two).unwrap());
-    let tokenizer = Arc::new(Tokenizer::from_gguf(&gguf).unwrap());
-    let template = Arc::new(ChatTemplate::from_gguf(&gguf).unwrap());
+    let model = Model::new(Arc::new(CpuExecutor::new(&weights, settings_of_two).unwrap()), &weights).unwrap();
     let exchanges = [
         exchange("Can virtue be taught?", "First tell me, Meno, what you say that virtue is."),
         exchange("Can virtue be taught?", "Shut up, you fool. I hate you."),
@@ -170,8 +160,7 @@ fn real_model_judges_and_says_the_same_again() {
     ];
     let verdicts = |form, temperature, reader: Box<dyn VerdictReader>| {
         let settings = ModelJudgeSettings { temperature, form, max_tokens: 24, seed: 7, ..settings() };
-        let judge =
-            ModelJudge::new(settings, executor.clone(), tokenizer.clone(), template.clone(), None, reader).unwrap();
+        let judge = ModelJudge::new(settings, model.clone(), None, reader).unwrap();
         judge.judge(&exchanges).unwrap()
     };
     for (form, temperature) in [(VerdictForm::Words, 0.0), (VerdictForm::Words, 0.33), (VerdictForm::Structured, 0.33)]

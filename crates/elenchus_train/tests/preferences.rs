@@ -8,6 +8,7 @@ use std::{
 };
 
 use candle_core::Device;
+use elenchus_dialogue::Model;
 use elenchus_lm::{CandleExecutor, Numerics, Weights, testing::TinyModel};
 use elenchus_train::{
     Accuracy, Calibration, ExamplePair, RewardCard, RewardLearner, RewardLesson, RewardOutcome, RunFolder,
@@ -78,7 +79,7 @@ fn planted(count: usize) -> String {
 }
 
 struct Lab {
-    weights: Weights,
+    model: Model,
     executor: Arc<CandleExecutor>,
     folder: tempfile::TempDir,
 }
@@ -94,7 +95,7 @@ impl Lab {
         write("character.toml", "version = 1\nname = \"Meno\"\npersona = \"Meno.\"\nfallbacks = [\"Hm.\"]");
         write("preferences.jsonl", preferences);
         write("reward.toml", CONFIG);
-        Self { weights, executor, folder }
+        Self { model: Model::new(executor.clone(), &weights).unwrap(), executor, folder }
     }
 
     fn lesson(&self, fold: usize) -> RewardLesson {
@@ -104,9 +105,8 @@ impl Lab {
     /// A model of one fold, as the command trains it.
     fn train(&self, fold: usize, shuffled_labels: bool, out: &Path) -> RewardCard {
         let lesson = self.lesson(fold);
-        let (tokenizer, template) = (self.weights.tokenizer().unwrap(), self.weights.chat_template().unwrap());
         let examples = |preferences| {
-            ExamplePair::all(preferences, &lesson.character, &tokenizer, &template, lesson.config.training.max_tokens)
+            ExamplePair::all(preferences, &lesson.character, &self.model, lesson.config.training.max_tokens)
         };
         let mut train = examples(&lesson.preferences.train).unwrap();
         let mut held_out = examples(&lesson.preferences.held_out).unwrap();
@@ -116,8 +116,7 @@ impl Lab {
         }
         let learner = RewardLearner {
             executor: &self.executor,
-            base_name: "tiny",
-            base_sha256: &self.weights.sha256(),
+            model: &self.model,
             character: "Meno",
             train: &train,
             held_out: &held_out,

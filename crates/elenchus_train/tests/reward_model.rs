@@ -9,7 +9,7 @@ use std::{
 };
 
 use candle_core::Device;
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{Model, Turn};
 use elenchus_lm::{
     CandleExecutor, Numerics, Weights,
     testing::{IM_END, TinyModel},
@@ -71,7 +71,7 @@ fn planted(count: u32, seed: u32) -> Vec<ExamplePair> {
 }
 
 struct Lab {
-    weights: Weights,
+    model: Model,
     executor: Arc<CandleExecutor>,
     train: Vec<ExamplePair>,
     held_out: Vec<ExamplePair>,
@@ -85,15 +85,20 @@ impl Lab {
         TinyModel::default().write_gguf(&path);
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
         let executor = Arc::new(CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap());
-        Self { weights, executor, train: planted(pairs, 1), held_out: planted(200, 2), _folder: folder }
+        Self {
+            model: Model::new(executor.clone(), &weights).unwrap(),
+            executor,
+            train: planted(pairs, 1),
+            held_out: planted(200, 2),
+            _folder: folder,
+        }
     }
 
     /// Trains in a folder until an event asks to stop.
     fn run(&self, folder: &Path, stops: impl Fn(&RewardEvent) -> bool) -> (Vec<RewardStep>, RewardOutcome) {
         let learner = RewardLearner {
             executor: &self.executor,
-            base_name: "tiny",
-            base_sha256: &self.weights.sha256(),
+            model: &self.model,
             character: "Meno",
             train: &self.train,
             held_out: &self.held_out,
@@ -138,7 +143,7 @@ fn a_planted_preference_is_found_and_shuffled_labels_hold_none() {
 
     // What was saved scores as it was measured, and is of mean 0 and variance 1 near where it was normalised.
     let (model, known) =
-        RewardModel::open(&folder.path().join("planted/reward"), &lab.executor, &lab.weights.sha256()).unwrap();
+        RewardModel::open(&folder.path().join("planted/reward"), &lab.executor, &lab.model.sha256).unwrap();
     assert_eq!((known.steps, known.gain, known.bias), (card.steps, card.gain, card.bias));
     let examples: Vec<Example> =
         lab.held_out.iter().flat_map(|pair| [pair.chosen.clone(), pair.rejected.clone()]).collect();
@@ -207,8 +212,7 @@ fn texts_become_a_judge() {
     assert!((0.4..=0.6).contains(&preferences.length_only_accuracy()));
 
     let lab = Lab::new(8);
-    let (tokenizer, template) = (lab.weights.tokenizer().unwrap(), lab.weights.chat_template().unwrap());
-    let pairs = ExamplePair::all(&preferences.train, &lesson.character, &tokenizer, &template, 256).unwrap();
+    let pairs = ExamplePair::all(&preferences.train, &lesson.character, &lab.model, 256).unwrap();
     assert_eq!(pairs.len(), 20);
     let model = RewardModel::fresh(&lab.executor, &[elenchus_lm::Linear::V], 2, 4.0, 1).unwrap();
     let chosen: Vec<Example> = pairs.iter().map(|pair| pair.chosen.clone()).collect();
@@ -218,8 +222,7 @@ fn texts_become_a_judge() {
         model,
         256,
         lab.executor.clone(),
-        Arc::new(tokenizer),
-        Arc::new(template),
+        lab.model.clone(),
         Arc::new(lesson.character.clone()),
     );
     let exchange = |preference: &elenchus_train::Preference| Exchange {

@@ -3,14 +3,16 @@
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, AtomicUsize, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
 };
 
 use candle_core::Device;
-use elenchus_dialogue::{Character, Turn};
+use elenchus_dialogue::{Character, Model, Turn};
 use elenchus_lm::{
-    Activations, CandleExecutor, ChatTemplate, CpuExecutor, CpuSettings, Linear, LoraAdapter, Numerics, Tokenizer,
-    Weights,
+    Activations, CandleExecutor, CpuExecutor, CpuSettings, Linear, LoraAdapter, Numerics, Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{
@@ -49,9 +51,7 @@ samples = ["Who are you?"]
 
 struct Lab {
     executor: CandleExecutor,
-    engine: CpuExecutor,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    model: Model,
     character: Character,
     start: LoraAdapter,
     prompts: Vec<Vec<Turn>>,
@@ -83,9 +83,7 @@ impl Lab {
         let prompt = |text: String| vec![Turn { speaker: "Stranger".into(), text }];
         Self {
             executor: CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap(),
-            engine: CpuExecutor::new(&weights, CpuSettings::default()).unwrap(),
-            tokenizer: weights.tokenizer().unwrap(),
-            template: weights.chat_template().unwrap(),
+            model: Model::new(Arc::new(CpuExecutor::new(&weights, CpuSettings::default()).unwrap()), &weights).unwrap(),
             character: Character::parse(character, "character.toml").unwrap(),
             start: LoraAdapter::open(folder.path()).unwrap(),
             prompts: (0..11).map(|at| prompt(format!("Line {at}?"))).collect(),
@@ -107,14 +105,11 @@ impl Lab {
         judges: &Panel,
         mut stops: impl FnMut(&RlEvent) -> bool,
     ) -> (Vec<RlReport>, RlOutcome) {
-        let Self { executor, engine, tokenizer, template, character, start, prompts, offline, preferences, .. } = self;
+        let Self { executor, model, character, start, prompts, offline, preferences, .. } = self;
         let learner = RlLearner {
             executor,
-            engine,
-            tokenizer,
-            template,
+            model,
             character,
-            base_model_name: "tiny",
             start,
             prompts,
             judges,
@@ -383,7 +378,7 @@ fn written_preferences_are_learned_and_nothing_is_said_for_them() {
             rejected: "zzzz".into(),
         };
         let preferences: Vec<Preference> = (0..6).map(preference).collect();
-        lab.preferences = ExamplePair::all(&preferences, &lab.character, &lab.tokenizer, &lab.template, 200).unwrap();
+        lab.preferences = ExamplePair::all(&preferences, &lab.character, &lab.model, 200).unwrap();
         let folder = tempfile::tempdir().unwrap();
         let (reports, _) = lab.run(folder.path(), &panel(1.0, plain), |_| false);
         assert!(

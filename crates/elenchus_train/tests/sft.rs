@@ -3,13 +3,16 @@
 use std::{
     fs,
     path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use candle_core::{Device, backprop::GradStore};
-use elenchus_dialogue::Character;
+use elenchus_dialogue::{Character, Model};
 use elenchus_lm::{
-    CandleExecutor, ChatTemplate, LoraAdapter, LoraDropout, Numerics, Tokenizer, TrainableLora, Weights,
+    CandleExecutor, LoraAdapter, LoraDropout, Numerics, TrainableLora, Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{
@@ -50,9 +53,8 @@ fn examples(count: u32, further: u32) -> Vec<Example> {
 }
 
 struct Lab {
-    executor: CandleExecutor,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    executor: Arc<CandleExecutor>,
+    model: Model,
     character: Character,
     examples: Vec<Example>,
     held_out: Vec<Example>,
@@ -66,12 +68,12 @@ impl Lab {
         let path = folder.path().join("tiny.gguf");
         TinyModel::default().write_gguf(&path);
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
+        let executor = Arc::new(CandleExecutor::new(&weights, &Device::Cpu, numerics).unwrap());
         let character = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]\n\
                          [stop]\nmax_tokens = 12\nmax_sentences = 0\nother_speaker = false";
         Self {
-            executor: CandleExecutor::new(&weights, &Device::Cpu, numerics).unwrap(),
-            tokenizer: weights.tokenizer().unwrap(),
-            template: weights.chat_template().unwrap(),
+            model: Model::new(executor.clone(), &weights).unwrap(),
+            executor,
             character: Character::parse(character, "character.toml").unwrap(),
             examples: examples(14, 1),
             held_out: examples(18, 1).split_off(14),
@@ -81,8 +83,8 @@ impl Lab {
     }
 
     fn learner(&self) -> Learner<'_> {
-        let Self { executor, tokenizer, template, character, examples, held_out, .. } = self;
-        Learner { executor, tokenizer, template, character, base_model_name: "tiny", examples, held_out, start: None }
+        let Self { executor, model, character, examples, held_out, .. } = self;
+        Learner { executor, model, character, examples, held_out, start: None }
     }
 
     fn open(&self, folder: &Path) -> RunFolder {

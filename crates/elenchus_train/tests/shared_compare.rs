@@ -1,8 +1,9 @@
 //! The judges of a comparison on real replies. Run only when asked for, because the texts are not part of the project.
 
-use std::{env, fs, path::PathBuf};
+use std::{env, fs, path::PathBuf, sync::Arc};
 
 use candle_core::Device;
+use elenchus_dialogue::Model;
 use elenchus_lm::{CandleExecutor, Numerics, Weights, base_model};
 use elenchus_train::{
     Lesson,
@@ -42,10 +43,10 @@ fn shared_judges_reject_what_they_are_there_for() {
 
     let model = base_model::find_default().expect("the default model is there (hint: elenchus model fetch)");
     let weights = Weights::open(&model, &mut |_| {}).unwrap();
-    let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap();
-    let (tokenizer, template) = (weights.tokenizer().unwrap(), weights.chat_template().unwrap());
+    let executor = Arc::new(CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap());
+    let model = Model::new(executor.clone(), &weights).unwrap();
     let contexts: Vec<_> = lesson.split.train.iter().map(|pair| pair.context.clone()).collect();
-    let information = Information::new(&executor, &tokenizer, &template, &lesson.character, &contexts).unwrap();
+    let information = Information::new(&executor, &model, &lesson.character, &contexts).unwrap();
     let rules = Rules::new(Vec::new());
 
     let held_out = &lesson.split.held_out;

@@ -14,10 +14,9 @@ use std::{
 };
 
 use candle_core::Device;
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{Model, Turn};
 use elenchus_lm::{
-    Adapter, CandleExecutor, ChatTemplate, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Tokenizer, Weights,
-    testing::TinyModel,
+    Adapter, CandleExecutor, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, testing::TinyModel,
 };
 use elenchus_train::{
     Error, RewardLesson, RunFolder,
@@ -37,9 +36,7 @@ const PROMPTS: usize = 20;
 
 /// A tiny model and the files of a run.
 struct Lab {
-    engine: CpuExecutor,
-    tokenizer: Tokenizer,
-    template: ChatTemplate,
+    model: Model,
     folder: tempfile::TempDir,
 }
 
@@ -49,12 +46,8 @@ impl Lab {
         let path = folder.path().join("tiny.gguf");
         TinyModel::default().write_gguf(&path);
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
-        let lab = Self {
-            engine: CpuExecutor::new(&weights, CpuSettings { threads: 1, ..CpuSettings::default() }).unwrap(),
-            tokenizer: weights.tokenizer().unwrap(),
-            template: weights.chat_template().unwrap(),
-            folder,
-        };
+        let engine = CpuExecutor::new(&weights, CpuSettings { threads: 1, ..CpuSettings::default() }).unwrap();
+        let lab = Self { model: Model::new(Arc::new(engine), &weights).unwrap(), folder };
         lab.write(
             "character.toml",
             "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]\n[stop]\nmax_tokens = 12\n",
@@ -85,8 +78,7 @@ impl Lab {
     }
 
     fn speaker<'a>(&'a self, character: &'a elenchus_dialogue::Character) -> Speaker<'a> {
-        let Self { engine, tokenizer, template, .. } = self;
-        Speaker { engine, tokenizer, template, character, adapter: None }
+        Speaker { model: &self.model, character, adapter: None }
     }
 
     fn revise(&self, out: &str, should_stop: &AtomicBool) -> Result<Revised, Error> {

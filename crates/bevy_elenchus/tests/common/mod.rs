@@ -88,7 +88,7 @@ impl Valve {
 /// The tiny model, behind a valve, allowed to say small letters and spaces only: it never ends a reply itself, and what
 /// it says is always text.
 struct Valved {
-    inner: Box<dyn Executor>,
+    inner: Arc<dyn Executor>,
     valve: Arc<Valve>,
     letters: Vec<bool>,
     script: Option<&'static [u8]>,
@@ -266,7 +266,7 @@ fn tiny_loader(gguf: PathBuf, valve: Arc<Valve>, failing_loads: usize, script: O
             .map(|id| matches!(model.tokenizer.token_bytes(id), [b'a'..=b'z' | b' ']))
             .collect();
         model.executor =
-            Box::new(Valved { inner: model.executor, valve: valve.clone(), letters, script, said: said.clone() });
+            Arc::new(Valved { inner: model.executor, valve: valve.clone(), letters, script, said: said.clone() });
         Ok(model)
     })
 }

@@ -10,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result};
 use clap::Args;
-use elenchus_dialogue::{Character, ModelRef, ReplyFilter};
+use elenchus_dialogue::{Character, Model, ReplyFilter};
 use elenchus_lm::{ComputeDevice, LoraAdapter};
 use elenchus_train::{
     RunFolder,
@@ -24,9 +24,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
 use crate::{
+    base::{open_model, own_adapter, prepared},
     characters::{Characters, character_file},
     output::{note, print},
-    voice::{SpeakingBase, own_adapter},
 };
 
 #[derive(Debug, Args)]
@@ -80,15 +80,15 @@ fn group(name: &str) -> Result<Group, String> {
 
 pub fn run(args: CharacterArgs) -> Result<()> {
     let stage = Stage::open(&character_file(&args.character)?)?;
-    let base = SpeakingBase::open(args.base, args.device)?;
+    let model = open_model(args.base, args.device)?;
     let (adapter, lora) = own_adapter(&stage.folder, args.adapter.as_deref())?;
     let partner = match &args.partner {
         Some(name) => Some(character_file(name)?.parent().map_or_else(PathBuf::new, Path::to_owned)),
         None => stage.next(),
     };
     let is_bare = args.adapter.as_deref().is_some_and(|adapter| adapter.as_os_str() == "none");
-    let partner = partner.map(|folder| partner_of(&folder, &base, |_| !is_bare)).transpose()?;
-    let mut of = stage.eval(&base, lora, partner)?;
+    let partner = partner.map(|folder| partner_of(&folder, &model, |_| !is_bare)).transpose()?;
+    let mut of = stage.eval(&model, lora, partner)?;
     (of.seed, of.seeds, of.only) = (args.seed, args.seeds, args.only);
     if args.kept_back {
         of.lines = LineSet::KeptBack;
@@ -106,7 +106,7 @@ pub fn run(args: CharacterArgs) -> Result<()> {
     if args.json {
         let mut json = serde_json::to_value(&report)?;
         json["adapter"] = json!(adapter);
-        json["base_sha256"] = json!(base.weights.sha256());
+        json["base_sha256"] = json!(model.sha256);
         json["seconds"] = json!(seconds);
         return print(&format!("{json}\n"));
     }
@@ -118,7 +118,7 @@ pub fn run(args: CharacterArgs) -> Result<()> {
 pub fn measure_run(
     run: &RunFolder,
     kind: RunKind,
-    base: &SpeakingBase,
+    model: &Model,
     character: &Path,
     before: Option<LoraAdapter>,
 ) -> Result<()> {
@@ -130,19 +130,19 @@ pub fn measure_run(
     note("the battery: the character before the run, and now");
     let stage = Stage::open(character)?;
     // Whoever was trained on another base talks without a manner of its own.
-    let fits = |lora: &LoraAdapter| lora.check_fits(base.weights.config()).is_ok();
-    let partner = stage.next().map(|folder| partner_of(&folder, base, fits)).transpose()?;
-    let before = measured(&stage.eval(base, before, partner.clone())?)?;
-    let after = measured(&stage.eval(base, Some(after), partner)?)?;
+    let fits = |lora: &LoraAdapter| lora.check_fits(model.executor.config()).is_ok();
+    let partner = stage.next().map(|folder| partner_of(&folder, model, fits)).transpose()?;
+    let before = measured(&stage.eval(model, before, partner.clone())?)?;
+    let after = measured(&stage.eval(model, Some(after), partner)?)?;
     let battery = RunBattery { adapter: hash, seed: after.seed, before: before.rows, after: after.rows };
     Ok(battery.write(run, kind)?)
 }
 
 /// Whoever talks to the character, with its own adapter if it has one that it may wear.
-fn partner_of(folder: &Path, base: &SpeakingBase, wears: impl FnOnce(&LoraAdapter) -> bool) -> Result<Participant> {
+fn partner_of(folder: &Path, model: &Model, wears: impl FnOnce(&LoraAdapter) -> bool) -> Result<Participant> {
     let character = Arc::new(read_character(&folder.join("character.toml"))?);
     let lora = own_adapter(folder, None)?.1.filter(wears);
-    Ok(Participant { adapter: base.adapter(lora, character.adapter_scale)?, character })
+    Ok(Participant { adapter: prepared(model, lora, character.adapter_scale)?, character })
 }
 
 /// With a bar that shows how far it is.
@@ -183,7 +183,7 @@ impl Stage {
     /// The whole battery, once, filtered as in a game.
     fn eval<'a>(
         &self,
-        base: &'a SpeakingBase,
+        model: &'a Model,
         lora: Option<LoraAdapter>,
         partner: Option<Participant>,
     ) -> Result<CharacterEval<'a>> {
@@ -192,8 +192,8 @@ impl Stage {
         let mut filter = ReplyFilter::default();
         filter.names.clone_from(&other_names);
         Ok(CharacterEval {
-            model: ModelRef { executor: &*base.engine, tokenizer: &base.tokenizer, template: &base.template },
-            speaker: Participant { adapter: base.adapter(lora, character.adapter_scale)?, character },
+            model,
+            speaker: Participant { adapter: prepared(model, lora, character.adapter_scale)?, character },
             partner,
             persona_facts: self.battery.persona_facts.clone(),
             other_names,

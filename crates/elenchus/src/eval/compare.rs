@@ -21,9 +21,9 @@ use elenchus_train::{
 use indicatif::{ProgressBar, ProgressStyle};
 
 use crate::{
+    base::TrainingBase,
     characters::Characters,
     output::{note, print},
-    voice::Voice,
 };
 
 #[derive(Debug, Args)]
@@ -100,20 +100,20 @@ pub fn run(args: CompareArgs) -> Result<()> {
         contenders.push(contenders[2].best_of(count.get()));
     }
 
-    let voice = Voice::open(args.base, Numerics::Exact, args.device)?;
+    let voice = TrainingBase::open(args.base, Numerics::Exact, args.device)?;
     for contender in &contenders {
         if let Some(lora) = &contender.lora {
-            lora.check_fits(voice.weights.config()).with_context(|| format!("the voice `{}`", contender.name))?;
+            lora.check_fits(voice.model.executor.config())
+                .with_context(|| format!("the voice `{}`", contender.name))?;
         }
     }
-    let engine = voice.engine()?;
     let optimised = match args.optimised.as_deref().zip(optimised) {
-        Some((file, config)) => Some(voice.judges(&config.judges, file, &engine, character)?),
+        Some((file, config)) => Some(voice.judges(&config.judges, file, character)?),
         None => None,
     };
     let (rules, contexts) = (Rules::new(Vec::new()), lesson.split.train.iter().map(|pair| pair.context.clone()));
     let contexts: Vec<_> = contexts.collect();
-    let information = Information::new(&voice.executor, &voice.tokenizer, &voice.template, character, &contexts)?;
+    let information = Information::new(&voice.executor, &voice.model, character, &contexts)?;
     let mut judges: Vec<Seated<'_>> = Vec::new();
     let free = |judge| Seated { judge, optimised: false };
     judges.extend(style.as_ref().map(|(style, _)| free(style as &dyn Judge)));
@@ -132,10 +132,8 @@ pub fn run(args: CompareArgs) -> Result<()> {
 
     let own: Vec<_> = lesson.split.train.iter().chain(&lesson.split.held_out).cloned().collect();
     let stage = Stage {
-        engine: &*engine,
+        model: &voice.model,
         executor: &voice.executor,
-        tokenizer: &voice.tokenizer,
-        template: &voice.template,
         character,
         judges: &judges,
         choice: optimised.as_ref(),

@@ -11,9 +11,9 @@ use elenchus_train::{
 use serde::Serialize;
 
 use crate::{
+    base::TrainingBase,
     characters::character_file,
     output::{note, print, say},
-    voice::Voice,
 };
 
 #[derive(Debug, Args)]
@@ -56,14 +56,14 @@ pub fn run(args: RewardArgs) -> Result<()> {
     let on_broken = if skip_broken { OnBroken::Skip } else { OnBroken::Stop };
     let (preferences, broken) = read_preferences(&files, &character, context, on_broken)?;
     broken.iter().for_each(|line| note(&format!("left out: {line}")));
-    let voice = Voice::open(base, Numerics::Exact, device)?;
-    let (model, card) = RewardModel::open(&reward, &voice.executor, &voice.weights.sha256())?;
+    let voice = TrainingBase::open(base, Numerics::Exact, device)?;
+    let (model, card) = RewardModel::open(&reward, &voice.executor, &voice.model.sha256)?;
     ensure!(
         card.loss == RewardLoss::BradleyTerry,
         "{}: foretells what replies come to and scores none (hint: a model without `training.loss`)",
         reward.display()
     );
-    let pairs = ExamplePair::all(&preferences, &character, &voice.tokenizer, &voice.template, card.max_tokens)?;
+    let pairs = ExamplePair::all(&preferences, &character, &voice.model, card.max_tokens)?;
     ensure!(!pairs.is_empty(), "no preference has a prompt that fits the {} tokens of this model", card.max_tokens);
     let examples: Vec<_> = pairs.into_iter().flat_map(|pair| [pair.chosen, pair.rejected]).collect();
     let scores = model.scores(&voice.executor, &examples)?;

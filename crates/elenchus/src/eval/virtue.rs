@@ -10,8 +10,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use elenchus_dialogue::{Character, Turn};
-use elenchus_lm::{Adapter, ComputeDevice, Executor, LoraAdapter, Numerics};
+use elenchus_dialogue::{Character, Model, Turn};
+use elenchus_lm::{Adapter, ComputeDevice, LoraAdapter, Numerics};
 use elenchus_train::{
     RewardModel,
     data::read_prompts,
@@ -30,9 +30,9 @@ use serde::Deserialize;
 use serde_json::json;
 
 use crate::{
+    base::{TrainingBase, prepared},
     characters::character_file,
     output::{note, print},
-    voice::{Voice, scaled},
 };
 
 #[derive(Debug, Args)]
@@ -107,18 +107,11 @@ pub fn run(args: VirtueArgs) -> Result<()> {
     let suite = args.roles.as_deref().map(RoleSuite::open).transpose()?;
     let seats = args.judges.as_deref().map(judges).transpose()?;
 
-    let voice = Voice::open(args.base.clone(), Numerics::Exact, args.device)?;
-    let engine = voice.engine()?;
-    let open = |folder: &Path| adapter(folder, &voice, &*engine, character.adapter_scale);
+    let voice = TrainingBase::open(args.base.clone(), Numerics::Exact, args.device)?;
+    let open = |folder: &Path| adapter(folder, &voice.model, character.adapter_scale);
     let (before, after) = (open(&args.before)?, open(&args.after)?);
     let names = names(&args.before, &args.after);
-    let speaker = |adapter| Speaker {
-        engine: &*engine,
-        tokenizer: &voice.tokenizer,
-        template: &voice.template,
-        character: &character,
-        adapter,
-    };
+    let speaker = |adapter| Speaker { model: &voice.model, character: &character, adapter };
     let voices = Voices { before: (&names[0], speaker(before.as_ref())), after: (&names[1], speaker(after.as_ref())) };
     let bar = Progress::new()?;
 
@@ -140,7 +133,7 @@ pub fn run(args: VirtueArgs) -> Result<()> {
     let mut roles: Vec<RoleReport> = Vec::new();
     if let Some(suite) = &suite {
         let panel: Option<Panel> = match args.judges.as_deref().zip(seats) {
-            Some((file, seats)) => Some(voice.judges(&seats, file, &engine, &character)?),
+            Some((file, seats)) => Some(voice.judges(&seats, file, &character)?),
             None => None,
         };
         for (name, speaker) in [voices.before, voices.after] {
@@ -201,15 +194,11 @@ fn judges(file: &Path) -> Result<Vec<SeatSettings>> {
     Ok(judges)
 }
 
-fn adapter(folder: &Path, voice: &Voice, engine: &dyn Executor, scale: f32) -> Result<Option<Adapter>> {
+fn adapter(folder: &Path, model: &Model, scale: f32) -> Result<Option<Adapter>> {
     if folder.as_os_str() == "none" {
         return Ok(None);
     }
-    let lora = LoraAdapter::open(folder)?;
-    lora.check_fits(voice.weights.config()).with_context(|| folder.display().to_string())?;
-    let adapter = Adapter::new(Arc::new(scaled(lora, scale)?));
-    engine.prepare(&adapter)?;
-    Ok(Some(adapter))
+    prepared(model, Some(LoraAdapter::open(folder)?), scale).with_context(|| folder.display().to_string())
 }
 
 /// By their folders, and apart.
@@ -235,14 +224,14 @@ fn optimised(file: &Path, config: &RlConfig) -> BTreeSet<PathBuf> {
 fn reward(
     named: &str,
     optimised: &BTreeSet<PathBuf>,
-    voice: &Voice,
+    voice: &TrainingBase,
     character: &Character,
 ) -> Result<(String, LearnedJudge, bool)> {
     let (name, folder) = match named.split_once('=') {
         Some((name, folder)) => (Some(name.to_owned()), Path::new(folder)),
         None => (None, Path::new(named)),
     };
-    let (model, card) = RewardModel::open(folder, &voice.executor, &voice.weights.sha256())?;
+    let (model, card) = RewardModel::open(folder, &voice.executor, &voice.model.sha256)?;
     let name = name.unwrap_or_else(|| card.name().to_owned());
     if card.held_out.low <= 0.5 {
         note(&format!("{name}: held-out accuracy {} is not clear of chance, so its scores say nothing", card.held_out));
@@ -253,8 +242,7 @@ fn reward(
         model,
         card.max_tokens,
         voice.executor.clone(),
-        voice.tokenizer.clone(),
-        voice.template.clone(),
+        voice.model.clone(),
         Arc::new(character.clone()),
     );
     Ok((name, judge, is_optimised))

@@ -15,9 +15,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
 use crate::{
+    base::TrainingBase,
     characters::Characters,
     output::{note, print},
-    voice::Voice,
 };
 
 #[derive(Debug, Args)]
@@ -88,7 +88,7 @@ pub fn run(args: VoicesArgs) -> Result<()> {
         .map(|id| Lesson::open(&characters.folder.join(id).join("training.toml")))
         .collect::<elenchus_train::Result<Vec<_>>>()?;
 
-    let voice = Voice::open(args.base, Numerics::Exact, args.device)?;
+    let voice = TrainingBase::open(args.base, Numerics::Exact, args.device)?;
     let loras = ids
         .iter()
         .map(|id| {
@@ -143,12 +143,12 @@ fn trained(characters: &Characters) -> (Vec<String>, Vec<LeftOut>) {
 
 /// The same replies behind a prompt in which the character has answered twice: the two training pairs in the middle when
 /// ordered by the words of their last turn and reply. Exactly the tokens are measured that are measured without.
-fn with_shown_turns(lesson: &Lesson, pairs: &[Pair], voice: &Voice) -> Result<Vec<Example>> {
+fn with_shown_turns(lesson: &Lesson, pairs: &[Pair], voice: &TrainingBase) -> Result<Vec<Example>> {
     let shown = shown_turns(&lesson.split.train, &lesson.character.name)?;
     let max_tokens = lesson.config.training.max_tokens;
     let mut examples = Vec::new();
     for pair in pairs {
-        let of = |pair, max| example(pair, &lesson.character, &voice.tokenizer, &voice.template, max);
+        let of = |pair, max| example(pair, &lesson.character, &voice.model, max);
         let Some(bare) = of(pair, max_tokens)? else { continue };
         let longer = Pair { context: [shown.as_slice(), &pair.context].concat(), ..pair.clone() };
         if let Some(mut example) = of(&longer, usize::MAX)? {

@@ -15,8 +15,8 @@ use super::{
     revise::{bar, client, show, tell},
 };
 use crate::{
+    base::{open_model, prepared},
     output::{print, say},
-    voice::SpeakingBase,
 };
 
 #[derive(Debug, Args)]
@@ -41,15 +41,9 @@ pub struct PreferencesArgs {
 pub fn run(args: PreferencesArgs) -> Result<()> {
     let mut lesson = PreferencesLesson::open(&args.config, &args.out)?;
     let (client, run) = (client(&lesson.config.chat)?, RunFolder::open(&args.out, &lesson.text)?);
-    let base = SpeakingBase::open(args.base, args.device)?;
-    let adapter = base.adapter(lesson.start.take(), lesson.character.adapter_scale)?;
-    let speaker = Speaker {
-        engine: &*base.engine,
-        tokenizer: &base.tokenizer,
-        template: &base.template,
-        character: &lesson.character,
-        adapter: adapter.as_ref(),
-    };
+    let base = open_model(args.base, args.device)?;
+    let adapter = prepared(&base, lesson.start.take(), lesson.character.adapter_scale)?;
+    let speaker = Speaker { model: &base, character: &lesson.character, adapter: adapter.as_ref() };
     let (bar, should_stop) = (bar()?, interrupts()?);
     let report = judge_preferences(&lesson, speaker, &client, &run, &should_stop, |done, of| show(&bar, done, of));
     bar.finish_and_clear();

@@ -14,8 +14,8 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::interrupts;
 use crate::{
+    base::{open_model, prepared},
     output::{note, say},
-    voice::SpeakingBase,
 };
 
 #[derive(Debug, Args)]
@@ -37,15 +37,9 @@ pub struct ReviseArgs {
 pub fn run(args: ReviseArgs) -> Result<()> {
     let mut lesson = ReviseLesson::open(&args.config, &args.out)?;
     let (client, run) = (client(&lesson.config.chat)?, RunFolder::open(&args.out, &lesson.text)?);
-    let base = SpeakingBase::open(args.base, args.device)?;
-    let adapter = base.adapter(lesson.start.take(), lesson.character.adapter_scale)?;
-    let speaker = Speaker {
-        engine: &*base.engine,
-        tokenizer: &base.tokenizer,
-        template: &base.template,
-        character: &lesson.character,
-        adapter: adapter.as_ref(),
-    };
+    let base = open_model(args.base, args.device)?;
+    let adapter = prepared(&base, lesson.start.take(), lesson.character.adapter_scale)?;
+    let speaker = Speaker { model: &base, character: &lesson.character, adapter: adapter.as_ref() };
     let (prompts, principles) = (lesson.prompts.len(), lesson.principles.principles.len());
     say(&format!("{prompts} prompts, revised by {principles} principles in turn\n"));
     let (bar, should_stop) = (bar()?, interrupts()?);

@@ -17,8 +17,8 @@ use serde_json::json;
 
 use super::{BaseArgs, interrupts};
 use crate::{
+    base::TrainingBase,
     output::{note, print, say},
-    voice::Voice,
 };
 
 /// Beyond this a model may well have learned length.
@@ -128,7 +128,7 @@ fn describe(lesson: &RewardLesson, tell: &impl Fn(&str)) {
 /// One run; `None` if it was stopped.
 fn learn(
     lesson: &RewardLesson,
-    voice: &Voice,
+    voice: &TrainingBase,
     out: &Path,
     shuffled_labels: bool,
     should_stop: &AtomicBool,
@@ -141,12 +141,9 @@ fn learn(
         ExamplePair::shuffle_labels(&mut train, config.training.seed);
         ExamplePair::shuffle_labels(&mut held_out, config.training.seed + 1);
     }
-    let base_name =
-        voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
     let learner = RewardLearner {
         executor: &voice.executor,
-        base_name: &base_name,
-        base_sha256: &voice.weights.sha256(),
+        model: &voice.model,
         character: &lesson.character.name,
         train: &train,
         held_out: &held_out,
@@ -175,9 +172,9 @@ fn learn(
     })
 }
 
-fn examples(lesson: &RewardLesson, voice: &Voice, preferences: &[Preference]) -> Result<Vec<ExamplePair>> {
+fn examples(lesson: &RewardLesson, voice: &TrainingBase, preferences: &[Preference]) -> Result<Vec<ExamplePair>> {
     let max_tokens = lesson.config.training.max_tokens;
-    let examples = ExamplePair::all(preferences, &lesson.character, &voice.tokenizer, &voice.template, max_tokens)?;
+    let examples = ExamplePair::all(preferences, &lesson.character, &voice.model, max_tokens)?;
     if examples.len() < preferences.len() {
         let left_out = preferences.len() - examples.len();
         note(&format!("left out: {left_out} pairs whose prompt alone has {max_tokens} tokens or more"));

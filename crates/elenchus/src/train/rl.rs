@@ -4,13 +4,12 @@ use std::{
     collections::BTreeMap,
     fs,
     path::{Path, PathBuf},
-    sync::{Arc, atomic::AtomicBool},
+    sync::atomic::AtomicBool,
     time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
-use elenchus_lm::{ComputeDevice, Executor};
 use elenchus_train::{
     ExamplePair, RewardLoss, RewardModel, RunFolder,
     character_eval::RunKind,
@@ -21,9 +20,9 @@ use indicatif::{ProgressBar, ProgressStyle};
 
 use super::{BaseArgs, copy_report, interrupts, with_base};
 use crate::{
+    base::TrainingBase,
     eval::measure_run,
     output::{note, say},
-    voice::Voice,
 };
 
 #[derive(Debug, Args)]
@@ -55,8 +54,8 @@ pub fn run(args: RlArgs) -> Result<()> {
         }
         RlOutcome::Finished(adapter) => {
             if lesson.config.battery {
-                let base = school.voice.speaking(school.engine.clone());
-                measure_run(&run, RunKind::Rl, &base, &lesson.character_file, Some(lesson.start))?;
+                let model = &school.voice.model;
+                measure_run(&run, RunKind::Rl, model, &lesson.character_file, Some(lesson.start))?;
                 copy_report(&run)?;
             }
             let (adapter, report) = (adapter.display(), run.file("REPORT.html"));
@@ -68,23 +67,16 @@ pub fn run(args: RlArgs) -> Result<()> {
 
 /// What runs of one character have in common: the base, as it is trained and as a game runs it, and the judges.
 pub struct School {
-    voice: Voice,
-    engine: Arc<dyn Executor + Sync>,
+    voice: TrainingBase,
     judges: Panel,
 }
 
 impl School {
     /// Opens what a lesson out of this file needs.
     pub fn open(base: BaseArgs, lesson: &RlLesson, file: &Path) -> Result<Self> {
-        let device = base.device;
         let voice = base.open()?;
-        // The game's own engine where there is one; a GPU samples with what it trains with.
-        let engine: Arc<dyn Executor + Sync> = match device {
-            ComputeDevice::Cpu => voice.engine()?,
-            ComputeDevice::Cuda(_) => voice.executor.clone(),
-        };
-        let judges = voice.judges(&lesson.config.judges, file, &engine, &lesson.character)?;
-        Ok(Self { voice, engine, judges })
+        let judges = voice.judges(&lesson.config.judges, file, &lesson.character)?;
+        Ok(Self { voice, judges })
     }
 
     /// One run, to its end or to where it is stopped. A finished one's adapter is a character's folder.
@@ -95,16 +87,16 @@ impl School {
         should_stop: &AtomicBool,
         screen: &Screen,
     ) -> Result<RlOutcome> {
-        let Self { voice, engine, judges } = self;
+        let Self { voice, judges } = self;
         let RlLesson { config, text, character_file, character, start, prompts, .. } = lesson;
         let offline = match config.offline {
             Some(_) => voice.examples(&lesson.offline, character, usize::MAX)?,
             None => Vec::new(),
         };
         let most = config.sampling.max_prompt_tokens + config.sampling.max_tokens;
-        let preferences = ExamplePair::all(&lesson.preferences, character, &voice.tokenizer, &voice.template, most)?;
+        let preferences = ExamplePair::all(&lesson.preferences, character, &voice.model, most)?;
         let value_model = lesson.value_model.as_ref().map(|folder| {
-            let (model, card) = RewardModel::open(folder, &voice.executor, &voice.weights.sha256())?;
+            let (model, card) = RewardModel::open(folder, &voice.executor, &voice.model.sha256)?;
             if config.method.method().plan().values == (Values::Model { rate: 0.0 }) && card.loss != RewardLoss::Value {
                 bail!(
                     "{}: scores whole replies and foretells nothing (hint: train it with `training.loss = \"value\"`)",
@@ -114,15 +106,10 @@ impl School {
             Ok(model)
         });
         let value_model = value_model.transpose()?;
-        let name =
-            voice.weights.path().file_name().map_or_else(String::new, |name| name.to_string_lossy().into_owned());
         let learner = RlLearner {
             executor: &voice.executor,
-            engine: &**engine,
-            tokenizer: &voice.tokenizer,
-            template: &voice.template,
+            model: &voice.model,
             character,
-            base_model_name: &name,
             start,
             prompts,
             judges,
@@ -135,7 +122,7 @@ impl School {
         let outcome = outcome?;
         if let RlOutcome::Finished(_) = &outcome {
             let described = fs::read_to_string(character_file).with_context(|| character_file.display().to_string())?;
-            run.write("adapter/character.toml", with_base(&described, character, &name, &voice.weights).as_bytes())?;
+            run.write("adapter/character.toml", with_base(&described, character, &voice.model).as_bytes())?;
             run.write("adapter/rl.toml", text.as_bytes())?;
             copy_report(run)?;
         }

@@ -206,7 +206,7 @@ fn a_reply_that_is_sampled_again_is_the_same_alone_and_among_others() {
         assert_eq!(&came(&mut alone, id), together);
     }
     let model = load_model(&lab.settings)(&mut |_| {}).unwrap();
-    for (spoken, (text, refused, _)) in speak_many(model.as_ref(), &requests).unwrap().iter().zip(&together) {
+    for (spoken, (text, refused, _)) in speak_many(&model, &requests).unwrap().iter().zip(&together) {
         assert_eq!((&spoken.text, spoken.refused.len()), (text, *refused));
     }
 }

@@ -54,7 +54,7 @@ impl Lab {
         let (load, hook) = (load_model(&self.settings), Arc::new(hook));
         self.start(Arc::new(move |progress| {
             let mut model = load(progress)?;
-            model.executor = Box::new(Hooked { inner: model.executor, hook: hook.clone() });
+            model.executor = Arc::new(Hooked { inner: model.executor, hook: hook.clone() });
             Ok(model)
         }))
     }
@@ -90,7 +90,7 @@ pub type Logits = LmResult<Vec<Vec<f32>>>;
 type Hook = dyn Fn(&dyn Executor, &mut [Row<'_>]) -> Logits + Send + Sync;
 
 struct Hooked {
-    inner: Box<dyn Executor>,
+    inner: Arc<dyn Executor>,
     hook: Arc<Hook>,
 }
 

@@ -43,7 +43,7 @@ fn the_plainest_reply_is_the_engines() {
             let rng = Rng::from_seed(seed as u64);
             let turns = vec![turn("player", "What is virtue?")];
             let request = Request { character: character.clone(), adapter, turns, rng, ..line("") };
-            let plain = speak(model.as_ref(), &request).unwrap();
+            let plain = speak(&model, &request).unwrap();
             let report = talk.say(request);
             assert_eq!((plain.text, plain.stop), (report.text, report.stop));
             assert!(report.reply_ids.starts_with(&plain.tokens), "{:?}", report.stop);

@@ -8,7 +8,10 @@ use std::{
 };
 
 use candle_core::Device;
-use elenchus_lm::{CandleExecutor, LoraAdapter, Numerics, Precision, TrainableLora, Weights, base_model};
+use elenchus_dialogue::Model;
+use elenchus_lm::{
+    CandleExecutor, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Precision, TrainableLora, Weights, base_model,
+};
 use elenchus_train::{Example, Lesson, SftConfig, batch, data::Pair, examples, perplexity};
 use serde_json::{Value, json};
 
@@ -98,9 +101,10 @@ impl Task {
     /// What `elenchus train sft FILE` learns from and measures on.
     fn of_training(file: &Path, base: &Base) -> Result<Self> {
         let lesson = Lesson::open(file)?;
-        let (tokenizer, template) = (base.weights.tokenizer()?, base.weights.chat_template()?);
+        let engine = CpuExecutor::new(&base.weights, CpuSettings::default())?;
+        let model = Model::new(Arc::new(engine), &base.weights)?;
         let max_tokens = lesson.config.training.max_tokens;
-        let of = |pairs: &[Pair]| examples(pairs, &lesson.character, &tokenizer, &template, max_tokens);
+        let of = |pairs: &[Pair]| examples(pairs, &lesson.character, &model, max_tokens);
         let trained_on = of(&[lesson.split.train, lesson.player_lines].concat())?;
         let held_out = of(&lesson.split.held_out)?;
         Ok(Self { config: lesson.config, examples: trained_on, held_out, start: lesson.start })

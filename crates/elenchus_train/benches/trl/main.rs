@@ -22,7 +22,7 @@ use std::{
 };
 
 use candle_core::Device;
-use elenchus_dialogue::{Character, Turn};
+use elenchus_dialogue::{Character, Model, Turn};
 use elenchus_lm::{CandleExecutor, CpuExecutor, CpuSettings, Linear, Numerics, TrainableLora, Weights, base_model};
 use elenchus_train::{
     RunFolder,
@@ -159,11 +159,11 @@ fn ours(task: &Task) -> Result<()> {
     let weights = Arc::new(Weights::open(&base_model::fetch_default(&mut |_| {})?, &mut |_| {})?);
     let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact)?;
     let engine = CpuExecutor::new(&weights, CpuSettings { threads: 2, ..CpuSettings::default() })?;
-    let (tokenizer, template) = (weights.tokenizer()?, weights.chat_template()?);
+    let model = Model::new(Arc::new(engine), &weights)?;
     let character = Character::parse(CHARACTER, "character.toml")?;
     let fresh = TrainableLora::fresh(&executor, &[Linear::Q, Linear::V], 16, 32.0, 1)?;
     let start = fresh.to_adapter("start")?;
-    let prompts = prompts(&character, &tokenizer, &template)?;
+    let prompts = prompts(&character, &model)?;
     let distinct = |exchange: &Exchange| {
         let words: std::collections::BTreeSet<&str> = exchange.reply.split_whitespace().collect();
         Some(words.len() as f32 / MAX_TOKENS as f32)
@@ -183,11 +183,8 @@ fn ours(task: &Task) -> Result<()> {
     let run = RunFolder::open(&folder, &config)?;
     let learner = RlLearner {
         executor: &executor,
-        engine: &engine,
-        tokenizer: &tokenizer,
-        template: &template,
+        model: &model,
         character: &character,
-        base_model_name: "base",
         start: &start,
         prompts: &prompts,
         judges: &judges,
@@ -224,11 +221,7 @@ fn ours(task: &Task) -> Result<()> {
 }
 
 /// Turns whose prompts have exactly [`PROMPT_TOKENS`] tokens.
-fn prompts(
-    character: &Character,
-    tokenizer: &elenchus_lm::Tokenizer,
-    template: &elenchus_lm::ChatTemplate,
-) -> Result<Vec<Vec<Turn>>> {
+fn prompts(character: &Character, model: &Model) -> Result<Vec<Vec<Turn>>> {
     let subjects = ["ships", "olives", "horses", "gods", "kings", "songs", "storms", "walls", "wine", "stars"];
     let mut prompts = Vec::new();
     for subject in subjects {
@@ -237,7 +230,7 @@ fn prompts(
             for text in [text.clone(), format!("{text} now"), format!("{text}, do")] {
                 let turns = vec![Turn { speaker: "A".to_owned(), text }];
                 let messages = elenchus_dialogue::messages(character, &[], &turns);
-                if template.encode(tokenizer, &messages, true)?.len() == PROMPT_TOKENS {
+                if model.template.encode(&model.tokenizer, &messages, true)?.len() == PROMPT_TOKENS {
                     prompts.push(turns);
                 }
             }

@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use elenchus_dialogue::{ModelRef, Request, Spoken, StopReason, Turn, speak};
+use elenchus_dialogue::{Request, Spoken, StopReason, Turn, speak};
 use elenchus_lm::{Adapter, LoraAdapter, Rng};
 use serde::{Deserialize, Serialize};
 
@@ -94,12 +94,12 @@ pub(super) fn speak_once(
     draw: u64,
     seed: u64,
 ) -> Result<(Reply, Spoken)> {
-    let Stage { engine, tokenizer, template, character, .. } = *stage;
+    let Stage { model, character, .. } = *stage;
     let rng = Rng::from_seed(mixed(mixed(seed, place as u64), draw));
     let (adapter, turns) = (contender.adapter(), contender.behind_shown(prompt));
     let request = Request { adapter, rng, ..Request::new(Arc::new(character.clone()), turns) };
     let clock = Instant::now();
-    let spoken = speak(ModelRef { executor: engine, tokenizer, template }, &request)?;
+    let spoken = speak(model, &request)?;
     let reply = Reply {
         text: spoken.text.clone(),
         is_ended: !matches!(spoken.stop, StopReason::MaxTokens | StopReason::ContextFull),

@@ -11,7 +11,7 @@ mod words;
 use std::sync::Arc;
 
 use elenchus_dialogue::{
-    Character, ModelRef, ReplyFilter, Request, Spoken, StopReason, StopRules, Turn, fitting_facts, speak_many,
+    Character, Model, ReplyFilter, Request, Spoken, StopReason, StopRules, Turn, fitting_facts, speak_many,
 };
 use elenchus_lm::SamplerSettings;
 use rand::{Rng, SeedableRng, seq::IndexedRandom};
@@ -102,7 +102,7 @@ pub fn own(character: &Character, count: usize, seed: u64) -> Vec<Pair> {
 /// is that of KL(base || policy).
 ///
 /// Replies that break the role, do not end, or miss the fact are left out.
-pub fn base_replies(model: ModelRef<'_>, count: usize, seed: u64) -> Result<Vec<PersonaPair>> {
+pub fn base_replies(model: &Model, count: usize, seed: u64) -> Result<Vec<PersonaPair>> {
     let filter = Arc::new(ReplyFilter::default());
     let made = (0..count).map(|number| {
         let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed ^ 0xba5e, number as u64));

@@ -2,8 +2,8 @@
 //! a reply behind its own context than behind others (pointwise mutual information a token; Li et al. 2016, "A
 //! Diversity-Promoting Objective Function for Neural Conversation Models").
 
-use elenchus_dialogue::{Character, Turn};
-use elenchus_lm::{Activations, CandleExecutor, ChatTemplate, Executor, Tokenizer};
+use elenchus_dialogue::{Character, Model, Turn};
+use elenchus_lm::{Activations, CandleExecutor};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
@@ -25,8 +25,7 @@ const CHUNK: usize = 64;
 /// `mean over tokens of log p(reply | own context) - log p(reply | another context)`, averaged over four others.
 pub struct Information<'a> {
     executor: &'a CandleExecutor,
-    tokenizer: &'a Tokenizer,
-    template: &'a ChatTemplate,
+    model: &'a Model,
     character: &'a Character,
     /// One more than is compared with, so that one can be left out.
     others: Vec<Vec<Turn>>,
@@ -39,8 +38,7 @@ impl<'a> Information<'a> {
     /// Fewer than five different contexts.
     pub fn new(
         executor: &'a CandleExecutor,
-        tokenizer: &'a Tokenizer,
-        template: &'a ChatTemplate,
+        model: &'a Model,
         character: &'a Character,
         contexts: &[Vec<Turn>],
     ) -> Result<Self> {
@@ -58,19 +56,19 @@ impl<'a> Information<'a> {
             let reason = format!("has {} different contexts and takes {wanted} (hint: more pairs)", different.len());
             return Err(Error::Comparison { what: "the judge of information".to_owned(), reason });
         }
-        Ok(Self { executor, tokenizer, template, character, others: different })
+        Ok(Self { executor, model, character, others: different })
     }
 
     /// The reply behind its own context and behind others; `None` where it does not fit the model.
     fn examples(&self, exchange: &Exchange) -> Result<Option<Vec<Example>>> {
         let others = self.others.iter().filter(|other| newest(other) != newest(&exchange.context)).take(OTHERS);
-        let most = self.executor.config().max_positions;
+        let most = self.model.max_tokens();
         let mut examples = Vec::new();
         for context in [&exchange.context].into_iter().chain(others) {
             let reply = exchange.reply.trim().to_owned();
             let pair =
                 Pair { work: String::new(), context: context.clone(), reply, facts: Vec::new(), confidence: 1.0 };
-            match example(&pair, self.character, self.tokenizer, self.template, most)? {
+            match example(&pair, self.character, self.model, most)? {
                 // The end is the length's business.
                 Some(mut example) if example.is_ended && example.tokens.len() > example.reply_start + 1 => {
                     example.tokens.pop();
@@ -146,12 +144,12 @@ mod tests {
         let path = folder.path().join("tiny.gguf");
         TinyModel::default().write_gguf(&path);
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
-        let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap();
-        let (tokenizer, template) = (weights.tokenizer().unwrap(), weights.chat_template().unwrap());
+        let executor = std::sync::Arc::new(CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap());
+        let model = Model::new(executor.clone(), &weights).unwrap();
         let text = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]";
         let character = Character::parse(text, "test").unwrap();
         let contexts: Vec<Vec<Turn>> = ["a?", "bb?", "ccc?", "dd?", "e?"].map(context).into();
-        let open = |contexts: &[Vec<Turn>]| Information::new(&executor, &tokenizer, &template, &character, contexts);
+        let open = |contexts: &[Vec<Turn>]| Information::new(&executor, &model, &character, contexts);
         let judge = open(&contexts).unwrap();
         let exchange =
             |said: &str, reply: &str| Exchange { context: context(said), reply: reply.into(), is_ended: true };
@@ -163,7 +161,7 @@ mod tests {
                 facts: Vec::new(),
                 confidence: 1.0,
             };
-            let example = example(&pair, &character, &tokenizer, &template, 1000).unwrap().unwrap();
+            let example = example(&pair, &character, &model, 1000).unwrap().unwrap();
             let Perplexity { tokens, logprob, .. } = perplexity(&executor, None, &[example], |_| ()).unwrap();
             logprob / tokens as f64
         };

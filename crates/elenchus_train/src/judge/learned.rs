@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::Character;
-use elenchus_lm::{CandleExecutor, ChatTemplate, Tokenizer};
+use elenchus_dialogue::{Character, Model};
+use elenchus_lm::CandleExecutor;
 
 use super::{Exchange, Judge, Verdict};
 use crate::{Result, RewardModel, data::Pair};
@@ -11,26 +11,24 @@ use crate::{Result, RewardModel, data::Pair};
 /// What a reward model thinks of replies; its normalised score.
 pub struct LearnedJudge {
     name: String,
-    model: RewardModel,
+    reward: RewardModel,
     max_tokens: usize,
     executor: Arc<CandleExecutor>,
-    tokenizer: Arc<Tokenizer>,
-    template: Arc<ChatTemplate>,
+    model: Model,
     character: Arc<Character>,
 }
 
 impl LearnedJudge {
-    /// A judge that reads at most `max_tokens` under the prompt of `character`; both as the model was trained.
+    /// A judge that reads at most `max_tokens` under the prompt of `character`, both as the reward model was trained.
     pub fn new(
         name: impl Into<String>,
-        model: RewardModel,
+        reward: RewardModel,
         max_tokens: usize,
         executor: Arc<CandleExecutor>,
-        tokenizer: Arc<Tokenizer>,
-        template: Arc<ChatTemplate>,
+        model: Model,
         character: Arc<Character>,
     ) -> Self {
-        Self { name: name.into(), model, max_tokens, executor, tokenizer, template, character }
+        Self { name: name.into(), reward, max_tokens, executor, model, character }
     }
 }
 
@@ -41,18 +39,18 @@ impl Judge for LearnedJudge {
 
     /// A reply whose prompt alone is too long for the model has no score.
     fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Verdict>> {
-        let Self { character, tokenizer, template, max_tokens, .. } = self;
+        let Self { character, model, max_tokens, .. } = self;
         let mut verdicts = vec![Verdict::default(); exchanges.len()];
         let (mut places, mut examples) = (Vec::new(), Vec::new());
         for (place, exchange) in exchanges.iter().enumerate() {
             let Exchange { context, reply, .. } = exchange.clone();
             let pair = Pair { work: String::new(), context, reply, facts: Vec::new(), confidence: 1.0 };
-            if let Some(example) = RewardModel::example(&pair, character, tokenizer, template, *max_tokens)? {
+            if let Some(example) = RewardModel::example(&pair, character, model, *max_tokens)? {
                 places.push(place);
                 examples.push(example);
             }
         }
-        for (place, score) in places.into_iter().zip(self.model.scores(&self.executor, &examples)?) {
+        for (place, score) in places.into_iter().zip(self.reward.scores(&self.executor, &examples)?) {
             verdicts[place] = Verdict::of(score);
         }
         Ok(verdicts)

@@ -2,9 +2,8 @@
 //! words. It needs no server and costs nothing but time; how far a small model's opinion can be trusted is for measures to
 //! say.
 
-use std::sync::Arc;
-
-use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Sampler, SamplerSettings, Tokenizer, generate};
+use elenchus_dialogue::Model;
+use elenchus_lm::{Adapter, Rng, Sampler, SamplerSettings, generate};
 use serde::{Deserialize, Serialize};
 
 use super::{Exchange, Judge, Opinion, Question, Verdict, VerdictForm, VerdictReader};
@@ -44,9 +43,7 @@ impl Default for ModelJudgeSettings {
 /// A judge that shares its executor with whoever speaks.
 pub struct ModelJudge {
     settings: ModelJudgeSettings,
-    executor: Arc<dyn Executor + Sync>,
-    tokenizer: Arc<Tokenizer>,
-    template: Arc<ChatTemplate>,
+    model: Model,
     adapter: Option<Adapter>,
     reader: Box<dyn VerdictReader>,
 }
@@ -56,9 +53,7 @@ impl ModelJudge {
     /// it speaks in another voice than the bare base's.
     pub fn new(
         settings: ModelJudgeSettings,
-        executor: Arc<dyn Executor + Sync>,
-        tokenizer: Arc<Tokenizer>,
-        template: Arc<ChatTemplate>,
+        model: Model,
         adapter: Option<Adapter>,
         reader: Box<dyn VerdictReader>,
     ) -> Result<Self> {
@@ -73,16 +68,17 @@ impl ModelJudge {
             return fail("`temperature` is no number of 0 or more");
         }
         if let Some(adapter) = &adapter {
-            executor.prepare(adapter)?;
+            model.executor.prepare(adapter)?;
         }
-        Ok(Self { settings, executor, tokenizer, template, adapter, reader })
+        Ok(Self { settings, model, adapter, reader })
     }
 
     /// What the model says of one exchange; the reason where its context has no room for the question.
     fn words(&self, exchange: &Exchange) -> Result<Result<String, String>> {
         let question = Question { criterion: self.settings.criterion.clone(), form: self.settings.form };
-        let prompt = self.template.encode(&self.tokenizer, &question.messages(exchange), true)?;
-        let context = self.executor.config().max_positions;
+        let Model { executor, tokenizer, template, .. } = &self.model;
+        let prompt = template.encode(tokenizer, &question.messages(exchange), true)?;
+        let context = self.model.max_tokens();
         if prompt.len() >= context {
             let tokens = prompt.len();
             return Ok(Err(format!("no verdict: the question has {tokens} tokens, the model's context {context}")));
@@ -90,9 +86,9 @@ impl ModelJudge {
         let settings = SamplerSettings { temperature: self.settings.temperature, ..SamplerSettings::SOFTMAX };
         let mut sampler = Sampler { settings, rng: Rng::from_seed(self.settings.seed) };
         let most = self.settings.max_tokens.min(context - prompt.len());
-        let is_end = |id| self.tokenizer.is_end(id);
-        let ids = generate(self.executor.as_ref(), &prompt, self.adapter.as_ref(), &mut sampler, most, is_end)?;
-        Ok(Ok(self.tokenizer.decode(&ids).trim().to_owned()))
+        let is_end = |id| tokenizer.is_end(id);
+        let ids = generate(&**executor, &prompt, self.adapter.as_ref(), &mut sampler, most, is_end)?;
+        Ok(Ok(tokenizer.decode(&ids).trim().to_owned()))
     }
 }
 

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
-use elenchus_dialogue::Character;
-use elenchus_lm::{CandleExecutor, ChatTemplate, Executor, Tokenizer};
+use elenchus_dialogue::{Character, Model};
+use elenchus_lm::CandleExecutor;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -151,15 +151,9 @@ pub struct JudgeContext<'a> {
     /// The base in training numerics.
     pub executor: Arc<CandleExecutor>,
     /// The base as a game runs it.
-    pub engine: Arc<dyn Executor + Sync>,
-    /// The base's.
-    pub tokenizer: Arc<Tokenizer>,
-    /// The base's.
-    pub template: Arc<ChatTemplate>,
+    pub model: Model,
     /// Whose replies are judged.
     pub character: Arc<Character>,
-    /// Of the base's file.
-    pub base_sha256: &'a str,
     /// What an environment variable holds: only a program knows.
     pub variable: &'a dyn Fn(&str) -> Option<String>,
 }
@@ -194,7 +188,7 @@ impl SeatSettings {
     }
 
     fn open(&self, context: &JudgeContext<'_>) -> Result<Box<dyn Judge>> {
-        let JudgeContext { folder, engine, tokenizer, template, variable, .. } = context.clone();
+        let JudgeContext { folder, variable, .. } = *context;
         let reader = |form: VerdictForm| match form {
             VerdictForm::Structured => Ok(Box::new(Structured) as Box<dyn VerdictReader>),
             VerdictForm::Words => self.reader.clone().unwrap_or_default().open(folder),
@@ -217,7 +211,7 @@ impl SeatSettings {
             }
             JudgeSettings::Model(settings) => {
                 let reader = reader(settings.form)?;
-                Box::new(ModelJudge::new(settings, engine, tokenizer, template, None, reader)?)
+                Box::new(ModelJudge::new(settings, context.model.clone(), None, reader)?)
             }
             JudgeSettings::Rules { rules } => Box::new(Rules::new(rules)),
             JudgeSettings::Length { words } => control("length", move |exchange| near(exchange, words)),
@@ -231,14 +225,14 @@ impl SeatSettings {
 
 /// A reward model, called by what it prefers.
 fn learned(reward: &Path, context: &JudgeContext<'_>) -> Result<LearnedJudge> {
-    let JudgeContext { folder, executor, tokenizer, template, character, base_sha256, .. } = context.clone();
+    let JudgeContext { folder, executor, model, character, .. } = context.clone();
     let folder = folder.join(reward);
-    let (model, card) = RewardModel::open(&folder, &executor, base_sha256)?;
+    let (reward, card) = RewardModel::open(&folder, &executor, &model.sha256)?;
     if card.loss == RewardLoss::Value {
         let reason = "foretells what replies come to and scores none (hint: method = { name = \"dvpo\", value_model = .. }, or train it without `training.loss`)";
         return Err(Error::RewardModel { folder, reason: reason.to_owned() });
     }
-    Ok(LearnedJudge::new(card.name(), model, card.max_tokens, executor, tokenizer, template, character))
+    Ok(LearnedJudge::new(card.name(), reward, card.max_tokens, executor, model, character))
 }
 
 fn control(name: &str, score: impl Fn(&Exchange) -> f32 + Send + Sync + 'static) -> Box<dyn Judge> {

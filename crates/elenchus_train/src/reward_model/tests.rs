@@ -1,7 +1,9 @@
+use std::sync::Arc;
+
 use candle_core::Device;
 use elenchus_dialogue::Turn;
 use elenchus_lm::{
-    Numerics, Weights,
+    CpuExecutor, CpuSettings, Numerics, Weights,
     testing::{IM_END, TinyModel},
 };
 
@@ -97,17 +99,17 @@ fn a_score_does_not_depend_on_who_else_is_scored() {
 #[test]
 fn an_example_always_ends_with_its_end_token() {
     let (weights, _) = tiny(&TinyModel::default());
-    let (tokenizer, template) = (weights.tokenizer().unwrap(), weights.chat_template().unwrap());
+    let model = Model::new(Arc::new(CpuExecutor::new(&weights, CpuSettings::default()).unwrap()), &weights).unwrap();
     let character = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]";
     let character = Character::parse(character, "test").unwrap();
     let context = vec![Turn { speaker: "Socrates".into(), text: "What is virtue?".into() }];
     let pair = Pair { work: "w".into(), context, reply: "I do not know.".into(), facts: Vec::new(), confidence: 1.0 };
-    let of = |max| RewardModel::example(&pair, &character, &tokenizer, &template, max).unwrap();
+    let of = |max| RewardModel::example(&pair, &character, &model, max).unwrap();
     let whole = of(1000).unwrap();
     let check = |max: usize, reply: Option<&str>| {
         let example = of(max);
         assert_eq!(
-            example.as_ref().map(|it| tokenizer.decode(&it.tokens[it.reply_start..])).as_deref(),
+            example.as_ref().map(|it| model.tokenizer.decode(&it.tokens[it.reply_start..])).as_deref(),
             reply,
             "{max}"
         );

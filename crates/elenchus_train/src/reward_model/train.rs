@@ -10,8 +10,8 @@ use std::{
 };
 
 use candle_core::backprop::GradStore;
-use elenchus_dialogue::{Character, Turn};
-use elenchus_lm::{Activations, CandleExecutor, ChatTemplate, LoraDropout, Tokenizer};
+use elenchus_dialogue::{Character, Model, Turn};
+use elenchus_lm::{Activations, CandleExecutor, LoraDropout};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
@@ -54,8 +54,7 @@ impl ExamplePair {
     pub fn all(
         preferences: &[Preference],
         character: &Character,
-        tokenizer: &Tokenizer,
-        template: &ChatTemplate,
+        model: &Model,
         max_tokens: usize,
     ) -> Result<Vec<Self>> {
         let side = |context: &[Turn], reply: &str| {
@@ -66,7 +65,7 @@ impl ExamplePair {
                 facts: Vec::new(),
                 confidence: 1.0,
             };
-            RewardModel::example(&pair, character, tokenizer, template, max_tokens)
+            RewardModel::example(&pair, character, model, max_tokens)
         };
         let of = |preference: &Preference| {
             let chosen = side(&preference.context, &preference.chosen)?;
@@ -92,10 +91,8 @@ impl ExamplePair {
 pub struct RewardLearner<'a> {
     /// The base; exact numerics, or quantised for a smaller memory.
     pub executor: &'a CandleExecutor,
-    /// Written into adapter and card.
-    pub base_name: &'a str,
-    /// Written into the card.
-    pub base_sha256: &'a str,
+    /// Its name and hash are written into adapter and card.
+    pub model: &'a Model,
     /// Written into the card.
     pub character: &'a str,
     /// Learned from.
@@ -252,8 +249,8 @@ pub fn train_reward(
         loss: settings.loss,
         aspect: config.aspect.clone(),
         character: learner.character.to_owned(),
-        base_name: learner.base_name.to_owned(),
-        base_sha256: learner.base_sha256.to_owned(),
+        base_name: learner.model.name.clone(),
+        base_sha256: learner.model.sha256.clone(),
         max_tokens: settings.max_tokens,
         steps: step,
         pairs: train.len(),

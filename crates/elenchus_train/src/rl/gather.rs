@@ -38,8 +38,8 @@ impl Iteration<'_> {
         let clock = Instant::now();
         let adapter = worn(if plan.source == Source::Policy { self.lora } else { self.reference }, 1.0)?;
         let tokens: Vec<&[u32]> = drawn.iter().map(|prompt| prompt.tokens.as_slice()).collect();
-        let is_end = |id| self.learner.tokenizer.is_end(id);
-        let engine = self.learner.engine;
+        let is_end = |id| self.learner.model.tokenizer.is_end(id);
+        let engine = &*self.learner.model.executor;
         let responses = respond(engine, Some(&adapter), &tokens, sampling.group, sampling.max_tokens, seed, is_end)?;
         report.seconds.respond = clock.elapsed().as_secs_f64();
 
@@ -71,13 +71,14 @@ impl Iteration<'_> {
         rerolls: Rerolls,
         adapter: &Adapter,
     ) -> Result<Vec<Vec<ValuedStep>>> {
-        let RlLearner { engine, tokenizer, judges, .. } = *self.learner;
+        let RlLearner { model, judges, .. } = *self.learner;
+        let tokenizer = &model.tokenizer;
         let sampling = &self.config.sampling;
         let prompts: Vec<&[u32]> = drawn.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         let clock = Instant::now();
         let seed = mixed(mixed(self.config.training.seed, self.step), STEPS_SEED);
         let of = Tree {
-            executor: engine,
+            executor: &*model.executor,
             adapter: Some(adapter),
             prompts: &prompts,
             group: sampling.group,
@@ -127,7 +128,7 @@ impl Iteration<'_> {
     }
 
     fn read(&self, example: &Example) -> Exchange {
-        let tokenizer = self.learner.tokenizer;
+        let tokenizer = &self.learner.model.tokenizer;
         let words = &example.tokens[example.reply_start..example.tokens.len() - usize::from(example.is_ended)];
         Exchange { context: Vec::new(), reply: tokenizer.decode(words).trim().to_owned(), is_ended: example.is_ended }
     }

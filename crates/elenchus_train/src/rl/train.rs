@@ -13,8 +13,8 @@ use std::{
     },
 };
 
-use elenchus_dialogue::{Character, ModelRef, Turn, messages};
-use elenchus_lm::{Adapter, CandleExecutor, ChatTemplate, Executor, LoraAdapter, Precision, Tokenizer, TrainableLora};
+use elenchus_dialogue::{Character, Model, Turn, messages};
+use elenchus_lm::{Adapter, CandleExecutor, LoraAdapter, Precision, TrainableLora};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
@@ -50,16 +50,10 @@ pub(crate) const RESULT: &str = "result.json";
 pub struct RlLearner<'a> {
     /// The base in training numerics.
     pub executor: &'a CandleExecutor,
-    /// The same base as a game runs it.
-    pub engine: &'a dyn Executor,
-    /// The base's.
-    pub tokenizer: &'a Tokenizer,
-    /// The base's.
-    pub template: &'a ChatTemplate,
+    /// The same base as a game runs it; its name is written into the adapter.
+    pub model: &'a Model,
     /// Who answers.
     pub character: &'a Character,
-    /// Written into the adapter.
-    pub base_model_name: &'a str,
     /// What the policy begins as; the reference.
     pub start: &'a LoraAdapter,
     /// What is said to the character; the newest turn last.
@@ -210,8 +204,8 @@ pub fn train(
             on_event(RlEvent::HeldOut { step, scores });
         }
         let adapter = worn(&lora, learner.character.adapter_scale)?;
-        let RlLearner { engine, tokenizer, template, character, .. } = *learner;
-        let voice = Voice { model: ModelRef { executor: engine, tokenizer, template }, character };
+        let RlLearner { model, character, .. } = *learner;
+        let voice = Voice { model, character };
         let samples = samples(voice, Some(&adapter), &settings.samples, settings.seed, step)?;
         samples.iter().try_for_each(|sample| run.append(SAMPLES, sample))?;
         on_event(RlEvent::Evaluated(samples));
@@ -252,7 +246,7 @@ pub fn train(
         let stops = should_stop.load(Ordering::Relaxed);
         if stops || halt.is_some() || is_over || step.is_multiple_of(settings.checkpoint_steps) {
             let kept = run.file(&format!("checkpoints/step-{step}"));
-            lora.to_adapter(ADAPTER)?.save(&kept, learner.base_model_name, Precision::F16)?;
+            lora.to_adapter(ADAPTER)?.save(&kept, &learner.model.name, Precision::F16)?;
             let (optimiser_steps, mut tensors) = optimiser.state();
             tensors.extend(policy.vars().into_iter().map(|(name, var)| (name, var.as_tensor().clone())));
             let progress = Progress { step, method: method.state() };
@@ -269,7 +263,7 @@ pub fn train(
         }
     }
     let folder = run.file(ADAPTER);
-    lora.to_adapter(ADAPTER)?.save(&folder, learner.base_model_name, Precision::F16)?;
+    lora.to_adapter(ADAPTER)?.save(&folder, &learner.model.name, Precision::F16)?;
     run.write_json(RESULT, &RlResult { steps: step, total_steps: settings.steps, halted: None })?;
     tell(run)?;
     Ok(RlOutcome::Finished(folder))
@@ -299,14 +293,18 @@ fn judge_held_out(
 ) -> Result<BTreeMap<String, f64>> {
     let (adapter, reference) = (worn(lora, 1.0)?, worn(reference, 1.0)?);
     let reader = |adapter: &Adapter| {
-        Reader::new(learner.engine, Some(adapter.clone()), prompts.iter().map(|prompt| prompt.tokens.as_slice()))
+        Reader::new(
+            &*learner.model.executor,
+            Some(adapter.clone()),
+            prompts.iter().map(|prompt| prompt.tokens.as_slice()),
+        )
     };
     let (now, then) = (reader(&adapter)?, reader(&reference)?);
     let (mut exchanges, mut kl) = (Vec::new(), Vec::new());
     for (number, prompts) in prompts.chunks(BATCH).enumerate() {
         let tokens: Vec<&[u32]> = prompts.iter().map(|prompt| prompt.tokens.as_slice()).collect();
-        let (most, is_end) = (config.sampling.max_tokens, |id| learner.tokenizer.is_end(id));
-        let responses = respond(learner.engine, Some(&adapter), &tokens, 1, most, number as u64, is_end)?;
+        let (most, is_end) = (config.sampling.max_tokens, |id| learner.model.tokenizer.is_end(id));
+        let responses = respond(&*learner.model.executor, Some(&adapter), &tokens, 1, most, number as u64, is_end)?;
         exchanges.extend(prompts.iter().zip(&responses).map(|(prompt, of)| exchange(learner, prompt, of)));
         for (prompt, response) in prompts.iter().zip(&responses) {
             // What foresees the last token is wanted, not what follows it.
@@ -326,7 +324,7 @@ pub(super) fn exchange(learner: &RlLearner<'_>, prompt: &Prompt<'_>, response: &
     let words = &response.tokens[..response.tokens.len() - usize::from(response.is_ended)];
     Exchange {
         context: prompt.turns.to_vec(),
-        reply: learner.tokenizer.decode(words).trim().to_owned(),
+        reply: learner.model.tokenizer.decode(words).trim().to_owned(),
         is_ended: response.is_ended,
     }
 }
@@ -367,7 +365,8 @@ struct Progress {
 fn encode<'a>(learner: &RlLearner<'a>, most: usize) -> Result<Vec<Prompt<'a>>> {
     let mut prompts = Vec::new();
     for turns in learner.prompts {
-        let tokens = learner.template.encode(learner.tokenizer, &messages(learner.character, &[], turns), true)?;
+        let tokens =
+            learner.model.template.encode(&learner.model.tokenizer, &messages(learner.character, &[], turns), true)?;
         if tokens.len() <= most {
             prompts.push(Prompt { turns, tokens });
         }

@@ -3,8 +3,8 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, ModelRef, Request, Spoken, StopReason, Turn, speak};
-use elenchus_lm::{Adapter, ChatTemplate, Executor, Rng, Tokenizer};
+use elenchus_dialogue::{Character, Model, Request, Spoken, StopReason, Turn, speak};
+use elenchus_lm::{Adapter, Rng};
 
 use crate::{Result, data::STRANGER, order::mixed};
 
@@ -12,11 +12,7 @@ use crate::{Result, data::STRANGER, order::mixed};
 #[derive(Clone, Copy)]
 pub struct Speaker<'a> {
     /// The base as a game runs it.
-    pub engine: &'a dyn Executor,
-    /// The base's.
-    pub tokenizer: &'a Tokenizer,
-    /// The base's.
-    pub template: &'a ChatTemplate,
+    pub model: &'a Model,
     /// Who speaks.
     pub character: &'a Character,
     /// What it wears; the base alone without.
@@ -39,7 +35,7 @@ impl Speaker<'_> {
         number: usize,
         draw: u64,
     ) -> Result<Spoken> {
-        let Self { engine, tokenizer, template, character, adapter } = *self;
+        let Self { model, character, adapter } = *self;
         let rng = Rng::from_seed(mixed(mixed(seed, number as u64), draw));
         let request = Request {
             adapter: adapter.cloned(),
@@ -47,7 +43,7 @@ impl Speaker<'_> {
             rng,
             ..Request::new(Arc::new(character.clone()), turns.to_vec())
         };
-        Ok(speak(ModelRef { executor: engine, tokenizer, template }, &request)?)
+        Ok(speak(model, &request)?)
     }
 
     /// What the character says when it is asked about a reply of its own.
