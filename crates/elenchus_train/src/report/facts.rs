@@ -6,7 +6,7 @@ use std::{collections::BTreeMap, fs, io};
 use serde::{Deserialize, de::DeserializeOwned};
 
 use super::scale::grouped;
-use crate::{Error, Result, RunFolder, Sample, SftConfig, character_eval::RunBattery};
+use crate::{Error, Result, RunFolder, Sample, SftConfig, character_eval::RunBattery, read_character};
 
 /// Everything a report says.
 pub(crate) struct Facts {
@@ -114,8 +114,12 @@ struct AdapterConfig {
     base_model_name_or_path: Option<String>,
 }
 
-/// `../adapters/socrates/character.toml` is Socrates'; a bare `character.toml` leaves the run folder's name.
+/// The name in the character's folder that a finished run leaves; before that `../adapters/socrates/character.toml` is
+/// Socrates', and a bare `character.toml` leaves the run folder's name.
 fn character_of(config: &SftConfig, run: &RunFolder) -> String {
+    if let Ok(character) = read_character(&run.file("adapter/character.toml")) {
+        return character.name;
+    }
     let named = |path: &std::path::Path| {
         path.file_name().map(|name| name.to_string_lossy().replace('_', " ")).filter(|name| !name.is_empty())
     };
