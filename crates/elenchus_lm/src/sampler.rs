@@ -59,17 +59,18 @@ pub struct SamplerSettings {
 pub const REPLY_BREAK: u32 = u32::MAX;
 
 impl Default for SamplerSettings {
+    /// Chosen by the battery of `elenchus eval character`; the plugin guide has the table.
     fn default() -> Self {
         Self {
-            temperature: 0.7,
+            temperature: 0.4,
             top_k: 40,
             top_p: 0.95,
             min_p: 0.05,
-            repetition_penalty: 1.05,
+            repetition_penalty: 1.1,
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
-            repetition_window: 128,
-            dry_multiplier: 0.8,
+            repetition_window: 64,
+            dry_multiplier: 0.0,
             dry_base: 1.75,
             dry_allowed_length: 3,
         }

@@ -222,7 +222,13 @@ impl Person {
             big_five: None,
             greetings: Vec::new(),
             fallbacks: vec!["...".to_owned()],
-            sampler: SamplerSettings::default(),
+            sampler: SamplerSettings {
+                temperature: 0.7,
+                repetition_penalty: 1.05,
+                repetition_window: 128,
+                dry_multiplier: 0.8,
+                ..SamplerSettings::default()
+            },
             stop: StopRules::default(),
             adapter_scale: 1.0,
             base: None,
