@@ -6,7 +6,26 @@ use std::{
     time::Duration,
 };
 
-use crate::EngineStats;
+/// Counters since the engine started, read without waiting.
+#[derive(Debug, Clone, Copy, Default, PartialEq)]
+pub struct EngineStats {
+    /// Forward passes.
+    pub steps: u64,
+    /// Prompt tokens read.
+    pub prompt_tokens: u64,
+    /// Prompt tokens found in memory instead.
+    pub cached_tokens: u64,
+    /// Tokens sampled.
+    pub reply_tokens: u64,
+    /// Replies being spoken.
+    pub active: usize,
+    /// Requests waiting for a place.
+    pub queued: usize,
+    /// Bytes of KV memory held.
+    pub kv_bytes: usize,
+    /// Decoding speed over the last second of work, all replies together.
+    pub tokens_per_second: f32,
+}
 
 /// [`EngineStats`] in atomics. Each is right by itself; a snapshot may be a step apart between two of them.
 #[derive(Default)]

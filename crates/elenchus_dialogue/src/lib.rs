@@ -10,6 +10,7 @@ mod conversation;
 mod counters;
 mod engine;
 mod error;
+mod event;
 mod filter;
 mod fitting_facts;
 mod model;
@@ -18,8 +19,10 @@ mod outbox;
 mod prefix_cache;
 mod prompt;
 mod reply;
+mod request;
 mod scheduler;
 mod sentences;
+mod settings;
 mod speak;
 mod speech;
 mod visible;
@@ -27,16 +30,17 @@ mod worker;
 
 pub use character::{BaseRef, BigFive, Character, StopRules};
 pub use conversation::{Conversation, Turn};
-pub use engine::{
-    BaseInfo, Engine, EngineEvent, EngineSettings, EngineStats, ModelLoader, Priority, ReplyReport, Request, RequestId,
-    WarmUp, load_model,
-};
+pub use counters::EngineStats;
+pub use engine::Engine;
 pub use error::{Error, Result};
+pub use event::{BaseInfo, EngineEvent, ReplyReport};
 pub use filter::{Refusal, ReplyFilter, common_subsequence, folded_words, repeats};
 pub use fitting_facts::fitting_facts;
-pub use model::Model;
+pub use model::{Model, ModelLoader, load_model};
 pub use prompt::messages;
 pub use reply::StopReason;
+pub use request::{Priority, Request, RequestId, WarmUp};
 pub use sentences::sentences;
+pub use settings::EngineSettings;
 pub use speak::{PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
 pub use visible::{has_words, visible};

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use elenchus_lm::{ChatTemplate, Executor, Tokenizer, Weights};
+use elenchus_lm::{ChatTemplate, Executor, Tokenizer, Weights, base_model};
 
-use crate::Result;
+use crate::{EngineSettings, Error, Result, compute};
 
 /// A language model. A clone shares executor, tokenizer and template.
 #[derive(Clone)]
@@ -41,4 +41,24 @@ impl Model {
     pub fn max_tokens(&self) -> usize {
         self.executor.config().max_positions
     }
+}
+
+/// Loads the model on the engine's thread, and again on [`crate::Engine::reload`]; hears the share done, 0 to 1.
+pub type ModelLoader = Arc<dyn Fn(&mut dyn FnMut(f32)) -> Result<Model> + Send + Sync>;
+
+/// The loader for [`EngineSettings::base`]: the CPU engine for quantised numerics on a CPU, otherwise candle.
+pub fn load_model(settings: &EngineSettings) -> ModelLoader {
+    let settings = settings.clone();
+    Arc::new(move |progress| {
+        let path = settings.base.clone().or_else(base_model::find_default).ok_or_else(|| {
+            Error::NoModel(format!(
+                "{} is neither beside the program nor in the user's cache (hint: run `elenchus model fetch`, or name a \
+                 model with `--base FILE` or `EngineSettings::base`)",
+                base_model::DEFAULT_FILE
+            ))
+        })?;
+        let weights = Weights::open(&path, progress)?;
+        base_model::check_opened(&weights)?;
+        Model::new(compute::executor(&settings, &weights)?, &weights)
+    })
 }

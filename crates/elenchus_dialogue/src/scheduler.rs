@@ -30,6 +30,11 @@ impl Waiting {
         self.queue(&pending).push_front(pending);
     }
 
+    /// Whether the next one is the player's.
+    pub fn is_player_next(&self) -> bool {
+        !self.player.is_empty()
+    }
+
     pub fn pop(&mut self) -> Option<Pending> {
         self.player.pop_front().or_else(|| self.ambient.pop_front())
     }
@@ -65,17 +70,29 @@ pub(crate) struct Wish {
     pub priority: Priority,
 }
 
-/// How many tokens each sequence reads in the next step. Who speaks already always goes on; prompts share
-/// `prefill_chunk` tokens, the player's first, so that a long prompt never holds up the others' words.
-pub(crate) fn plan(wishes: &[Wish], prefill_chunk: usize) -> Vec<usize> {
-    let mut tokens: Vec<_> = wishes.iter().map(|wish| usize::from(wish.speaking)).collect();
-    let mut left = prefill_chunk;
-    for priority in [Priority::Player, Priority::Ambient] {
-        for (tokens, wish) in tokens.iter_mut().zip(wishes) {
-            if !wish.speaking && wish.priority == priority {
-                *tokens = wish.unread.min(left);
+/// How many tokens each sequence reads in the next step, at most `max_rows` sequences at a time, the player's first.
+/// Sequences that decode advance by one token, and prompts share `prefill_chunk` tokens, so that a long prompt never holds up
+/// the words of others. While a prompt of the player's is read, ambient sequences pause: their rows would delay its first
+/// token.
+pub(crate) fn plan(wishes: &[Wish], prefill_chunk: usize, max_rows: usize) -> Vec<usize> {
+    let mut tokens = vec![0; wishes.len()];
+    let (mut left, mut rows) = (prefill_chunk, max_rows);
+    let is_players = |wish: &Wish| wish.priority == Priority::Player;
+    let player_waits = wishes.iter().any(|wish| is_players(wish) && !wish.speaking);
+    for players in [true, false] {
+        if !players && player_waits {
+            break;
+        }
+        for (tokens, wish) in tokens.iter_mut().zip(wishes).filter(|(_, wish)| is_players(wish) == players) {
+            *tokens = match (rows, wish.speaking) {
+                (0, _) => 0,
+                (_, true) => 1,
+                (_, false) => wish.unread.min(left),
+            };
+            if !wish.speaking {
                 left -= *tokens;
             }
+            rows -= usize::from(*tokens > 0);
         }
     }
     tokens
@@ -93,14 +110,18 @@ mod tests {
         fn check(wishes: &[(usize, bool, Priority)], expected: &[usize]) {
             let wishes: Vec<_> =
                 wishes.iter().map(|&(unread, speaking, priority)| Wish { unread, speaking, priority }).collect();
-            assert_eq!(plan(&wishes, 64), expected);
+            assert_eq!(plan(&wishes, 64, 3), expected);
         }
         use Priority::{Ambient, Player};
         check(&[], &[]);
         check(&[(1, true, Ambient), (1, true, Player)], &[1, 1]);
         check(&[(500, false, Ambient), (1, true, Ambient)], &[64, 1]);
-        check(&[(500, false, Ambient), (40, false, Player), (1, true, Ambient)], &[24, 40, 1]);
+        check(&[(500, false, Ambient), (40, false, Ambient), (1, true, Player)], &[64, 0, 1]);
+        check(&[(40, false, Ambient), (500, false, Ambient), (1, true, Player)], &[40, 24, 1]);
         check(&[(500, false, Player), (500, false, Player), (10, false, Ambient)], &[64, 0, 0]);
+        // Ambient sequences pause while the player's prompt is read, and where there are more of them than rows.
+        check(&[(500, false, Ambient), (40, false, Player), (1, true, Ambient), (1, true, Player)], &[0, 40, 0, 1]);
+        check(&[(1, true, Ambient), (1, true, Ambient), (1, true, Ambient), (1, true, Player)], &[1, 1, 0, 1]);
     }
 
     #[test]

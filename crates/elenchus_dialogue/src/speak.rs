@@ -104,7 +104,7 @@ fn speak_all(
             break;
         }
         let wishes: Vec<_> = speeches.iter().map(|(_, speech)| speech.wish()).collect();
-        let counts = plan(&wishes, PREFILL);
+        let counts = plan(&wishes, PREFILL, ROWS);
         let mut rows: Vec<_> = (speeches.iter_mut().zip(&counts).filter(|(_, count)| **count > 0))
             .map(|((_, speech), &count)| speech.sequence.row(count, Logits::Last))
             .collect();

@@ -14,7 +14,7 @@ use crossbeam_channel::{Receiver, Select, TryRecvError};
 use elenchus_lm::{Adapter, KvCache, Logits, Row};
 
 use crate::{
-    BaseInfo, EngineEvent, EngineSettings, Error, Model, ModelLoader, RequestId, Result, StopReason, WarmUp,
+    BaseInfo, EngineEvent, EngineSettings, Error, Model, ModelLoader, Priority, RequestId, Result, StopReason, WarmUp,
     compute::lower_priority,
     counters::{Counters, Speed},
     outbox::Outbox,
@@ -199,8 +199,8 @@ impl Worker {
                 self.outbox.push(EngineEvent::Finished(id, cancelled_report(pending.request)));
                 continue;
             }
-            let full = self.speeches.len() >= self.settings.max_sequences.max(1) || self.memory_full;
-            if matches!(self.model, ModelState::Wanted) || full || self.paused_at.is_some() {
+            let is_full = !self.has_place() || self.memory_full;
+            if matches!(self.model, ModelState::Wanted) || is_full || self.paused_at.is_some() {
                 break;
             }
             let Some(pending) = self.waiting.pop() else { break };
@@ -221,6 +221,17 @@ impl Worker {
             self.counters.queued.fetch_sub(1, Ordering::Relaxed);
         }
         self.counters.active.store(self.speeches.len(), Ordering::Relaxed);
+    }
+
+    /// Whether the next request finds a place. Ambient replies take none from the player: some of them pause for its reply
+    /// (see [`plan`]).
+    fn has_place(&self) -> bool {
+        let of_player = |speech: &&Speech| speech.wish().priority == Priority::Player;
+        let taken = match self.waiting.is_player_next() {
+            true => self.speeches.iter().filter(of_player).count(),
+            false => self.speeches.len(),
+        };
+        taken < self.settings.max_sequences.max(1)
     }
 
     fn begin(&mut self, pending: Pending) -> Result<Begun> {
@@ -288,7 +299,7 @@ impl Worker {
         let ModelState::Loaded(loaded) = &mut self.model else { return true };
         let began = Instant::now();
         let wishes: Vec<_> = self.speeches.iter().map(Speech::wish).collect();
-        let mut counts = plan(&wishes, self.settings.prefill_chunk.max(1));
+        let mut counts = plan(&wishes, self.settings.prefill_chunk.max(1), self.settings.max_sequences.max(1));
         if let Some(warming) = &self.warming {
             counts.push(warming.sequence.unread().min(self.settings.prefill_chunk.max(1)));
         }

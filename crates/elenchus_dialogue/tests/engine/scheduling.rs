@@ -221,6 +221,46 @@ fn the_player_goes_before_those_who_waited_longer() {
 }
 
 #[test]
+fn the_player_takes_a_place_from_ambient_replies_and_they_go_on_afterwards() {
+    let mut lab = Lab::new();
+    lab.settings.max_sequences = 2;
+    let steps = Arc::new(Mutex::new(Vec::new()));
+    let seen = steps.clone();
+    let (begun, begins) = bounded(1000);
+    let (pass, passes) = bounded::<()>(1000);
+    let mut talk = lab.hooked(move |inner, rows| {
+        begun.send(()).ok();
+        passes.recv().ok();
+        seen.lock().unwrap().push(rows.iter().map(|row| row.tokens.len()).collect::<Vec<_>>());
+        inner.forward(rows)
+    });
+    let ambient = |text: &str| Request { priority: Priority::Ambient, ..line(text) };
+    let lines = ["One?", "Two?", "Three?"];
+    let spoken: Vec<_> = lines.iter().map(|text| talk.send(ambient(text))).collect();
+    // Both places are taken, and their prompts are read.
+    let step = |count: usize| (0..count).for_each(|_| {
+        begins.recv_timeout(SOON).unwrap();
+        pass.send(()).unwrap();
+    });
+    step(6);
+    begins.recv_timeout(SOON).unwrap();
+    let before = steps.lock().unwrap().len();
+    let player = talk.send(line("What is virtue?"));
+    drop(pass);
+    let report = talk.reply(player);
+    assert_eq!(report.reply_ids, lab.engine().say(line("What is virtue?")).reply_ids);
+    let at = |id: RequestId| talk.started.iter().position(|started| *started == id);
+    assert!(at(player) < at(spoken[2]), "{:?}", talk.started);
+    let steps = steps.lock().unwrap()[before..].to_vec();
+    assert!(steps.iter().all(|rows| rows.len() <= 2), "{steps:?}");
+    // The step that was under way, then the player's prompt by itself.
+    assert!(steps[0].len() == 2 && steps[1].len() == 1 && steps[1][0] > 1, "{steps:?}");
+    for (id, text) in spoken.into_iter().zip(lines) {
+        assert_eq!(talk.reply(id).reply_ids, lab.engine().say(ambient(text)).reply_ids);
+    }
+}
+
+#[test]
 fn requests_beyond_the_memory_budget_wait_for_their_turn() {
     let mut lab = Lab::new();
     // A prompt of about 100 tokens and up to 48 more, at 512 bytes a token: two fit, three do not.
