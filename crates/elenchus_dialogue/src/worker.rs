@@ -54,11 +54,29 @@ pub(crate) fn run(
         memory_full: false,
         warm_ups: VecDeque::new(),
         warming: None,
+        beginning: None,
         paused_at: None,
         speed: Speed::default(),
     };
-    while worker.turn() {}
+    let mut panics = 0;
+    loop {
+        match caught(|| worker.turn()) {
+            Ok(true) => panics = 0,
+            Ok(false) => break,
+            Err(error) => {
+                worker.recover(&error);
+                panics += 1;
+                if panics == MOST_PANICS {
+                    tracing::error!("the engine stops: {error}");
+                    break;
+                }
+            }
+        }
+    }
 }
+
+/// The thread ends after so many panics in a row: it would do nothing but panic.
+const MOST_PANICS: u32 = 3;
 
 struct Worker {
     settings: EngineSettings,
@@ -73,6 +91,8 @@ struct Worker {
     memory_full: bool,
     warm_ups: VecDeque<WarmUp>,
     warming: Option<Warming>,
+    /// The request that is given a place at this moment.
+    beginning: Option<RequestId>,
     /// Since when nothing is read or sampled.
     paused_at: Option<Instant>,
     speed: Speed,
@@ -119,6 +139,25 @@ impl Worker {
         } else {
             self.wait()
         }
+    }
+
+    /// After a panic anywhere in a turn: the replies in progress fail, and nothing that was read is trusted any more.
+    fn recover(&mut self, error: &Error) {
+        let failed = self.speeches.drain(..).map(|speech| speech.id);
+        // A request that was about to begin has left its queue.
+        let beginning = self.beginning.take().inspect(|_| _ = self.counters.queued.fetch_sub(1, Ordering::Relaxed));
+        for id in failed.chain(beginning) {
+            self.outbox.push(EngineEvent::Failed(id, error.clone()));
+        }
+        if self.warming.take().is_some() {
+            self.counters.warm_ups.fetch_sub(1, Ordering::Relaxed);
+        }
+        self.memory_full = false;
+        if let ModelState::Loaded(loaded) = &mut self.model {
+            loaded.remembered = PrefixCache::default();
+        }
+        self.counters.active.store(0, Ordering::Relaxed);
+        self.counters.kv_bytes.store(0, Ordering::Relaxed);
     }
 
     /// Sleeps until a command comes or the listener has made room for what it has not heard yet.
@@ -205,7 +244,10 @@ impl Worker {
             }
             let Some(pending) = self.waiting.pop() else { break };
             let id = pending.request.id;
-            match self.begin(pending) {
+            self.beginning = Some(id);
+            let begun = self.begin(pending);
+            self.beginning = None;
+            match begun {
                 Ok(Begun::Speech(speech)) => {
                     self.counters.cached_tokens.fetch_add(speech.cached_tokens() as u64, Ordering::Relaxed);
                     self.outbox.push(EngineEvent::Started(id));

@@ -8,7 +8,7 @@ use std::sync::{
 use elenchus_dialogue::{EngineSettings, Error, Request, load_model};
 use elenchus_lm::testing::TinyModel;
 
-use crate::lab::{Lab, Talk, line};
+use crate::lab::{Lab, NoCache, Talk, line};
 
 #[test]
 fn requests_wait_for_the_model_and_fail_without_one_until_it_is_there() {
@@ -55,6 +55,28 @@ fn a_missing_or_damaged_model_is_told_with_a_hint() {
     assert!(talk.load_failures[0].to_string().contains("a bug in a loader"));
     let id = talk.send(line("What is virtue?"));
     assert!(matches!(talk.outcome(id), Err(Error::NoModel(_))));
+}
+
+#[test]
+fn a_panic_between_passes_fails_the_replies_in_progress_and_the_engine_goes_on() {
+    let lab = Lab::new();
+    let (load, panics) = (load_model(&lab.settings), Arc::new(AtomicBool::new(false)));
+    let switch = panics.clone();
+    let mut talk = lab.start(Arc::new(move |progress| {
+        let mut model = load(progress)?;
+        model.executor = Arc::new(NoCache { inner: model.executor, panics: switch.clone() });
+        Ok(model)
+    }));
+    talk.until_ready();
+    let internal = |outcome| matches!(outcome, Err(Error::Model(reason)) if reason.contains("no cache today"));
+    talk.say(line("What is virtue?"));
+    panics.store(true, Ordering::SeqCst);
+    let failed = talk.send(Request { adapter: Some(lab.adapter(1)), ..line("What is courage?") });
+    assert!(internal(talk.outcome(failed)));
+    assert_eq!(talk.engine.stats().queued, 0);
+    panics.store(false, Ordering::SeqCst);
+    let expected = lab.engine().say(line("What is virtue?")).reply_ids;
+    assert_eq!(talk.say(line("What is virtue?")).reply_ids, expected, "nothing of the panic is left");
 }
 
 /// Whether a row says the forbidden word, in a prompt of one token a byte.

@@ -94,6 +94,35 @@ struct Hooked {
     hook: Arc<Hook>,
 }
 
+/// An executor that panics where no pass is: when a cache is made, for as long as the switch is on.
+pub struct NoCache {
+    pub inner: Arc<dyn Executor>,
+    pub panics: Arc<std::sync::atomic::AtomicBool>,
+}
+
+impl Executor for NoCache {
+    fn config(&self) -> &ModelConfig {
+        self.inner.config()
+    }
+
+    fn new_cache(&self) -> KvCache {
+        assert!(!self.panics.load(std::sync::atomic::Ordering::SeqCst), "no cache today");
+        self.inner.new_cache()
+    }
+
+    fn cache_bytes_per_token(&self) -> usize {
+        self.inner.cache_bytes_per_token()
+    }
+
+    fn prepare(&self, adapter: &Adapter) -> LmResult<()> {
+        self.inner.prepare(adapter)
+    }
+
+    fn forward(&self, batch: &mut [Row<'_>]) -> Logits {
+        self.inner.forward(batch)
+    }
+}
+
 impl Executor for Hooked {
     fn config(&self) -> &ModelConfig {
         self.inner.config()
