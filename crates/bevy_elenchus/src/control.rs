@@ -55,7 +55,7 @@ impl EngineHandle {
         self.engine = Some(engine);
     }
 
-    /// The engine ends on another thread, for it ends with its step, or once its loader returns.
+    /// The engine ends on another thread, for it ends with its step.
     pub fn stop(&mut self) {
         self.held.clear();
         if let Some(engine) = self.engine.take() {

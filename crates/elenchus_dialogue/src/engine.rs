@@ -19,8 +19,8 @@ use crate::{
     worker::{self, Command},
 };
 
-/// Handle to the engine's thread; dropping it stops and joins the thread, within one step of the model (or, while a model
-/// is being loaded, once the loader returns).
+/// Handle to the engine's thread; dropping it stops and joins the thread, within one step of the model. A loader that is
+/// still at work is not waited for: its thread ends when it returns, and what it loaded is dropped.
 pub struct Engine {
     events: Receiver<EngineEvent>,
     /// Unbounded, because one channel keeps a request and its cancellation in order and control must never wait or be lost.

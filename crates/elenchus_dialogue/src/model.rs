@@ -43,7 +43,7 @@ impl Model {
     }
 }
 
-/// Loads the model on the engine's thread, and again on [`crate::Engine::reload`]; hears the share done, 0 to 1.
+/// Loads the model on a thread of its own, and again on [`crate::Engine::reload`]; hears the share done, 0 to 1.
 pub type ModelLoader = Arc<dyn Fn(&mut dyn FnMut(f32)) -> Result<Model> + Send + Sync>;
 
 /// The loader for [`EngineSettings::base`]: the CPU engine for quantised numerics on a CPU, otherwise candle.

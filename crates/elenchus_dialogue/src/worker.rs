@@ -100,9 +100,16 @@ struct Worker {
 
 enum ModelState {
     Wanted,
+    Loading(Receiver<LoaderNews>),
     Loaded(Box<Loaded>),
     /// Why there is none.
     Failed(String),
+}
+
+/// What the loader's thread tells.
+enum LoaderNews {
+    Share(f32),
+    Done(Result<Model>),
 }
 
 struct Loaded {
@@ -121,21 +128,22 @@ impl Worker {
     /// One round: commands, places, and a step or a wait. `false` ends the thread.
     fn turn(&mut self) -> bool {
         if matches!(self.model, ModelState::Wanted) {
-            self.load();
+            self.begin_loading();
         }
         if !self.hear() {
             return false;
         }
+        self.hear_loader();
         self.retire();
         self.admit();
         self.begin_warm_up();
         self.outbox.flush();
-        if self.paused_at.is_some() && !matches!(self.model, ModelState::Wanted) {
+        if matches!(self.model, ModelState::Wanted) {
+            true
+        } else if self.paused_at.is_some() {
             self.wait()
         } else if !self.speeches.is_empty() || self.warming.is_some() {
             self.step() && !self.outbox.is_closed()
-        } else if matches!(self.model, ModelState::Wanted) {
-            true
         } else {
             self.wait()
         }
@@ -164,6 +172,9 @@ impl Worker {
     fn wait(&self) -> bool {
         let mut select = Select::new();
         select.recv(&self.commands);
+        if let ModelState::Loading(news) = &self.model {
+            select.recv(news);
+        }
         self.outbox.wake_on_room(&mut select);
         select.ready();
         !self.outbox.is_closed()
@@ -198,22 +209,51 @@ impl Worker {
         }
     }
 
-    fn load(&mut self) {
-        let (outbox, loader) = (&mut self.outbox, &self.loader);
-        outbox.push(EngineEvent::Loading(0.0));
-        let mut told = 0.0;
-        let loaded = caught(|| {
-            loader(&mut |share| {
-                // A percent at a time is all that anybody sees.
-                if share >= told + 0.01 {
-                    told = share;
-                    outbox.push(EngineEvent::Loading(share.min(1.0)));
-                }
-            })
+    /// Starts the loader on a thread of its own, so that commands are heard and the game can quit meanwhile.
+    fn begin_loading(&mut self) {
+        let (sender, news) = crossbeam_channel::unbounded();
+        let loader = self.loader.clone();
+        let thread = std::thread::Builder::new().name("elenchus-loader".to_owned()).spawn(move || {
+            lower_priority();
+            let mut told = 0.0;
+            let loaded = caught(|| {
+                loader(&mut |share| {
+                    // A percent at a time is all that anybody sees.
+                    if share >= told + 0.01 {
+                        told = share;
+                        let _ = sender.send(LoaderNews::Share(share.min(1.0)));
+                    }
+                })
+            });
+            // Nobody listens any more once the engine has stopped.
+            let _ = sender.send(LoaderNews::Done(loaded.and_then(|loaded| loaded)));
         });
-        match loaded.and_then(|loaded| loaded) {
+        self.outbox.push(EngineEvent::Loading(0.0));
+        match thread {
+            Ok(_) => self.model = ModelState::Loading(news),
+            Err(error) => {
+                let reason = format!("the system gave no thread for the loader: {error} (hint: too many threads?)");
+                self.loaded(Err(Error::NoModel(reason)));
+            }
+        }
+    }
+
+    /// Takes what the loader tells.
+    fn hear_loader(&mut self) {
+        while let ModelState::Loading(news) = &self.model {
+            match news.try_recv() {
+                Ok(LoaderNews::Share(share)) => self.outbox.push(EngineEvent::Loading(share)),
+                Ok(LoaderNews::Done(result)) => self.loaded(result),
+                Err(TryRecvError::Empty) => return,
+                Err(TryRecvError::Disconnected) => self.loaded(Err(Error::Stopped)),
+            }
+        }
+    }
+
+    fn loaded(&mut self, result: Result<Model>) {
+        match result {
             Ok(model) => {
-                let context = self.settings.context.min(model.executor.config().max_positions);
+                let context = self.settings.context.min(model.max_tokens());
                 let info = BaseInfo { name: model.name.clone(), sha256: model.sha256.clone(), context };
                 self.outbox.push(EngineEvent::Ready(info));
                 self.model =
@@ -239,7 +279,7 @@ impl Worker {
                 continue;
             }
             let is_full = !self.has_place() || self.memory_full;
-            if matches!(self.model, ModelState::Wanted) || is_full || self.paused_at.is_some() {
+            if matches!(self.model, ModelState::Wanted | ModelState::Loading(_)) || is_full || self.paused_at.is_some() {
                 break;
             }
             let Some(pending) = self.waiting.pop() else { break };
@@ -281,7 +321,7 @@ impl Worker {
         let loaded = match &mut self.model {
             ModelState::Loaded(loaded) => loaded,
             ModelState::Failed(reason) => return Err(Error::NoModel(reason.clone())),
-            ModelState::Wanted => return Err(Error::Stopped),
+            ModelState::Wanted | ModelState::Loading(_) => return Err(Error::Stopped),
         };
         let request = &pending.request;
         loaded.prepare(request.adapter.as_ref())?;
@@ -309,7 +349,7 @@ impl Worker {
         while self.speeches.is_empty() && self.warming.is_none() {
             let loaded = match &mut self.model {
                 ModelState::Loaded(loaded) => loaded,
-                ModelState::Wanted => return,
+                ModelState::Wanted | ModelState::Loading(_) => return,
                 ModelState::Failed(_) => {
                     self.counters.warm_ups.fetch_sub(self.warm_ups.len(), Ordering::Relaxed);
                     return self.warm_ups.clear();
