@@ -47,6 +47,7 @@ fn main() -> Result<()> {
         player: Arc::new(player),
         ambient: Arc::new(ambient),
         next: 0,
+        ended: Vec::new(),
     };
     stage.first_token("Good day.")?;
     let (mut idle, mut busy) = (Vec::new(), Vec::new());
@@ -71,6 +72,8 @@ struct Stage {
     player: Arc<Character>,
     ambient: Arc<Character>,
     next: u64,
+    /// Replies that are over.
+    ended: Vec<RequestId>,
 }
 
 impl Stage {
@@ -102,17 +105,22 @@ impl Stage {
         loop {
             match self.engine.events().recv()? {
                 EngineEvent::Finished(of, report) if of == id => return Ok(report.first_token),
+                EngineEvent::Finished(of, _) => self.ended.push(of),
                 EngineEvent::Failed(_, error) | EngineEvent::LoadFailed(error) => bail!("{error}"),
                 _ => {}
             }
         }
     }
 
-    fn wait_for_words(&self, of: &[RequestId]) -> Result<()> {
+    fn wait_for_words(&mut self, of: &[RequestId]) -> Result<()> {
         let mut silent = of.to_vec();
         while !silent.is_empty() {
             match self.engine.events().recv()? {
                 EngineEvent::Delta(id, _) => silent.retain(|of| *of != id),
+                EngineEvent::Finished(id, _) => {
+                    silent.retain(|of| *of != id);
+                    self.ended.push(id);
+                }
                 EngineEvent::Failed(_, error) => bail!("{error}"),
                 _ => {}
             }
@@ -120,7 +128,8 @@ impl Stage {
         Ok(())
     }
 
-    fn wait_for_ends(&self, mut of: Vec<RequestId>) -> Result<()> {
+    fn wait_for_ends(&mut self, mut of: Vec<RequestId>) -> Result<()> {
+        of.retain(|id| !self.ended.contains(id));
         while !of.is_empty() {
             match self.engine.events().recv()? {
                 EngineEvent::Finished(id, _) | EngineEvent::Failed(id, _) => of.retain(|of| *of != id),
