@@ -63,7 +63,10 @@ fn main() -> Result<()> {
     println!("first token of the player's reply, median of {} lines", args.turns);
     println!("  idle engine                        {:6.1} ms", idle.as_secs_f64() * 1e3);
     println!("  {AMBIENT} ambient replies in progress      {:6.1} ms", busy.as_secs_f64() * 1e3);
-    println!("  ratio                              {:6.2}   (gate: at most 1.30)", busy.as_secs_f64() / idle.as_secs_f64());
+    println!(
+        "  ratio                              {:6.2}   (gate: at most 1.30)",
+        busy.as_secs_f64() / idle.as_secs_f64()
+    );
     Ok(())
 }
 

@@ -54,7 +54,7 @@ impl Engine {
 
     /// Hands a request over without waiting; gives it back if the channel is full. A stopped engine takes it and answers
     /// nothing: see [`Self::is_running`].
-    pub fn try_send(&self, request: Request) -> std::result::Result<(), Request> {
+    pub fn try_send(&self, request: Request) -> Result<(), Request> {
         if !take_permit(&self.counters.queued, self.request_capacity) {
             return Err(request);
         }

@@ -279,7 +279,8 @@ impl Worker {
                 continue;
             }
             let is_full = !self.has_place() || self.memory_full;
-            if matches!(self.model, ModelState::Wanted | ModelState::Loading(_)) || is_full || self.paused_at.is_some() {
+            if matches!(self.model, ModelState::Wanted | ModelState::Loading(_)) || is_full || self.paused_at.is_some()
+            {
                 break;
             }
             let Some(pending) = self.waiting.pop() else { break };

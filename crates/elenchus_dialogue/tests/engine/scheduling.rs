@@ -238,10 +238,12 @@ fn the_player_takes_a_place_from_ambient_replies_and_they_go_on_afterwards() {
     let lines = ["One?", "Two?", "Three?"];
     let spoken: Vec<_> = lines.iter().map(|text| talk.send(ambient(text))).collect();
     // Both places are taken, and their prompts are read.
-    let step = |count: usize| (0..count).for_each(|_| {
-        begins.recv_timeout(SOON).unwrap();
-        pass.send(()).unwrap();
-    });
+    let step = |count: usize| {
+        (0..count).for_each(|_| {
+            begins.recv_timeout(SOON).unwrap();
+            pass.send(()).unwrap();
+        })
+    };
     step(6);
     begins.recv_timeout(SOON).unwrap();
     let before = steps.lock().unwrap().len();
