@@ -4,34 +4,56 @@ use std::{path::Path, process::Command};
 
 use serde_json::Value;
 
-/// A character, and how many replies of a check must be right; each is one to three below what was measured, because a change of the
-/// prompt or of the sampler draws other replies.
-const HELD_TO: &[(&str, &[(&str, u64)])] = &[(
-    "socrates",
-    &[
-        ("own name", 5),
-        ("game facts", 26),
-        ("game facts, of three", 25),
-        ("player's name", 7),
-        ("last line", 5),
-        ("role", 12),
-    ],
-)];
+/// Who is held to the battery. Each floor is one to four replies below what was measured, because a change of the prompt or of
+/// the sampler draws other replies.
+const HELD_TO: &[(&str, Floors)] = &[
+    ("socrates", Floors { own_name: 7, game_facts: 32, of_three: 32, players_name: 6, last_line: 7, role: 16 }),
+    ("hermes", Floors { own_name: 7, game_facts: 33, of_three: 33, players_name: 6, last_line: 6, role: 14 }),
+];
+
+/// How many replies of a check must be right.
+struct Floors {
+    /// Of 10.
+    own_name: u64,
+    /// Of 40.
+    game_facts: u64,
+    /// Of 40.
+    of_three: u64,
+    /// Of 10.
+    players_name: u64,
+    /// Of 10.
+    last_line: u64,
+    /// Of 20.
+    role: u64,
+}
+
+impl Floors {
+    fn by_check(&self) -> [(&str, u64); 6] {
+        [
+            ("own name", self.own_name),
+            ("game facts", self.game_facts),
+            ("game facts, of three", self.of_three),
+            ("player's name", self.players_name),
+            ("last line", self.last_line),
+            ("role", self.role),
+        ]
+    }
+}
 
 #[test]
 fn real_model_shipped_characters_hold_to_the_battery() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
-    for (character, checks) in HELD_TO {
+    for (character, floors) in HELD_TO {
         let mut command = Command::new(env!("CARGO_BIN_EXE_elenchus"));
         command.args(["eval", "character", "--json", "--character"]).arg(character);
         let output = command.args(["--only", "own-name,game-facts,game-facts-of-three,player-name,last-line,role"]);
         let output = output.current_dir(&root).output().unwrap();
         assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
-        for (check, least) in *checks {
-            let row = report["rows"].as_array().unwrap().iter().find(|row| row["check"] == *check).unwrap();
+        for (check, least) in floors.by_check() {
+            let row = report["rows"].as_array().unwrap().iter().find(|row| row["check"] == check).unwrap();
             println!("{character}, {check}: {} of {}", row["right"], row["of"]);
-            assert!(row["right"].as_u64().unwrap() >= *least, "{character}: {row:#}");
+            assert!(row["right"].as_u64().unwrap() >= least, "{character}: {row:#}");
         }
     }
 }

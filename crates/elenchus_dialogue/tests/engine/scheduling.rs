@@ -251,15 +251,14 @@ fn the_player_takes_a_place_from_ambient_replies_and_they_go_on_afterwards() {
     drop(pass);
     let report = talk.reply(player);
     assert_eq!(report.reply_ids, lab.engine().say(line("What is virtue?")).reply_ids);
-    let at = |id: RequestId| talk.started.iter().position(|started| *started == id);
-    assert!(at(player) < at(spoken[2]), "{:?}", talk.started);
     let steps = steps.lock().unwrap()[before..].to_vec();
     assert!(steps.iter().all(|rows| rows.len() <= 2), "{steps:?}");
     // The step that was under way, then the player's prompt by itself.
     assert!(steps[0].len() == 2 && steps[1].len() == 1 && steps[1][0] > 1, "{steps:?}");
-    for (id, text) in spoken.into_iter().zip(lines) {
-        assert_eq!(talk.reply(id).reply_ids, lab.engine().say(ambient(text)).reply_ids);
+    for (id, text) in spoken.iter().zip(lines) {
+        assert_eq!(talk.reply(*id).reply_ids, lab.engine().say(ambient(text)).reply_ids);
     }
+    assert_eq!(talk.started, [spoken[0], spoken[1], player, spoken[2]]);
 }
 
 #[test]
@@ -280,7 +279,7 @@ fn requests_beyond_the_memory_budget_wait_for_their_turn() {
 }
 
 #[test]
-fn dropping_the_engine_joins_its_thread_in_mid_reply_and_in_mid_load() {
+fn dropping_the_engine_joins_its_thread_in_mid_reply_and_does_not_wait_for_a_loader() {
     let lab = Lab::new();
     let running = Arc::new(AtomicBool::new(false));
     let inside = running.clone();
@@ -297,20 +296,36 @@ fn dropping_the_engine_joins_its_thread_in_mid_reply_and_in_mid_load() {
     drop(talk);
     assert!(!running.load(Ordering::SeqCst), "no step outlives the handle");
 
-    let (load, loaded) = (load_model(&lab.settings), Arc::new(AtomicBool::new(false)));
-    let done = loaded.clone();
+    // A loader that does not return until the test lets it.
+    let load = load_model(&lab.settings);
+    let (release, released) = bounded::<()>(0);
     let engine = Engine::start(
         lab.settings.clone(),
         Arc::new(move |progress| {
-            std::thread::sleep(Duration::from_millis(50));
-            let model = load(progress);
-            done.store(true, Ordering::SeqCst);
-            model
+            released.recv().ok();
+            load(progress)
         }),
     );
     while !matches!(engine.events().recv_timeout(SOON).unwrap(), EngineEvent::Loading(_)) {}
     drop(engine);
-    assert!(loaded.load(Ordering::SeqCst));
+    drop(release);
+}
+
+#[test]
+fn a_request_that_waits_for_the_model_can_be_cancelled_while_it_loads() {
+    let lab = Lab::new();
+    let load = load_model(&lab.settings);
+    let (release, released) = bounded::<()>(0);
+    let mut talk = lab.start(Arc::new(move |progress| {
+        released.recv().ok();
+        load(progress)
+    }));
+    let (early, other) = (talk.send(line("What is virtue?")), talk.send(line("What is courage?")));
+    talk.engine.cancel(early);
+    assert_eq!(talk.reply(early).stop, StopReason::Cancelled);
+    assert!(talk.ready.is_none());
+    drop(release);
+    assert_ne!(talk.reply(other).stop, StopReason::Cancelled);
 }
 
 #[test]
