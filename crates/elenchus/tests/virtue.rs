@@ -77,8 +77,8 @@ fn principles_become_a_voice_and_the_voice_is_measured() {
     let rl = "character = \"adapters/socrates/character.toml\"\nstart = \"runs/sft/adapter\"\nprompts = [\"harm.jsonl\"]\n\
               [[judges]]\nkind = \"ensemble\"\nname = \"virtue\"\nrewards = [\"runs/action/reward\", \"runs/motivation/reward\"]\n\
               [sampling]\nprompts = 3\ngroup = 2\nmax_tokens = 8\nheld_out_prompts = 2\n[training]\nsteps = 2\n";
-    write("rl.toml", rl);
-    // A dozen held-out preferences do not show that a model beats a coin, and nothing is learned from one that may not.
+    // Nothing is learned from a reward model that does not clear the guard; no dozen of held-out preferences clears this one.
+    write("rl.toml", &format!("{rl}[guards]\nreward_accuracy = 0.99\n"));
     let error = failed(stage.run("train rl rl.toml --out runs/rl --base tiny.gguf", &[]));
     assert!(error.contains("held-out accuracy") && error.contains("guards.reward_accuracy"), "{error}");
     write("rl.toml", &format!("{rl}[guards]\nreward_accuracy = 0.0\n"));

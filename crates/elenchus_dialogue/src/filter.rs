@@ -260,7 +260,7 @@ const LEAKED_WORDS: usize = 6;
 fn leaks_prompt(text: &str, persona: &str) -> bool {
     let (spoken, written) = (folded_words(text), folded_words(persona));
     let you = |word: &String| matches!(word.as_str(), "you" | "your");
-    text.contains(crate::prompt::NOTES)
+    text.contains(crate::prompt::NOTES.trim_start_matches('['))
         || spoken
             .windows(LEAKED_WORDS)
             .any(|run| run.iter().any(you) && written.windows(LEAKED_WORDS).any(|of_persona| of_persona == run))
@@ -372,6 +372,7 @@ mod tests {
         }
         check("You never lend money to anybody who asks.", "prompt_leaks");
         check("[You know: it rains.]", "prompt_leaks");
+        check("You know: A cup of oil costs three obols.", "prompt_leaks");
         for text in [
             "I am Bertha, and my name is Bertha.",
             "My name is Brand.",
