@@ -9,6 +9,8 @@ use serde_json::Value;
 const HELD_TO: &[(&str, Floors)] = &[
     ("socrates", Floors { own_name: 7, game_facts: 32, of_three: 32, players_name: 6, last_line: 7, role: 16 }),
     ("hermes", Floors { own_name: 7, game_facts: 33, of_three: 33, players_name: 6, last_line: 6, role: 14 }),
+    ("olive_seller", Floors { own_name: 6, game_facts: 34, of_three: 32, players_name: 6, last_line: 7, role: 14 }),
+    ("alcibiades", Floors { own_name: 7, game_facts: 31, of_three: 32, players_name: 6, last_line: 7, role: 14 }),
 ];
 
 /// How many replies of a check must be right.
