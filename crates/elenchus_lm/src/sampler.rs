@@ -70,7 +70,7 @@ impl Default for SamplerSettings {
             frequency_penalty: 0.0,
             presence_penalty: 0.0,
             repetition_window: 64,
-            dry_multiplier: 0.0,
+            dry_multiplier: 0.8,
             dry_base: 1.75,
             dry_allowed_length: 3,
         }
