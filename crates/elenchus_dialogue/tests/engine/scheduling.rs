@@ -242,7 +242,7 @@ fn the_player_takes_a_place_from_ambient_replies_and_they_go_on_afterwards() {
         (0..count).for_each(|_| {
             begins.recv_timeout(SOON).unwrap();
             pass.send(()).unwrap();
-        })
+        });
     };
     step(6);
     begins.recv_timeout(SOON).unwrap();
