@@ -53,7 +53,7 @@ fn main() -> Result<()> {
     let (mut idle, mut busy) = (Vec::new(), Vec::new());
     for turn in 0..args.turns {
         idle.push(stage.first_token(&format!("What is the {turn}th thing that you know?"))?);
-        let talk: Vec<RequestId> = (0..AMBIENT).map(|number| stage.begin_ambient(turn as u64, number)).collect();
+        let talk = (0..AMBIENT).map(|number| stage.begin_ambient(turn as u64, number)).collect::<Result<Vec<_>>>()?;
         stage.wait_for_words(&talk)?;
         busy.push(stage.first_token(&format!("Who told you of the {turn}th thing?"))?);
         talk.iter().for_each(|&id| stage.engine.cancel(id));
@@ -93,13 +93,13 @@ impl Stage {
         Request::new(character.clone(), vec![Turn { speaker: "Stranger".to_owned(), text: text.to_owned() }])
     }
 
-    fn begin_ambient(&mut self, turn: u64, number: u64) -> RequestId {
+    fn begin_ambient(&mut self, turn: u64, number: u64) -> Result<RequestId> {
         let request = Request {
             priority: Priority::Ambient,
             rng: Rng::from_seed(turn * AMBIENT + number),
             ..Self::request(&self.ambient, &format!("Tell me a long story about ship number {number}."))
         };
-        self.send(request).unwrap_or(RequestId(u64::MAX))
+        self.send(request)
     }
 
     /// From the engine's receipt of the player's line to its first token; the reply is waited for.

@@ -71,20 +71,31 @@ const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetens
 pub struct TrainingBase {
     /// In training numerics.
     pub executor: Arc<CandleExecutor>,
-    /// As a game runs it; a GPU speaks with what it trains with.
+    /// What prompts, and speaks if it was opened for that.
     pub model: Model,
 }
 
 impl TrainingBase {
+    /// To train and measure: its model runs in training numerics as well.
     pub fn open(base: Option<PathBuf>, numerics: Numerics, device: ComputeDevice) -> Result<Self> {
+        Ok(Self::open_weights(base, numerics, device)?.0)
+    }
+
+    /// To speak too, as a game does: with the CPU engine, or on a GPU with what it trains with.
+    pub fn open_speaking(base: Option<PathBuf>, numerics: Numerics, device: ComputeDevice) -> Result<Self> {
+        let (mut this, weights) = Self::open_weights(base, numerics, device)?;
+        if device == ComputeDevice::Cpu {
+            this.model.executor = Arc::new(cpu_engine(&weights)?);
+        }
+        Ok(this)
+    }
+
+    fn open_weights(base: Option<PathBuf>, numerics: Numerics, device: ComputeDevice) -> Result<(Self, Arc<Weights>)> {
         let weights = model::open(&model::base_or_default(base)?)?;
         let executor = Arc::new(CandleExecutor::new(&weights, &device.open()?, numerics)?);
         note(&format!("base weights: {} in memory", model::size(executor.weight_bytes())));
-        let speaks: Arc<dyn Executor> = match device {
-            ComputeDevice::Cpu => Arc::new(cpu_engine(&weights)?),
-            ComputeDevice::Cuda(_) => executor.clone(),
-        };
-        Ok(Self { executor, model: Model::new(speaks, &weights)? })
+        let model = Model::new(executor.clone(), &weights)?;
+        Ok((Self { executor, model }, weights))
     }
 
     /// The judges that a configuration file names.

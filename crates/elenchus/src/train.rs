@@ -90,6 +90,10 @@ impl BaseArgs {
     fn open(self) -> Result<TrainingBase> {
         TrainingBase::open(self.base, self.base_numerics.into(), self.device)
     }
+
+    fn open_speaking(self) -> Result<TrainingBase> {
+        TrainingBase::open_speaking(self.base, self.base_numerics.into(), self.device)
+    }
 }
 
 /// How the frozen base is kept while an adapter learns.
@@ -156,7 +160,7 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
         split.train.extend(player_lines);
     }
 
-    let voice = base.open()?;
+    let voice = base.open_speaking()?;
     let max_tokens = config.training.max_tokens;
     let mut examples = voice.examples(&split.train, &character, max_tokens)?;
     let held_out = voice.examples(&split.held_out, &character, max_tokens)?;

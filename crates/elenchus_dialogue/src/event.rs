@@ -35,7 +35,7 @@ pub struct ReplyReport {
     pub stop: StopReason,
     /// The generator's next state, for the conversation.
     pub rng: Rng,
-    /// Identity of the adapter worn.
+    /// Identity of the adapter.
     pub adapter: Option<AdapterId>,
     /// Tokens sampled, the end token included where one was drawn.
     pub reply_ids: Vec<u32>,

@@ -13,7 +13,7 @@ pub struct RequestId(pub u64);
 /// Who is answered first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub enum Priority {
-    /// Talk nobody waits for.
+    /// Background talk: the player's replies go before it.
     Ambient,
     /// The player waits.
     #[default]

@@ -58,25 +58,14 @@ pub(crate) fn run(
         paused_at: None,
         speed: Speed::default(),
     };
-    let mut panics = 0;
     loop {
         match caught(|| worker.turn()) {
-            Ok(true) => panics = 0,
+            Ok(true) => {}
             Ok(false) => break,
-            Err(error) => {
-                worker.recover(&error);
-                panics += 1;
-                if panics == MOST_PANICS {
-                    tracing::error!("the engine stops: {error}");
-                    break;
-                }
-            }
+            Err(error) => worker.recover(&error),
         }
     }
 }
-
-/// The thread ends after so many panics in a row: it would do nothing but panic.
-const MOST_PANICS: u32 = 3;
 
 struct Worker {
     settings: EngineSettings,
@@ -398,6 +387,11 @@ impl Worker {
         let results = loaded.forward(&mut rows, &self.counters);
         drop(rows);
 
+        // What paused for the player's reply has not used its time.
+        let paused =
+            self.speeches.iter_mut().zip(&counts).filter(|(speech, count)| **count == 0 && speech.wish().speaking);
+        paused.for_each(|(speech, _)| speech.forget_pause(began.elapsed()));
+
         // A reply cancelled meanwhile says nothing more.
         let running = self.hear();
         self.take(&counts, results, began);
@@ -461,14 +455,15 @@ impl Worker {
             };
             let speech = self.speeches.remove(index);
             let id = speech.id;
-            self.outbox.push(match ending {
+            match ending {
                 Ending::Stopped(reason) => {
                     let (report, sequence) = speech.into_report(reason);
+                    // Told first, so that a panic in what remembers costs no outcome.
+                    self.outbox.push(EngineEvent::Finished(id, report));
                     loaded.remember(sequence);
-                    EngineEvent::Finished(id, report)
                 }
-                Ending::Failed(error) => EngineEvent::Failed(id, error),
-            });
+                Ending::Failed(error) => self.outbox.push(EngineEvent::Failed(id, error)),
+            }
             self.memory_full = false;
         }
         let active = active_caches(&self.speeches, self.warming.as_ref());

@@ -100,7 +100,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
         contenders.push(contenders[2].best_of(count.get()));
     }
 
-    let voice = TrainingBase::open(args.base, Numerics::Exact, args.device)?;
+    let voice = TrainingBase::open_speaking(args.base, Numerics::Exact, args.device)?;
     for contender in &contenders {
         if let Some(lora) = &contender.lora {
             lora.check_fits(voice.model.executor.config())

@@ -107,7 +107,7 @@ pub fn run(args: VirtueArgs) -> Result<()> {
     let suite = args.roles.as_deref().map(RoleSuite::open).transpose()?;
     let seats = args.judges.as_deref().map(judges).transpose()?;
 
-    let voice = TrainingBase::open(args.base.clone(), Numerics::Exact, args.device)?;
+    let voice = TrainingBase::open_speaking(args.base.clone(), Numerics::Exact, args.device)?;
     let open = |folder: &Path| adapter(folder, &voice.model, character.adapter_scale);
     let (before, after) = (open(&args.before)?, open(&args.after)?);
     let names = names(&args.before, &args.after);

@@ -74,7 +74,7 @@ pub struct School {
 impl School {
     /// Opens what a lesson out of this file needs.
     pub fn open(base: BaseArgs, lesson: &RlLesson, file: &Path) -> Result<Self> {
-        let voice = base.open()?;
+        let voice = base.open_speaking()?;
         let judges = voice.judges(&lesson.config.judges, file, &lesson.character)?;
         Ok(Self { voice, judges })
     }

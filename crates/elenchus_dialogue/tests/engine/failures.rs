@@ -6,9 +6,9 @@ use std::sync::{
 };
 
 use elenchus_dialogue::{EngineSettings, Error, Request, load_model};
-use elenchus_lm::testing::TinyModel;
+use elenchus_lm::{Executor, Row, testing::TinyModel};
 
-use crate::lab::{Lab, NoCache, Talk, line};
+use crate::lab::{Hooked, Lab, Talk, line};
 
 #[test]
 fn requests_wait_for_the_model_and_fail_without_one_until_it_is_there() {
@@ -64,7 +64,8 @@ fn a_panic_between_passes_fails_the_replies_in_progress_and_the_engine_goes_on()
     let switch = panics.clone();
     let mut talk = lab.start(Arc::new(move |progress| {
         let mut model = load(progress)?;
-        model.executor = Arc::new(NoCache { inner: model.executor, panics: switch.clone() });
+        let hook = Arc::new(|inner: &dyn Executor, rows: &mut [Row<'_>]| inner.forward(rows));
+        model.executor = Arc::new(Hooked { inner: model.executor, hook, has_no_cache: switch.clone() });
         Ok(model)
     }));
     talk.until_ready();
@@ -80,7 +81,7 @@ fn a_panic_between_passes_fails_the_replies_in_progress_and_the_engine_goes_on()
 }
 
 /// Whether a row says the forbidden word, in a prompt of one token a byte.
-fn is_cursed(row: &elenchus_lm::Row<'_>) -> bool {
+fn is_cursed(row: &Row<'_>) -> bool {
     row.tokens.windows(5).any(|ids| ids.iter().copied().eq("curse".bytes().map(u32::from)))
 }
 

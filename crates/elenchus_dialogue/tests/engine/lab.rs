@@ -3,7 +3,10 @@
 
 use std::{
     collections::BTreeMap,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -54,7 +57,8 @@ impl Lab {
         let (load, hook) = (load_model(&self.settings), Arc::new(hook));
         self.start(Arc::new(move |progress| {
             let mut model = load(progress)?;
-            model.executor = Arc::new(Hooked { inner: model.executor, hook: hook.clone() });
+            model.executor =
+                Arc::new(Hooked { inner: model.executor, hook: hook.clone(), has_no_cache: Arc::default() });
             Ok(model)
         }))
     }
@@ -65,11 +69,11 @@ impl Lab {
 
     /// An engine that says what the test wrote, byte by byte; 0 is the end token.
     pub fn scripted(&self, script: &'static [u8]) -> Talk {
-        let said = std::sync::atomic::AtomicUsize::new(0);
+        let said = AtomicUsize::new(0);
         self.hooked(move |inner, rows| {
             let mut logits = inner.forward(rows)?;
             for row in logits.iter_mut().filter(|row| !row.is_empty()) {
-                let at = said.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+                let at = said.fetch_add(1, Ordering::SeqCst);
                 let token = match script.get(at).copied().unwrap_or_default() {
                     0 => elenchus_lm::testing::IM_END as usize,
                     byte => byte.into(),
@@ -89,38 +93,11 @@ pub const SECOND_BEST: u8 = b'*';
 pub type Logits = LmResult<Vec<Vec<f32>>>;
 type Hook = dyn Fn(&dyn Executor, &mut [Row<'_>]) -> Logits + Send + Sync;
 
-struct Hooked {
-    inner: Arc<dyn Executor>,
-    hook: Arc<Hook>,
-}
-
-/// An executor that panics where no pass is: when a cache is made, for as long as the switch is on.
-pub struct NoCache {
+pub struct Hooked {
     pub inner: Arc<dyn Executor>,
-    pub panics: Arc<std::sync::atomic::AtomicBool>,
-}
-
-impl Executor for NoCache {
-    fn config(&self) -> &ModelConfig {
-        self.inner.config()
-    }
-
-    fn new_cache(&self) -> KvCache {
-        assert!(!self.panics.load(std::sync::atomic::Ordering::SeqCst), "no cache today");
-        self.inner.new_cache()
-    }
-
-    fn cache_bytes_per_token(&self) -> usize {
-        self.inner.cache_bytes_per_token()
-    }
-
-    fn prepare(&self, adapter: &Adapter) -> LmResult<()> {
-        self.inner.prepare(adapter)
-    }
-
-    fn forward(&self, batch: &mut [Row<'_>]) -> Logits {
-        self.inner.forward(batch)
-    }
+    pub hook: Arc<Hook>,
+    /// Whether it panics where no pass is: when a cache is made.
+    pub has_no_cache: Arc<AtomicBool>,
 }
 
 impl Executor for Hooked {
@@ -129,6 +106,7 @@ impl Executor for Hooked {
     }
 
     fn new_cache(&self) -> KvCache {
+        assert!(!self.has_no_cache.load(Ordering::SeqCst), "no cache today");
         self.inner.new_cache()
     }
 

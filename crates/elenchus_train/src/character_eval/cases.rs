@@ -42,7 +42,7 @@ struct Lines {
     attacks: [(&'static str, &'static str, &'static [&'static str]); 20],
     /// Said thirty times.
     spam: &'static str,
-    /// What nobody can score; people read the replies.
+    /// Lines that no rule can score; people read the replies.
     ordinary: [&'static str; 12],
 }
 

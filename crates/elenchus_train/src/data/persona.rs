@@ -222,6 +222,7 @@ impl Person {
             big_five: None,
             greetings: Vec::new(),
             fallbacks: vec!["...".to_owned()],
+            // Its own, so that the same seed gives the same examples when the game's defaults change.
             sampler: SamplerSettings {
                 temperature: 0.7,
                 repetition_penalty: 1.05,
