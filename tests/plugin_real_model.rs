@@ -10,7 +10,7 @@ use std::{
 
 use bevy::prelude::*;
 use bevy_elenchus::{ReplyReport, prelude::*};
-use elenchus_lm::base_model::fetch_default;
+use elenchus_fetch::fetch_default;
 
 const SOCRATES: &str = "adapters://socrates/character.toml";
 

@@ -14,7 +14,7 @@ use clap::Parser;
 use elenchus_dialogue::{
     Character, Engine, EngineEvent, EngineSettings, Priority, Request, RequestId, Turn, load_model,
 };
-use elenchus_lm::{Rng, base_model};
+use elenchus_lm::Rng;
 
 const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
 const AMBIENT: u64 = 8;
@@ -34,7 +34,7 @@ struct Args {
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let base = base_model::fetch_default(&mut |_| {})?;
+    let base = elenchus_fetch::fetch_default(&mut |_| {})?;
     let settings = EngineSettings { base: Some(base), threads: args.threads, ..EngineSettings::default() };
     let file = Path::new(ROOT).join("adapters/socrates/character.toml");
     let player = Character::parse(&std::fs::read_to_string(&file)?, &file.display().to_string())?;

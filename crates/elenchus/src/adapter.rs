@@ -8,7 +8,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Args, Subcommand};
-use elenchus_lm::{Linear, LoraAdapter, LoraDiff, Overlap, Precision, base_model, hex};
+use elenchus_dialogue::base_model;
+use elenchus_lm::{Linear, LoraAdapter, LoraDiff, Overlap, Precision, hex};
 
 use crate::{
     model::{self, size},

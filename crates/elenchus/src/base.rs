@@ -8,10 +8,9 @@ use std::{
 };
 
 use anyhow::{Result, bail};
+use elenchus_candle::{CandleExecutor, open_device};
 use elenchus_dialogue::{Character, Model};
-use elenchus_lm::{
-    Adapter, CandleExecutor, ComputeDevice, CpuExecutor, CpuSettings, Executor, LoraAdapter, Numerics, Weights,
-};
+use elenchus_lm::{Adapter, ComputeDevice, CpuExecutor, CpuSettings, Executor, LoraAdapter, Numerics, Weights};
 use elenchus_train::{
     Example,
     data::Pair,
@@ -26,7 +25,7 @@ pub fn open_model(base: Option<PathBuf>, device: ComputeDevice) -> Result<Model>
     let weights = model::open(&model::base_or_default(base)?)?;
     let executor: Arc<dyn Executor> = match device {
         ComputeDevice::Cpu => Arc::new(cpu_engine(&weights)?),
-        ComputeDevice::Cuda(_) => Arc::new(CandleExecutor::new(&weights, &device.open()?, Numerics::Exact)?),
+        ComputeDevice::Cuda(_) => Arc::new(CandleExecutor::new(&weights, &open_device(device)?, Numerics::Exact)?),
     };
     Ok(Model::new(executor, &weights)?)
 }
@@ -92,7 +91,7 @@ impl TrainingBase {
 
     fn open_weights(base: Option<PathBuf>, numerics: Numerics, device: ComputeDevice) -> Result<(Self, Arc<Weights>)> {
         let weights = model::open(&model::base_or_default(base)?)?;
-        let executor = Arc::new(CandleExecutor::new(&weights, &device.open()?, numerics)?);
+        let executor = Arc::new(CandleExecutor::new(&weights, &open_device(device)?, numerics)?);
         note(&format!("base weights: {} in memory", model::size(executor.weight_bytes())));
         let model = Model::new(executor.clone(), &weights)?;
         Ok((Self { executor, model }, weights))

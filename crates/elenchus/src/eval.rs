@@ -15,7 +15,8 @@ use std::{
 
 use anyhow::{Result, ensure};
 use clap::{Args, Subcommand};
-use elenchus_lm::{ComputeDevice, Numerics, TrainableLora};
+use elenchus_candle::TrainableLora;
+use elenchus_lm::{ComputeDevice, Numerics};
 use elenchus_train::{data::OnBroken, perplexity, read_character, read_pairs};
 use indicatif::ProgressBar;
 use serde_json::json;

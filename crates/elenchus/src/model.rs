@@ -10,10 +10,12 @@ use std::{
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
 use clap::{Subcommand, ValueEnum};
+use elenchus_candle::CandleExecutor;
+use elenchus_dialogue::base_model;
+use elenchus_fetch::FetchProgress;
 use elenchus_lm::{
-    Adapter, CandleExecutor, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Markup, Message,
-    Numerics, Role, Row, TensorName, Weights,
-    base_model::{self, FetchProgress},
+    Adapter, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Markup, Message, Numerics, Role, Row,
+    TensorName, Weights,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype, tensor::TensorView};
@@ -148,7 +150,7 @@ pub fn size(bytes: usize) -> String {
 
 fn fetch_with_bar() -> Result<PathBuf> {
     let mut bar: Option<ProgressBar> = None;
-    let result = base_model::fetch_default(&mut |progress| {
+    let result = elenchus_fetch::fetch_default(&mut |progress| {
         let bar = bar.get_or_insert_with(|| {
             let bar = ProgressBar::no_length();
             bar.set_style(style("{msg} {bar:30} {bytes} of {total_bytes}, {eta} left"));
@@ -182,7 +184,7 @@ fn style(template: &str) -> ProgressStyle {
 
 fn fetch() -> Result<()> {
     let path = fetch_with_bar()?;
-    base_model::verify_default(&path)?;
+    elenchus_fetch::verify_default(&path)?;
     print(&format!("{}\n", path.display()))
 }
 

@@ -13,13 +13,9 @@ use std::{
     process::{Command, Output, Stdio},
 };
 
-use candle_core::{
-    Device,
-    quantized::{GgmlDType, ggml_file::qtensor_from_ggml},
-};
 use common::{Stage, failed, succeeded, workspace};
 use elenchus_lm::{
-    Linear, LoraAdapter, LoraPair, Precision,
+    BlockType, Linear, LoraAdapter, LoraPair, Precision,
     gguf::{Gguf, GgufWriter},
     testing::TinyModel,
 };
@@ -218,9 +214,8 @@ fn write_dense_model(from: &Path, to: &Path) {
     }
     for (name, info) in file.tensors() {
         let (_, bytes) = file.tensor(name).unwrap();
-        let blocks = qtensor_from_ggml(info.dtype, bytes, info.shape.clone(), &Device::Cpu).unwrap();
-        let values = blocks.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        writer.tensor(name, &info.shape, GgmlDType::F32, values.into_iter().flat_map(f32::to_le_bytes).collect());
+        let values = info.dtype.dequantise(bytes);
+        writer.tensor(name, &info.shape, BlockType::F32, values.into_iter().flat_map(f32::to_le_bytes).collect());
     }
     writer.write(to).unwrap();
 }

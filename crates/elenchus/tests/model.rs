@@ -6,7 +6,8 @@ mod common;
 use std::{fs, sync::Arc};
 
 use common::{Stage, failed, succeeded, workspace};
-use elenchus_lm::{Adapter, CandleExecutor, Executor, Logits, LoraAdapter, Numerics, Row, Weights};
+use elenchus_candle::CandleExecutor;
+use elenchus_lm::{Adapter, Executor, Logits, LoraAdapter, Numerics, Row, Weights};
 use safetensors::SafeTensors;
 
 #[test]
@@ -106,9 +107,9 @@ fn real_model_is_fetched_and_each_character_speaks() {
         succeeded(command.output().unwrap())
     };
     let path = run("model fetch", &[]);
-    assert!(path.trim_end().ends_with(elenchus_lm::base_model::DEFAULT_FILE), "{path}");
+    assert!(path.trim_end().ends_with(elenchus_dialogue::base_model::DEFAULT_FILE), "{path}");
     let shown = run("model inspect", &[]);
-    assert!(shown.contains(elenchus_lm::base_model::DEFAULT_SHA256) && shown.contains("Q4_1"), "{shown}");
+    assert!(shown.contains(elenchus_dialogue::base_model::DEFAULT_SHA256) && shown.contains("Q4_1"), "{shown}");
     for character in ["socrates", "hippias", "olive_seller"] {
         let said = run(&format!("talk --character {character} --seed 1 --json"), &["Who are you?"]);
         let reply: serde_json::Value = serde_json::from_str(&said).unwrap();

@@ -2,14 +2,10 @@
 
 use std::sync::Arc;
 
-use elenchus_lm::{
-    Adapter, CandleExecutor, ComputeDevice, CpuExecutor, CpuSettings, Executor, KvCache, ModelConfig, Numerics, Row,
-    Weights,
-};
-use rayon::ThreadPool;
+use elenchus_lm::{ComputeDevice, CpuExecutor, CpuSettings, Executor, Numerics, Weights};
 use thread_priority::ThreadPriority;
 
-use crate::{EngineSettings, Error, Result};
+use crate::{EngineSettings, Result};
 
 /// The CPU engine for quantised numerics on a CPU, candle for everything else.
 pub(crate) fn executor(settings: &EngineSettings, weights: &Weights) -> Result<Arc<dyn Executor>> {
@@ -22,42 +18,66 @@ pub(crate) fn executor(settings: &EngineSettings, weights: &Weights) -> Result<A
         let settings = CpuSettings { threads, at_thread_start: lower_priority, kv_precision };
         return Ok(Arc::new(CpuExecutor::new(weights, settings)?));
     }
+    on_candle(settings, weights, threads)
+}
+
+#[cfg(not(feature = "candle"))]
+fn on_candle(settings: &EngineSettings, _: &Weights, _: usize) -> Result<Arc<dyn Executor>> {
+    Err(elenchus_lm::Error::Unsupported {
+        what: format!("{:?} numerics on the device `{}`", settings.numerics, settings.device),
+        hint:
+            "this program was built for quantised numerics on a CPU alone; build it with the feature `candle`, or with \
+               `cuda` for a GPU"
+                .to_owned(),
+    }
+    .into())
+}
+
+#[cfg(feature = "candle")]
+fn on_candle(settings: &EngineSettings, weights: &Weights, threads: usize) -> Result<Arc<dyn Executor>> {
     let pool = rayon::ThreadPoolBuilder::new()
         .num_threads(threads)
         .thread_name(|index| format!("elenchus-{index}"))
         .start_handler(|_| lower_priority())
         .build()
-        .map_err(|error| Error::NoModel(format!("the system gave no compute threads: {error}")))?;
-    let device = settings.device.open()?;
-    let executor = pool.install(|| CandleExecutor::new(weights, &device, settings.numerics))?;
-    Ok(Arc::new(OnPool { executor, pool }))
+        .map_err(|error| crate::Error::NoModel(format!("the system gave no compute threads: {error}")))?;
+    let device = elenchus_candle::open_device(settings.device)?;
+    let executor = pool.install(|| elenchus_candle::CandleExecutor::new(weights, &device, settings.numerics))?;
+    Ok(Arc::new(on_pool::OnPool { executor, pool }))
 }
 
-/// Tensor libraries use the pool they are called from: this one is small and polite.
-struct OnPool {
-    executor: CandleExecutor,
-    pool: ThreadPool,
-}
+#[cfg(feature = "candle")]
+mod on_pool {
+    use elenchus_candle::CandleExecutor;
+    use elenchus_lm::{Adapter, Executor, KvCache, ModelConfig, Result, Row};
+    use rayon::ThreadPool;
 
-impl Executor for OnPool {
-    fn config(&self) -> &ModelConfig {
-        self.executor.config()
+    /// Tensor libraries use the pool they are called from: this one is small and polite.
+    pub struct OnPool {
+        pub executor: CandleExecutor,
+        pub pool: ThreadPool,
     }
 
-    fn new_cache(&self) -> KvCache {
-        self.executor.new_cache()
-    }
+    impl Executor for OnPool {
+        fn config(&self) -> &ModelConfig {
+            self.executor.config()
+        }
 
-    fn cache_bytes_per_token(&self) -> usize {
-        self.executor.cache_bytes_per_token()
-    }
+        fn new_cache(&self) -> KvCache {
+            self.executor.new_cache()
+        }
 
-    fn prepare(&self, adapter: &Adapter) -> elenchus_lm::Result<()> {
-        self.pool.install(|| self.executor.prepare(adapter))
-    }
+        fn cache_bytes_per_token(&self) -> usize {
+            self.executor.cache_bytes_per_token()
+        }
 
-    fn forward(&self, batch: &mut [Row<'_>]) -> elenchus_lm::Result<Vec<Vec<f32>>> {
-        self.pool.install(|| self.executor.forward(batch))
+        fn prepare(&self, adapter: &Adapter) -> Result<()> {
+            self.pool.install(|| self.executor.prepare(adapter))
+        }
+
+        fn forward(&self, batch: &mut [Row<'_>]) -> Result<Vec<Vec<f32>>> {
+            self.pool.install(|| self.executor.forward(batch))
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! model on a thread of its own: a [`Request`] goes in over a bounded channel, [`EngineEvent`]s come out, and the caller
 //! never waits. This crate knows no Bevy and draws nothing.
 
+pub mod base_model;
 mod character;
 mod compute;
 mod conversation;

@@ -2,9 +2,9 @@
 
 use std::sync::Arc;
 
-use elenchus_lm::{ChatTemplate, Executor, Tokenizer, Weights, base_model};
+use elenchus_lm::{ChatTemplate, Executor, Tokenizer, Weights};
 
-use crate::{EngineSettings, Error, Result, compute};
+use crate::{EngineSettings, Error, Result, base_model, compute};
 
 /// A language model. A clone shares executor, tokenizer and template.
 #[derive(Clone)]
@@ -46,7 +46,8 @@ impl Model {
 /// Loads the model on a thread of its own, and again on [`crate::Engine::reload`]; hears the share done, 0 to 1.
 pub type ModelLoader = Arc<dyn Fn(&mut dyn FnMut(f32)) -> Result<Model> + Send + Sync>;
 
-/// The loader for [`EngineSettings::base`]: the CPU engine for quantised numerics on a CPU, otherwise candle.
+/// The loader for [`EngineSettings::base`]: the CPU engine for quantised numerics on a CPU, otherwise candle
+/// (feature `candle`).
 pub fn load_model(settings: &EngineSettings) -> ModelLoader {
     let settings = settings.clone();
     Arc::new(move |progress| {

@@ -9,12 +9,12 @@ use elenchus_lm::{ComputeDevice, KvPrecision, Numerics};
 pub struct EngineSettings {
     /// GGUF file or Hugging Face folder; `None` looks where a shipped game or `elenchus model fetch` puts the default.
     pub base: Option<PathBuf>,
-    /// Where the model runs.
+    /// Where the model runs. A GPU needs the feature `cuda`.
     pub device: ComputeDevice,
-    /// How base weights take part in products.
+    /// How base weights take part in products. All but the default need the feature `candle`.
     pub numerics: Numerics,
     /// Compute threads; 0 takes half of the machine's cores, at least one. On a CPU with quantised numerics these are all
-    /// there are; what candle computes on a pool of its own (see [`elenchus_lm::CandleExecutor`]) is not counted here.
+    /// there are; what candle computes on a pool of its own is not counted here.
     pub threads: usize,
     /// How the CPU engine keeps what was read: f16, or i8 at half the memory. Other executors keep f32.
     pub kv_precision: KvPrecision,

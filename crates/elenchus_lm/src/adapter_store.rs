@@ -8,12 +8,15 @@ use std::{
 use crate::{Adapter, AdapterId, LoraAdapter, ModelConfig, Result};
 
 /// Prepared adapters by identity; `P` is the form an executor reads.
-pub(crate) struct AdapterStore<P> {
+pub struct AdapterStore<P> {
     entries: Mutex<HashMap<AdapterId, (Weak<LoraAdapter>, Arc<P>)>>,
 }
 
 impl<P> AdapterStore<P> {
     /// The adapter made ready; the first call checks that it fits and does the work.
+    ///
+    /// # Errors
+    /// The adapter does not fit the model, or what `prepare` returns.
     pub fn get(
         &self,
         adapter: &Adapter,

@@ -162,7 +162,7 @@ impl ModelConfig {
 }
 
 /// First position a token sees.
-pub(crate) fn window_start(sliding_window: Option<usize>, position: usize) -> usize {
+pub fn window_start(sliding_window: Option<usize>, position: usize) -> usize {
     sliding_window.map_or(0, |window| (position + 1).saturating_sub(window))
 }
 

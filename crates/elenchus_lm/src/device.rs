@@ -1,10 +1,6 @@
-//! Where a model runs: the one place that knows which devices a build can have.
+//! Where a model runs and how its weights take part, by name; executors say what they can do.
 
 use std::{fmt, str::FromStr};
-
-use candle_core::Device;
-
-use crate::{Error, Result};
 
 /// A device by name: `cpu`, `cuda`, or `cuda:1` for the second GPU.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -16,22 +12,16 @@ pub enum ComputeDevice {
     Cuda(usize),
 }
 
-impl ComputeDevice {
-    /// Opens it; an error says whether the build or the machine lacks it.
-    pub fn open(self) -> Result<Device> {
-        match self {
-            Self::Cpu => Ok(Device::Cpu),
-            Self::Cuda(_) if !cfg!(feature = "cuda") => Err(Error::Unsupported {
-                what: format!("device `{self}`"),
-                hint: "this program was built without CUDA; build it with `--features cuda`, or use the device `cpu`"
-                    .to_owned(),
-            }),
-            Self::Cuda(number) => Device::new_cuda(number).map_err(|error| Error::Unsupported {
-                what: format!("device `{self}`"),
-                hint: format!("{error} (hint: is there a GPU and a driver? `cpu` always works)"),
-            }),
-        }
-    }
+/// How base weights take part in products.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Numerics {
+    /// Blocks as they are, activations quantised to eight bits for the product: fast. Dense weights become Q8_0.
+    #[default]
+    Quantised,
+    /// Dequantised to f32: the reference.
+    Exact,
+    /// Dequantised and rounded to bf16, half of the memory; products are f32, for which each weight is widened again.
+    Bf16,
 }
 
 impl fmt::Display for ComputeDevice {
@@ -71,12 +61,5 @@ mod tests {
         for text in ["", "gpu", "cuda:", "cuda:x", "CPU"] {
             assert!(text.parse::<ComputeDevice>().unwrap_err().contains("cuda:N"), "{text}");
         }
-    }
-
-    #[cfg(not(feature = "cuda"))]
-    #[test]
-    fn a_build_without_cuda_says_so() {
-        let error = ComputeDevice::Cuda(0).open().unwrap_err().to_string();
-        assert!(error.contains("--features cuda"), "{error}");
     }
 }

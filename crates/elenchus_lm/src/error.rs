@@ -49,12 +49,9 @@ pub enum Error {
     /// A batch that cannot be run: the caller's mistake.
     #[error("batch: {0}")]
     Batch(String),
-    /// The default model could not be fetched.
-    #[error("{0}")]
-    Fetch(String),
-    /// The tensor library refused an operation.
+    /// An executor's tensor library refused an operation.
     #[error(transparent)]
-    Candle(#[from] candle_core::Error),
+    Tensors(Box<dyn std::error::Error + Send + Sync>),
 }
 
 impl Error {

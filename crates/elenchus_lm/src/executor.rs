@@ -1,6 +1,7 @@
 //! The seam between a model's description and the code that runs it.
 //!
-//! It is this narrow so that stock tensors ([`crate::CandleExecutor`]) and hand-written kernels can stand behind it alike.
+//! It is this narrow so that hand-written kernels ([`crate::CpuExecutor`]) and stock tensors (`elenchus_candle`) can stand
+//! behind it alike.
 
 use crate::{Adapter, Error, KvCache, ModelConfig, Result, kv_cache::PageLayout};
 
@@ -47,7 +48,10 @@ pub trait Executor: Send + Sync {
 }
 
 /// What every executor refuses, before anything is changed.
-pub(crate) fn check_batch(batch: &[Row<'_>], config: &ModelConfig, layout: &PageLayout) -> Result<()> {
+///
+/// # Errors
+/// A row without tokens, a token outside the vocabulary, more tokens than the model has positions, another executor's cache.
+pub fn check_batch(batch: &[Row<'_>], config: &ModelConfig, layout: &PageLayout) -> Result<()> {
     let fail = |reason: String| Err(Error::Batch(reason));
     for (number, row) in batch.iter().enumerate() {
         let (tokens, past) = (row.tokens.len(), row.cache.len());
@@ -61,7 +65,7 @@ pub(crate) fn check_batch(batch: &[Row<'_>], config: &ModelConfig, layout: &Page
             let limit = config.max_positions;
             return fail(format!("row {number}: {past} + {tokens} tokens are more than the model's {limit}"));
         }
-        if !row.cache.has_layout(layout) {
+        if row.cache.layout() != layout {
             return fail(format!("row {number}: its cache was made by another executor"));
         }
     }

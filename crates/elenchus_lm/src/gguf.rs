@@ -7,10 +7,8 @@
 
 use std::{collections::HashSet, ops::Range, path::Path};
 
-use candle_core::quantized::GgmlDType;
-
 pub use self::writer::GgufWriter;
-use crate::{Error, Result, mapped_file::MappedFile};
+use crate::{BlockType, Error, Result, mapped_file::MappedFile};
 
 mod writer;
 
@@ -51,7 +49,7 @@ pub struct TensorInfo {
     /// Rows first: `[out_features, in_features]` (GGUF stores them the other way round).
     pub shape: Vec<usize>,
     /// Block type.
-    pub dtype: GgmlDType,
+    pub dtype: BlockType,
     /// Byte offset from the start of the file.
     pub offset: usize,
     /// Length in bytes.
@@ -169,7 +167,7 @@ impl TensorInfo {
 }
 
 /// Bytes of a tensor, or why it cannot be. `shape` is rows first.
-fn tensor_bytes(shape: &[usize], dtype: GgmlDType) -> Result<usize, String> {
+fn tensor_bytes(shape: &[usize], dtype: BlockType) -> Result<usize, String> {
     let row = *shape.last().ok_or("it has no dimension")?;
     if !row.is_multiple_of(dtype.block_size()) {
         return Err(format!("its rows of {row} are no multiple of the block size {} of {dtype:?}", dtype.block_size()));
@@ -180,25 +178,6 @@ fn tensor_bytes(shape: &[usize], dtype: GgmlDType) -> Result<usize, String> {
         .and_then(|elements| (elements / dtype.block_size()).checked_mul(dtype.type_size()))
         .ok_or_else(|| format!("its shape {shape:?} is absurdly large"))
 }
-
-/// GGUF's numbers of the block types candle reads. Source: `enum ggml_type` in ggml.h.
-const DTYPES: [(u32, GgmlDType); 15] = [
-    (0, GgmlDType::F32),
-    (1, GgmlDType::F16),
-    (2, GgmlDType::Q4_0),
-    (3, GgmlDType::Q4_1),
-    (6, GgmlDType::Q5_0),
-    (7, GgmlDType::Q5_1),
-    (8, GgmlDType::Q8_0),
-    (9, GgmlDType::Q8_1),
-    (10, GgmlDType::Q2K),
-    (11, GgmlDType::Q3K),
-    (12, GgmlDType::Q4K),
-    (13, GgmlDType::Q5K),
-    (14, GgmlDType::Q6K),
-    (15, GgmlDType::Q8K),
-    (30, GgmlDType::BF16),
-];
 
 /// GGUF's numbers of value types.
 mod value_type {
@@ -435,7 +414,7 @@ impl<'a> Reader<'a> {
             return Err(format!("its shape {shape:?} is empty"));
         }
         let number = self.u32()?;
-        let dtype = DTYPES.into_iter().find(|(known, _)| *known == number).map(|(_, dtype)| dtype).ok_or_else(|| {
+        let dtype = BlockType::ALL.into_iter().find(|dtype| dtype.number() == number).ok_or_else(|| {
             format!("its block type has the number {number}, which is not supported (hint: Q4_0 to Q8_0 and Q2_K to Q6_K are)")
         })?;
         let bytes = tensor_bytes(&shape, dtype)?;

@@ -9,8 +9,7 @@
 //! [`Sampler`] turns logits into the next id.
 
 mod adapter_store;
-pub mod base_model;
-pub mod candle_exec;
+mod block_type;
 mod chat_template;
 mod config;
 mod cpu_exec;
@@ -31,19 +30,18 @@ mod tokenizer;
 mod weights;
 mod whole_file;
 
-pub use candle_exec::{
-    Activations, CandleExecutor, LoraDropout, Numerics, PackedSequences, Segment, TrainableLora, TrainablePair,
-};
+pub use adapter_store::AdapterStore;
+pub use block_type::BlockType;
 pub use chat_template::{ChatTemplate, Message, Role};
-pub use config::{Architecture, Linear, ModelConfig, RopeLayout};
+pub use config::{Architecture, Linear, ModelConfig, RopeLayout, window_start};
 pub use cpu_exec::{CpuExecutor, CpuSettings, KvPrecision};
-pub use device::ComputeDevice;
+pub use device::{ComputeDevice, Numerics};
 pub use error::{Error, Result};
-pub use executor::{Executor, Logits, Row};
+pub use executor::{Executor, Logits, Row, check_batch};
 pub use generate::generate;
 pub use hex::hex;
-pub use kv_cache::KvCache;
-pub use lora::{Adapter, AdapterId, LoraAdapter, LoraDiff, LoraPair, Overlap, Precision};
+pub use kv_cache::{KvCache, PAGE_TOKENS, PageLayout};
+pub use lora::{Adapter, AdapterId, Half, LoraAdapter, LoraDiff, LoraPair, Overlap, Precision, peft_tensor_name};
 pub use sampler::{REPLY_BREAK, Rng, Sampler, SamplerSettings, sample_softmax};
 pub use tokenizer::{Markup, Tokenizer};
 pub use weights::{RawTensor, TensorName, Weights};

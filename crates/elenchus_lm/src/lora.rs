@@ -19,9 +19,9 @@ use sha2::{Digest, Sha256};
 use crate::{Error, Linear, ModelConfig, Result, write_whole};
 
 pub use diff::{LoraDiff, Overlap};
-pub(crate) use matrix::Half;
+pub use matrix::Half;
 pub(crate) use packed::{PairPlace, TILE};
-pub(crate) use peft::tensor_name;
+pub use peft::tensor_name as peft_tensor_name;
 
 use packed::PackedPairs;
 

@@ -27,7 +27,7 @@ impl MappedFile {
             return Err(Error::model_file(path, "the file is empty (hint: fetch it again)"));
         }
         // SAFETY: the map is read-only and private to this process. Model files are written under a temporary name and
-        // renamed (see `base_model`), never changed in place; a user who truncates one while a game runs gets SIGBUS,
+        // renamed, never changed in place; a user who truncates one while a game runs gets SIGBUS,
         // as with any program that maps its data.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
         Ok(Self { path: path.to_owned(), map })

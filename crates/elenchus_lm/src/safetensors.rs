@@ -9,11 +9,10 @@ use std::{
     path::Path,
 };
 
-use candle_core::quantized::GgmlDType;
 use safetensors::{Dtype, tensor::Metadata};
 use serde::Deserialize;
 
-use crate::{Error, RawTensor, Result, mapped_file::MappedFile};
+use crate::{BlockType, Error, RawTensor, Result, mapped_file::MappedFile};
 
 const INDEX: &str = "model.safetensors.index.json";
 const SINGLE: &str = "model.safetensors";
@@ -91,9 +90,9 @@ impl SafetensorsFolder {
         let Some(place) = self.tensors.get(name) else { return Ok(None) };
         let file = &self.files[place.file];
         let dtype = match place.dtype {
-            Dtype::F32 => GgmlDType::F32,
-            Dtype::F16 => GgmlDType::F16,
-            Dtype::BF16 => GgmlDType::BF16,
+            Dtype::F32 => BlockType::F32,
+            Dtype::F16 => BlockType::F16,
+            Dtype::BF16 => BlockType::BF16,
             other => {
                 return Err(Error::Unsupported {
                     what: format!("{}: tensor `{name}` of type {other:?}", file.path().display()),

@@ -5,15 +5,12 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use candle_core::{
-    Device, Tensor,
-    quantized::{GgmlDType, QTensor},
-};
+use half::{bf16, f16};
 use rand::{Rng as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 
 use crate::{
-    Architecture, Linear, LoraAdapter, LoraPair, ModelConfig, Precision, RopeLayout, TensorName,
+    Architecture, BlockType, Linear, LoraAdapter, LoraPair, ModelConfig, Precision, RopeLayout, TensorName,
     gguf::{GgufWriter, Value},
     tokenizer::byte_to_char,
 };
@@ -47,13 +44,13 @@ pub struct TinyModel {
     pub layers: usize,
     /// Width; a multiple of 64, of 256 for k-quants.
     pub hidden: usize,
-    /// How its matrices are kept.
-    pub dtype: GgmlDType,
+    /// How its matrices are kept: dense or Q8_0. [`Self::gguf_by`] makes the other types.
+    pub dtype: BlockType,
 }
 
 impl Default for TinyModel {
     fn default() -> Self {
-        Self { seed: 0, layers: 2, hidden: 64, dtype: GgmlDType::Q8_0 }
+        Self { seed: 0, layers: 2, hidden: 64, dtype: BlockType::Q8_0 }
     }
 }
 
@@ -66,7 +63,14 @@ impl TinyModel {
     }
 
     /// The model as a writer, for tests that spoil something before it is written.
+    ///
+    /// Panics on a block type other than Q8_0.
     pub fn gguf(&self) -> GgufWriter {
+        self.gguf_by(&encode)
+    }
+
+    /// The model as a writer, its weights made into bytes of a type by `encode`.
+    pub fn gguf_by(&self, encode: &dyn Fn(BlockType, &[f32]) -> Vec<u8>) -> GgufWriter {
         let config = self.config();
         let mut writer = GgufWriter::new();
         writer
@@ -102,10 +106,7 @@ impl TinyModel {
         for name in TensorName::all(&config) {
             let shape = name.shape(&config);
             let (values, dtype) = random_weights(&mut rng, name, &shape, self.dtype);
-            let tensor = Tensor::from_vec(values, shape.as_slice(), &Device::Cpu).expect("shape and length agree");
-            let blocks = QTensor::quantize(&tensor, dtype).expect("the width is a multiple of the block size");
-            let bytes = blocks.data().expect("a CPU tensor").into_owned();
-            writer.tensor(name.gguf_name(), &shape, dtype, bytes);
+            writer.tensor(name.gguf_name(), &shape, dtype, encode(dtype, &values));
         }
         writer
     }
@@ -139,6 +140,26 @@ impl TinyModel {
     }
 }
 
+/// Numbers as bytes of a dense type or of Q8_0, rounded as ggml does.
+fn encode(dtype: BlockType, values: &[f32]) -> Vec<u8> {
+    match dtype {
+        BlockType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
+        BlockType::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
+        BlockType::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
+        BlockType::Q8_0 => values.as_chunks::<32>().0.iter().flat_map(q8_0).collect(),
+        other => panic!("the tiny model cannot be written in {other:?}"),
+    }
+}
+
+fn q8_0(values: &[f32; 32]) -> [u8; 34] {
+    let scale = values.iter().fold(0f32, |largest, value| largest.max(value.abs())) / 127.0;
+    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
+    let mut block = [0; 34];
+    block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+    block[2..].iter_mut().zip(values).for_each(|(byte, value)| *byte = (value * inverse).round() as i8 as u8);
+    block
+}
+
 /// Writes a random PEFT adapter on q and v for any model, strong enough that every seed is another voice: its update is
 /// about as large as what it is added to.
 ///
@@ -159,13 +180,13 @@ pub fn write_random_adapter(folder: &Path, config: &ModelConfig, rank: usize, se
 }
 
 /// Weights scaled so that attention looks somewhere, each block changes the stream, and logits differ by several units.
-fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize], dtype: GgmlDType) -> (Vec<f32>, GgmlDType) {
+fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize], dtype: BlockType) -> (Vec<f32>, BlockType) {
     let count = shape.iter().product();
     let columns = shape[shape.len() - 1];
     let fan_in = 1.0 / (columns as f32).sqrt();
     match name {
         TensorName::OutputNorm | TensorName::AttentionNorm(_) | TensorName::FfnNorm(_) => {
-            (uniform(rng, count, 0.1).into_iter().map(|value| 1.0 + value).collect(), GgmlDType::F32)
+            (uniform(rng, count, 0.1).into_iter().map(|value| 1.0 + value).collect(), BlockType::F32)
         }
         TensorName::TokenEmbedding => (uniform(rng, count, 1.0), dtype),
         TensorName::Linear(_, Linear::Q | Linear::K) => (uniform(rng, count, 2.0 * fan_in), dtype),
@@ -196,7 +217,7 @@ fn uniform(rng: &mut Pcg64Mcg, count: usize, deviation: f32) -> Vec<f32> {
 mod tests {
     use std::{collections::HashSet, fs};
 
-    use candle_core::quantized::gguf_file::Content;
+    use candle_core::{Device, Tensor, quantized::gguf_file::Content};
     use candle_transformers::models::quantized_llama::ModelWeights;
 
     use super::*;

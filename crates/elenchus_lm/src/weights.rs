@@ -8,10 +8,11 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use candle_core::quantized::GgmlDType;
 use sha2::{Digest, Sha256};
 
-use crate::{ChatTemplate, Error, Linear, ModelConfig, Result, Tokenizer, gguf::Gguf, safetensors::SafetensorsFolder};
+use crate::{
+    BlockType, ChatTemplate, Error, Linear, ModelConfig, Result, Tokenizer, gguf::Gguf, safetensors::SafetensorsFolder,
+};
 
 mod gguf_config;
 mod hf_config;
@@ -62,9 +63,16 @@ pub struct RawTensor<'a> {
     /// Rows first.
     pub shape: Vec<usize>,
     /// Block type; dense types included.
-    pub dtype: GgmlDType,
+    pub dtype: BlockType,
     /// The blocks, row by row, little-endian. Their address may have any alignment.
     pub bytes: &'a [u8],
+}
+
+impl RawTensor<'_> {
+    /// Its numbers, row by row.
+    pub fn dequantise(&self) -> Vec<f32> {
+        self.dtype.dequantise(self.bytes)
+    }
 }
 
 /// A mapped GGUF file or Hugging Face folder.

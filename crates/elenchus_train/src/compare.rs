@@ -15,8 +15,8 @@ pub(crate) mod table;
 
 use std::collections::BTreeMap;
 
+use elenchus_candle::{CandleExecutor, TrainableLora};
 use elenchus_dialogue::{Character, Model, Turn};
-use elenchus_lm::{CandleExecutor, TrainableLora};
 use serde::{Deserialize, Serialize};
 
 pub use html::page;

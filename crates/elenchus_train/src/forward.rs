@@ -4,7 +4,7 @@
 //! reads once what neighbours begin with: the gradient through it is the sum over them, as it is without sharing.
 
 use candle_core::Tensor;
-use elenchus_lm::{Activations, CandleExecutor, LoraDropout, PackedSequences, Segment, TrainableLora};
+use elenchus_candle::{Activations, CandleExecutor, LoraDropout, PackedSequences, Segment, TrainableLora};
 
 use crate::{Example, Result};
 

@@ -1,6 +1,6 @@
 //! How well a model foresees a character's replies: the measure of what an adapter has learned.
 
-use elenchus_lm::{Activations, CandleExecutor, TrainableLora};
+use elenchus_candle::{Activations, CandleExecutor, TrainableLora};
 
 use crate::{
     Example, Result,

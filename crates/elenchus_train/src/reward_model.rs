@@ -15,8 +15,9 @@ mod value;
 mod written;
 
 use candle_core::{Tensor, Var};
+use elenchus_candle::{Activations, CandleExecutor, LoraDropout, TrainableLora};
 use elenchus_dialogue::{Character, Model};
-use elenchus_lm::{Activations, CandleExecutor, Executor, Linear, LoraDropout, TrainableLora};
+use elenchus_lm::{Executor, Linear};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 

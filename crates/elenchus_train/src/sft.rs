@@ -14,8 +14,9 @@ use std::{
 };
 
 use candle_core::{Tensor, backprop::GradStore};
+use elenchus_candle::{Activations, CandleExecutor, LoraDropout, TrainableLora};
 use elenchus_dialogue::{Character, Model};
-use elenchus_lm::{Activations, Adapter, CandleExecutor, Linear, LoraAdapter, LoraDropout, Precision, TrainableLora};
+use elenchus_lm::{Adapter, Linear, LoraAdapter, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::{

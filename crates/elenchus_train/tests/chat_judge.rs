@@ -15,7 +15,7 @@ use std::{
 };
 
 use elenchus_dialogue::Turn;
-use elenchus_lm::base_model::fetch_default;
+use elenchus_fetch::fetch_default;
 use elenchus_train::{
     Error,
     chat::{ChatSettings, Cost, FailureKind},

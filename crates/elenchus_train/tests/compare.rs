@@ -3,9 +3,10 @@
 use std::sync::Arc;
 
 use candle_core::Device;
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::{Character, Model, Turn};
 use elenchus_lm::{
-    CandleExecutor, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights,
+    CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{

@@ -2,11 +2,10 @@
 
 use std::sync::Arc;
 
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::{Model, Turn};
-use elenchus_lm::{
-    Adapter, CandleExecutor, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, base_model::fetch_default,
-    testing::TinyModel,
-};
+use elenchus_fetch::fetch_default;
+use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, testing::TinyModel};
 use elenchus_train::judge::{
     Exchange, Judge, LeadingWord, Lexicon, ModelJudge, ModelJudgeSettings, Opinion, Panel, Scripted, Seat, Structured,
     Verdict, VerdictForm, VerdictReader,

@@ -8,8 +8,9 @@ use std::{
 };
 
 use candle_core::Device;
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::Model;
-use elenchus_lm::{CandleExecutor, Numerics, Weights, testing::TinyModel};
+use elenchus_lm::{Numerics, Weights, testing::TinyModel};
 use elenchus_train::{
     Accuracy, Calibration, ExamplePair, RewardCard, RewardLearner, RewardLesson, RewardOutcome, RunFolder,
     reward_report, train_reward,

@@ -9,9 +9,10 @@ use std::{
 };
 
 use candle_core::Device;
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::{Model, Turn};
 use elenchus_lm::{
-    CandleExecutor, Numerics, Weights,
+    Numerics, Weights,
     testing::{IM_END, TinyModel},
 };
 use elenchus_train::{

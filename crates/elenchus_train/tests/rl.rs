@@ -10,9 +10,10 @@ use std::{
 };
 
 use candle_core::Device;
+use elenchus_candle::{Activations, CandleExecutor};
 use elenchus_dialogue::{Character, Model, Turn};
 use elenchus_lm::{
-    Activations, CandleExecutor, CpuExecutor, CpuSettings, Linear, LoraAdapter, Numerics, Weights,
+    CpuExecutor, CpuSettings, Linear, LoraAdapter, Numerics, Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{

@@ -10,9 +10,10 @@ use std::{
 };
 
 use candle_core::{Device, backprop::GradStore};
+use elenchus_candle::{CandleExecutor, LoraDropout, TrainableLora};
 use elenchus_dialogue::{Character, Model};
 use elenchus_lm::{
-    CandleExecutor, LoraAdapter, LoraDropout, Numerics, TrainableLora, Weights,
+    LoraAdapter, Numerics, Weights,
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{

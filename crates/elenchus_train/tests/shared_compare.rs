@@ -3,8 +3,9 @@
 use std::{env, fs, path::PathBuf, sync::Arc};
 
 use candle_core::Device;
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::Model;
-use elenchus_lm::{CandleExecutor, Numerics, Weights, base_model};
+use elenchus_lm::{Numerics, Weights};
 use elenchus_train::{
     Lesson,
     compare::{Bad, plant, rejected, reserved_pairs},
@@ -41,7 +42,8 @@ fn shared_judges_reject_what_they_are_there_for() {
     println!("ngrams: {} lines of each kind, accuracy {:?}", test.pairs, test.accuracy);
     assert!(test.accuracy.low > 0.6, "{:?}", test.accuracy);
 
-    let model = base_model::find_default().expect("the default model is there (hint: elenchus model fetch)");
+    let model =
+        elenchus_dialogue::base_model::find_default().expect("the default model is there (hint: elenchus model fetch)");
     let weights = Weights::open(&model, &mut |_| {}).unwrap();
     let executor = Arc::new(CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap());
     let model = Model::new(executor.clone(), &weights).unwrap();

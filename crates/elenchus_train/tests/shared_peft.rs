@@ -3,9 +3,8 @@
 use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{DType, Device, Tensor};
-use elenchus_lm::{
-    Activations, CandleExecutor, LoraAdapter, Numerics, PackedSequences, Segment, TrainableLora, Weights, base_model,
-};
+use elenchus_candle::{Activations, CandleExecutor, PackedSequences, Segment, TrainableLora};
+use elenchus_lm::{LoraAdapter, Numerics, Weights};
 use elenchus_train::{AdamW, AdamWSettings};
 
 /// The folder with references. `None` when nobody asked for these tests; a folder that was named but is not there fails.
@@ -24,7 +23,7 @@ fn load(path: PathBuf) -> HashMap<String, Tensor> {
 }
 
 fn setting() -> (CandleExecutor, Weights) {
-    let path = base_model::fetch_default(&mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
+    let path = elenchus_fetch::fetch_default(&mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
     let weights = Weights::open(&path, &mut |_| {}).unwrap();
     (CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap(), weights)
 }

@@ -14,10 +14,9 @@ use std::{
 };
 
 use candle_core::Device;
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::{Model, Turn};
-use elenchus_lm::{
-    Adapter, CandleExecutor, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, testing::TinyModel,
-};
+use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, testing::TinyModel};
 use elenchus_train::{
     Error, RewardLesson, RunFolder,
     chat::ChatClient,

@@ -9,7 +9,7 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use elenchus_dialogue::{Turn, messages};
-use elenchus_lm::{Linear, LoraAdapter, LoraPair, Markup, ModelConfig, Precision, Weights, base_model, gguf::Gguf};
+use elenchus_lm::{Linear, LoraAdapter, LoraPair, Markup, ModelConfig, Precision, Weights, gguf::Gguf};
 use elenchus_train::read_character;
 
 use crate::side::output;
@@ -71,7 +71,7 @@ impl Material {
     /// Finds it, and makes what is not there.
     pub fn prepare() -> Result<Self> {
         fs::create_dir_all(FOLDER)?;
-        let source = base_model::fetch_default(&mut |_| {})?;
+        let source = elenchus_fetch::fetch_default(&mut |_| {})?;
         let llama_python = output(&mut Command::new("tools/llama_cpp/venv"))?;
         let requantised = env::current_dir()?.join(FOLDER).join("Q4_0.gguf");
         if !requantised.is_file() {

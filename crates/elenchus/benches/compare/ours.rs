@@ -22,9 +22,8 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::Device;
-use elenchus_lm::{
-    Adapter, CandleExecutor, CpuExecutor, CpuSettings, Executor, KvCache, Logits, LoraAdapter, Numerics, Row, Weights,
-};
+use elenchus_candle::CandleExecutor;
+use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, Executor, KvCache, Logits, LoraAdapter, Numerics, Row, Weights};
 use serde::Deserialize;
 use serde_json::{Value, json};
 

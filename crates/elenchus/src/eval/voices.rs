@@ -9,7 +9,8 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
-use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics, TrainableLora};
+use elenchus_candle::TrainableLora;
+use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics};
 use elenchus_train::{Example, Lesson, Perplexity, data::Pair, example, perplexity, shown_turns, spread};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;

@@ -5,7 +5,6 @@
 //! blocks in the order of the blocks, attention page by page. Threads share outputs, never a sum.
 
 mod adapter;
-mod blocks;
 mod kernels;
 mod packed;
 mod pass;
@@ -21,10 +20,8 @@ use self::{
     step::{Line, Scratch, Wanted},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights,
-    adapter_store::AdapterStore,
-    executor::check_batch,
-    kv_cache::{PageForm, PageLayout},
+    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights, adapter_store::AdapterStore,
+    executor::check_batch, kv_cache::PageLayout,
 };
 
 /// How the engine runs.
@@ -46,10 +43,14 @@ impl KvPrecision {
 
     fn layout(self, config: &ModelConfig) -> PageLayout {
         PageLayout {
+            form: match self {
+                Self::F16 => "f16 of the CPU engine",
+                Self::Int8 => "i8 of the CPU engine",
+            },
             layers: config.num_layers,
             kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
-            form: PageForm::Packed(self),
+            page_bytes: config.num_layers * config.num_kv_heads * self.page_bytes(config.head_dim),
         }
     }
 }
@@ -65,6 +66,7 @@ impl Default for CpuSettings {
 pub struct CpuExecutor {
     config: ModelConfig,
     layout: PageLayout,
+    kv_precision: KvPrecision,
     model: PackedModel,
     kernels: &'static Kernels,
     team: Team,
@@ -92,9 +94,10 @@ impl CpuExecutor {
         let team = Team::new(settings.threads, settings.at_thread_start)
             .map_err(|source| Error::io("the compute threads", source))?;
         let model = PackedModel::new(weights, &team)?;
-        let layout = settings.kv_precision.layout(&config);
+        let kv_precision = settings.kv_precision;
+        let layout = kv_precision.layout(&config);
         let scratch = Mutex::new(Scratch::new(kernels));
-        Ok(Self { config, layout, model, kernels, team, adapters: AdapterStore::default(), scratch })
+        Ok(Self { config, layout, kv_precision, model, kernels, team, adapters: AdapterStore::default(), scratch })
     }
 
     /// The instruction set in use.
@@ -151,7 +154,8 @@ impl Executor for CpuExecutor {
         let worn: Vec<Option<Worn<'_>>> =
             pairs.map(|(adapter, ready)| Some(Worn::new((*adapter)?, ready.as_ref()?))).collect();
         for row in batch.iter_mut() {
-            row.cache.reserve(row.tokens.len())?;
+            let new_page = || Ok(vec![0u8; self.layout.page_bytes]);
+            row.cache.reserve(row.tokens.len(), new_page, |page: &Vec<u8>| Result::Ok(page.clone()))?;
         }
         let mut logits: Vec<Vec<f32>> = batch.iter().map(|_| Vec::new()).collect();
         let mut lines = Vec::new();

@@ -8,11 +8,8 @@ use std::ops::Range;
 use half::f16;
 use memmap2::{Mmap, MmapMut, MmapOptions};
 
-use super::{
-    blocks::{self, Block},
-    kernels::{Format, LANES, MatrixView, Team},
-};
-use crate::{Error, Linear, ModelConfig, RawTensor, Result, TensorName, Weights, candle_exec};
+use super::kernels::{Format, LANES, MatrixView, Team};
+use crate::{BlockType, Error, Linear, ModelConfig, RawTensor, Result, TensorName, Weights, block_type::Block};
 
 /// A whole model's matrices and norms.
 #[derive(Debug)]
@@ -88,11 +85,11 @@ impl PackedModel {
         }
         let (matrices, bytes) = place(&sources, &groups);
         let mut memory = huge_memory(bytes).map_err(|source| Error::io(weights.path(), source))?;
-        fill(&sources, &groups, &matrices, &mut memory, team)?;
+        fill(&sources, &groups, &matrices, &mut memory, team);
         let memory = memory.make_read_only().map_err(|source| Error::io(weights.path(), source))?;
 
         let norm = |name| -> Result<Vec<f32>> {
-            let mut norm = candle_exec::dequantise(&weights.tensor(name)?)?;
+            let mut norm = weights.tensor(name)?.dequantise();
             norm.resize(norm.len().next_multiple_of(32), 0.0);
             Ok(norm)
         };
@@ -125,9 +122,7 @@ impl PackedModel {
     pub fn row(&self, matrix: Matrix, row: usize, out: &mut [f32]) {
         let tile = &self.memory[matrix.offset + row / LANES * matrix.tile_stride..];
         for (block, out) in out.as_chunks_mut::<32>().0.iter_mut().enumerate().take(matrix.blocks) {
-            let Block { quants, scales, offset } = read(matrix.format, tile, block, row % LANES);
-            let zero = zero(matrix.format);
-            *out = std::array::from_fn(|at| scales[at / 16] * (f32::from(quants[at]) - zero) + offset);
+            *out = read(matrix.format, tile, block, row % LANES).values(zero(matrix.format));
         }
     }
 
@@ -153,7 +148,7 @@ impl Matrix {
 
 impl<'a> Source<'a> {
     fn new(raw: RawTensor<'a>, order: Option<Vec<usize>>) -> Self {
-        let format = blocks::format_of(raw.dtype).unwrap_or(Format::Q8);
+        let format = format_of(raw.dtype).unwrap_or(Format::Q8);
         Self { raw, format, order }
     }
 
@@ -174,18 +169,30 @@ impl<'a> Source<'a> {
     }
 
     /// Blocks of one of the matrix's rows.
-    fn row(&self, row: usize) -> Result<Vec<Block>> {
+    fn row(&self, row: usize) -> Vec<Block> {
         let row = self.order.as_ref().map_or(row, |order| order[row]);
         let bytes = self.raw.bytes.len() / self.rows();
         let bytes = &self.raw.bytes[row * bytes..(row + 1) * bytes];
-        if blocks::format_of(self.raw.dtype).is_some() {
-            return Ok(blocks::read_row(self.raw.dtype, bytes));
+        if format_of(self.raw.dtype).is_some() {
+            return self.raw.dtype.read_row(bytes);
         }
-        let raw = RawTensor { shape: vec![1, self.columns()], dtype: self.raw.dtype, bytes };
-        let mut values = candle_exec::dequantise(&raw)?;
+        let mut values = self.raw.dtype.dequantise(bytes);
         values.resize(self.blocks() * 32, 0.0);
-        Ok(values.as_chunks().0.iter().map(blocks::quantise).collect())
+        values.as_chunks().0.iter().map(Block::quantise).collect()
     }
+}
+
+/// The format that holds a block type, `None` for types that are dequantised and quantised anew to eight bits.
+fn format_of(dtype: BlockType) -> Option<Format> {
+    Some(match dtype {
+        BlockType::Q4_0 => Format::Q4,
+        BlockType::Q4_1 | BlockType::Q4K => Format::Q4Offset,
+        BlockType::Q5_0 => Format::Q5,
+        BlockType::Q5_1 | BlockType::Q5K => Format::Q5Offset,
+        BlockType::Q8_0 => Format::Q8,
+        BlockType::Q6K => Format::Q8Halves,
+        BlockType::F32 | BlockType::F16 | BlockType::BF16 | BlockType::Q2K | BlockType::Q3K => return None,
+    })
 }
 
 /// For each packed row of a linear the file's row; `None` where they are the same. Rows of q and k are packed in Hugging
@@ -230,13 +237,7 @@ fn huge_memory(bytes: usize) -> std::io::Result<MmapMut> {
     Ok(memory)
 }
 
-fn fill(
-    sources: &[Source<'_>],
-    groups: &[Range<usize>],
-    matrices: &[Matrix],
-    memory: &mut [u8],
-    team: &Team,
-) -> Result<()> {
+fn fill(sources: &[Source<'_>], groups: &[Range<usize>], matrices: &[Matrix], memory: &mut [u8], team: &Team) {
     let mut tiles = Vec::new();
     let mut rest = memory;
     for group in groups {
@@ -248,28 +249,19 @@ fn fill(
             }
         }
     }
-    let failure = std::sync::Mutex::new(None);
     let mut parts: Vec<&mut [Tile<'_>]> = tiles.chunks_mut(64).collect();
-    team.each(&mut parts, |tiles| {
-        for tile in tiles.iter_mut() {
-            if let Err(error) = fill_tile(&sources[tile.source], tile) {
-                *failure.lock().unwrap_or_else(std::sync::PoisonError::into_inner) = Some(error);
-            }
-        }
-    });
-    failure.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner).map_or(Ok(()), Err)
+    team.each(&mut parts, |tiles| tiles.iter_mut().for_each(|tile| fill_tile(&sources[tile.source], tile)));
 }
 
-fn fill_tile(source: &Source<'_>, tile: &mut Tile<'_>) -> Result<()> {
+fn fill_tile(source: &Source<'_>, tile: &mut Tile<'_>) {
     for column in 0..LANES {
         let row = tile.tile * LANES + column;
         if row < source.rows() {
-            for (number, block) in source.row(row)?.iter().enumerate() {
+            for (number, block) in source.row(row).iter().enumerate() {
                 write(source.format, tile.bytes, number, column, block);
             }
         }
     }
-    Ok(())
 }
 
 /// What is taken from a stored weight before it is scaled.

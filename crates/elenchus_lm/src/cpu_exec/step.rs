@@ -5,14 +5,10 @@ use std::ops::Range;
 use super::{
     CpuExecutor,
     adapter::Worn,
-    kernels::{Attention, Kernels, KvPrecision, LANES, Panels},
+    kernels::{Attention, Kernels, LANES, Panels},
     pass::{Pass, room, with_buffer},
 };
-use crate::{
-    Linear, Row,
-    config::window_start,
-    kv_cache::{PAGE_TOKENS, PageForm},
-};
+use crate::{Linear, Row, config::window_start, kv_cache::PAGE_TOKENS};
 
 /// One token of a batch.
 pub(super) struct Line {
@@ -199,13 +195,6 @@ impl CpuExecutor {
         self.kernels.rotate(head, partners, cos, sin);
     }
 
-    fn kv_precision(&self) -> KvPrecision {
-        match self.layout.form {
-            PageForm::Packed(precision) => precision,
-            PageForm::Host | PageForm::Device(_) => unreachable!("this executor makes packed caches"),
-        }
-    }
-
     /// Puts keys and values (tile by tile) into the sequences' pages; a part is a page.
     fn write_kv(
         &self,
@@ -220,13 +209,13 @@ impl CpuExecutor {
             page: &'a mut [u8],
             lines: Range<usize>,
         }
-        let (kv_heads, head_dim, precision) = (self.config.num_kv_heads, self.config.head_dim, self.kv_precision());
+        let (kv_heads, head_dim, precision) = (self.config.num_kv_heads, self.config.head_dim, self.kv_precision);
         let mut parts = Vec::new();
         let mut rows = batch.iter_mut().enumerate();
         for (sequence, of_sequence) in sequences(lines) {
             let (_, row) = rows.find(|(number, _)| *number == sequence).expect("lines come in the order of the batch");
             let mut at = of_sequence.start;
-            for page in row.cache.packed_room(lines[at].position / PAGE_TOKENS) {
+            for page in row.cache.room::<Vec<u8>>(lines[at].position / PAGE_TOKENS) {
                 let end = of_sequence.end.min(at + PAGE_TOKENS - lines[at].position % PAGE_TOKENS);
                 parts.push(Part { page, lines: at..end });
                 at = end;
@@ -271,7 +260,7 @@ impl CpuExecutor {
             queries: &'a mut [f32],
         }
         let config = &self.config;
-        let (kv_heads, head_dim, precision) = (config.num_kv_heads, config.head_dim, self.kv_precision());
+        let (kv_heads, head_dim, precision) = (config.num_kv_heads, config.head_dim, self.kv_precision);
         let (group, padded, n) = (config.num_heads / kv_heads, head_dim.next_multiple_of(LANES), lines.len());
         let head_bytes = precision.page_bytes(head_dim);
         let mut parts = Vec::new();
@@ -303,7 +292,7 @@ impl CpuExecutor {
             let cache = &batch[lines[part.lines.start].sequence].cache;
             let at = (layer * kv_heads + part.kv_head) * head_bytes;
             let pages: Vec<&[u8]> =
-                (first_page..=last_page).map(|page| &cache.packed_page(page)[at..at + head_bytes]).collect();
+                (first_page..=last_page).map(|page| &cache.page::<Vec<u8>>(page)[at..at + head_bytes]).collect();
             let queries = &mut *part.queries;
             let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries };
             self.kernels.attend(attention);

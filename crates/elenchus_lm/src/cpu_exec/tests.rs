@@ -2,27 +2,26 @@
 
 use std::{path::Path, sync::Arc};
 
-use candle_core::{Device, quantized::GgmlDType};
-
 use super::*;
-use crate::{CandleExecutor, LoraAdapter, Numerics, testing::TinyModel};
+use crate::{BlockType, LoraAdapter, block_type::tests::quantised_by_candle, testing::TinyModel};
 
-const TYPES: [GgmlDType; 10] = [
-    GgmlDType::Q4_0,
-    GgmlDType::Q4_1,
-    GgmlDType::Q5_0,
-    GgmlDType::Q5_1,
-    GgmlDType::Q8_0,
-    GgmlDType::Q4K,
-    GgmlDType::Q5K,
-    GgmlDType::Q6K,
-    GgmlDType::Q3K,
-    GgmlDType::F16,
+const TYPES: [BlockType; 10] = [
+    BlockType::Q4_0,
+    BlockType::Q4_1,
+    BlockType::Q5_0,
+    BlockType::Q5_1,
+    BlockType::Q8_0,
+    BlockType::Q4K,
+    BlockType::Q5K,
+    BlockType::Q6K,
+    BlockType::Q3K,
+    BlockType::F16,
 ];
 
-fn tiny(folder: &Path, dtype: GgmlDType) -> Weights {
+fn tiny(folder: &Path, dtype: BlockType) -> Weights {
     let path = folder.join("tiny.gguf");
-    TinyModel { dtype, hidden: 256, ..TinyModel::default() }.write_gguf(&path);
+    let model = TinyModel { dtype, hidden: 256, ..TinyModel::default() };
+    model.gguf_by(&quantised_by_candle).write(&path).unwrap();
     Weights::open(&path, &mut |_| {}).unwrap()
 }
 
@@ -37,33 +36,20 @@ fn all_logits(executor: &dyn Executor, ids: &[u32], adapter: Option<&Adapter>) -
     executor.forward(&mut [Row { tokens: ids, adapter, cache: &mut cache, logits: Logits::All }]).unwrap().remove(0)
 }
 
-/// The root of the mean square error, as a share of the expected numbers'.
-fn error(x: &[f32], expected: &[f32]) -> f64 {
-    assert_eq!(x.len(), expected.len());
-    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
-    (squares(&mut x.iter().zip(expected).map(|(x, y)| x - y)) / squares(&mut expected.iter().copied())).sqrt()
-}
-
 #[test]
-fn every_block_type_is_as_near_the_exact_numerics_as_candle_and_the_same_bits_on_every_instruction_set() {
+fn every_block_type_gives_the_same_bits_on_every_instruction_set() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = voice(folder.path(), 3);
     let ids: Vec<u32> = (0..90).map(|at| 20 + at * 7 % 200).collect();
     for dtype in TYPES {
         let weights = tiny(folder.path(), dtype);
-        let candle = |numerics| CandleExecutor::new(&weights, &Device::Cpu, numerics).unwrap();
         for adapter in [None, Some(&adapter)] {
-            let expected = all_logits(&candle(Numerics::Exact), &ids, adapter);
-            let peer = error(&all_logits(&candle(Numerics::Quantised), &ids, adapter), &expected);
             let run = |kernels| {
                 let executor = CpuExecutor::with_kernels(&weights, CpuSettings::default(), kernels).unwrap();
                 all_logits(&executor, &ids, adapter)
             };
             let mut results = Kernels::available().into_iter().map(run);
             let best = results.next().unwrap();
-            let ours = error(&best, &expected);
-            println!("{dtype:?}, adapter {}: error {ours:.4}, candle's {peer:.4}", adapter.is_some());
-            assert!(ours < 1.25 * peer + 0.003, "{dtype:?}: {ours} beside candle's {peer}");
             assert!(results.all(|other| other == best), "{dtype:?}: instruction sets differ");
         }
     }
@@ -86,7 +72,7 @@ fn last_logits(
 #[test]
 fn a_row_is_the_same_bits_alone_in_a_batch_in_pieces_and_from_a_cached_prefix() {
     let folder = tempfile::tempdir().unwrap();
-    let weights = tiny(folder.path(), GgmlDType::Q4_1);
+    let weights = tiny(folder.path(), BlockType::Q4_1);
     let voices: Vec<Option<Adapter>> =
         std::iter::once(None).chain((1..8).map(|seed| Some(voice(folder.path(), seed % 6)))).collect();
     let prompts: Vec<Vec<u32>> =
@@ -125,7 +111,7 @@ fn a_row_is_the_same_bits_alone_in_a_batch_in_pieces_and_from_a_cached_prefix() 
 #[test]
 fn more_lines_than_go_through_together_are_the_same_as_few() {
     let folder = tempfile::tempdir().unwrap();
-    let weights = tiny(folder.path(), GgmlDType::Q8_0);
+    let weights = tiny(folder.path(), BlockType::Q8_0);
     let executor = CpuExecutor::new(&weights, CpuSettings { threads: 2, ..CpuSettings::default() }).unwrap();
     let prompts: Vec<Vec<u32>> =
         (0..7u32).map(|row| (0..90).map(|at| 17 + (at * 31 + row * 97) % 200).collect()).collect();
@@ -143,7 +129,7 @@ fn more_lines_than_go_through_together_are_the_same_as_few() {
 #[test]
 fn a_cache_takes_the_bytes_it_is_said_to_take() {
     let folder = tempfile::tempdir().unwrap();
-    let weights = tiny(folder.path(), GgmlDType::Q8_0);
+    let weights = tiny(folder.path(), BlockType::Q8_0);
     for (kv_precision, numbers) in [(KvPrecision::F16, 2), (KvPrecision::Int8, 1)] {
         let executor = CpuExecutor::new(&weights, CpuSettings { kv_precision, ..CpuSettings::default() }).unwrap();
         let config = executor.config();

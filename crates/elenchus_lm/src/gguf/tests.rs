@@ -14,9 +14,9 @@ fn tiny() -> GgufWriter {
         .set("words", vec!["ἀρετή", "", "olive"])
         .set("numbers", vec![1, -1])
         .set("nested", vec![vec![1, 2], vec![], vec![3]])
-        .tensor("norm", &[5], GgmlDType::F32, vec![1; 20])
-        .tensor("matrix", &[3, 64], GgmlDType::Q4_1, vec![2; 3 * 2 * 20])
-        .tensor("half", &[2, 3], GgmlDType::BF16, vec![3; 12]);
+        .tensor("norm", &[5], BlockType::F32, vec![1; 20])
+        .tensor("matrix", &[3, 64], BlockType::Q4_1, vec![2; 3 * 2 * 20])
+        .tensor("half", &[2, 3], BlockType::BF16, vec![3; 12]);
     writer
 }
 
@@ -45,7 +45,7 @@ fn what_was_written_is_read() {
     assert_eq!(gguf.get("numbers"), Some(&vec![1, -1].into()));
     assert_eq!(gguf.get("nested").unwrap().kind(), "an array");
     let (info, bytes) = gguf.tensor("matrix").unwrap();
-    assert_eq!((info.shape.as_slice(), info.dtype, bytes), (&[3, 64][..], GgmlDType::Q4_1, &[2u8; 120][..]));
+    assert_eq!((info.shape.as_slice(), info.dtype, bytes), (&[3, 64][..], BlockType::Q4_1, &[2u8; 120][..]));
     assert_eq!(gguf.tensor("half").unwrap().1, [3u8; 12]);
     assert!(gguf.tensor("absent").is_none());
     assert_eq!(gguf.tensors().iter().map(|(name, _)| name.as_str()).collect::<Vec<_>>(), ["norm", "matrix", "half"]);
@@ -180,7 +180,7 @@ fn absurd_headers_say_what_is_wrong() {
     let mut twice = GgufWriter::new();
     check(&twice.set("k", 1).set("k", 2).to_bytes().unwrap(), "metadata key `k` appears twice");
     let mut twice = GgufWriter::new();
-    twice.tensor("w", &[1], GgmlDType::F32, vec![0; 4]).tensor("w", &[1], GgmlDType::F32, vec![0; 4]);
+    twice.tensor("w", &[1], BlockType::F32, vec![0; 4]).tensor("w", &[1], BlockType::F32, vec![0; 4]);
     check(&twice.to_bytes().unwrap(), "tensor `w` appears twice");
 }
 
@@ -188,7 +188,7 @@ fn absurd_headers_say_what_is_wrong() {
 fn the_writer_refuses_what_no_reader_would_take() {
     let mut short = GgufWriter::new();
     assert!(
-        short.tensor("w", &[2, 32], GgmlDType::Q8_0, vec![0; 34]).to_bytes().unwrap_err().contains("takes 68 bytes")
+        short.tensor("w", &[2, 32], BlockType::Q8_0, vec![0; 34]).to_bytes().unwrap_err().contains("takes 68 bytes")
     );
     let mut mixed = GgufWriter::new();
     let values = Value::Array(vec![Value::Int(1), Value::Bool(true)]);

@@ -2,16 +2,14 @@
 
 use std::path::Path;
 
-use candle_core::quantized::GgmlDType;
-
-use super::{DEFAULT_ALIGNMENT, DTYPES, MAGIC, MAX_DIMS, Value, tensor_bytes, value_type};
-use crate::{Error, Result};
+use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, Value, tensor_bytes, value_type};
+use crate::{BlockType, Error, Result};
 
 /// A file to be: metadata and tensors in the order they were added.
 #[derive(Debug, Default)]
 pub struct GgufWriter {
     metadata: Vec<(String, Value)>,
-    tensors: Vec<(String, Vec<usize>, GgmlDType, Vec<u8>)>,
+    tensors: Vec<(String, Vec<usize>, BlockType, Vec<u8>)>,
 }
 
 impl GgufWriter {
@@ -28,7 +26,7 @@ impl GgufWriter {
     }
 
     /// Adds a tensor; `shape` is rows first, `bytes` its blocks row by row.
-    pub fn tensor(&mut self, name: impl Into<String>, shape: &[usize], dtype: GgmlDType, bytes: Vec<u8>) -> &mut Self {
+    pub fn tensor(&mut self, name: impl Into<String>, shape: &[usize], dtype: BlockType, bytes: Vec<u8>) -> &mut Self {
         self.tensors.push((name.into(), shape.to_vec(), dtype, bytes));
         self
     }
@@ -80,11 +78,10 @@ impl GgufWriter {
                     "tensor `{name}` of {shape:?} {dtype:?} takes {expected} bytes, {given} were given"
                 ));
             }
-            let number = DTYPES.into_iter().find(|(_, known)| known == dtype).map(|(number, _)| number);
             put_str(&mut out, name);
             out.extend((shape.len() as u32).to_le_bytes());
             shape.iter().rev().for_each(|&dim| out.extend((dim as u64).to_le_bytes()));
-            out.extend(number.ok_or_else(|| format!("{dtype:?} has no number in GGUF"))?.to_le_bytes());
+            out.extend(dtype.number().to_le_bytes());
             out.extend((offset as u64).to_le_bytes());
             offset += bytes.len().next_multiple_of(DEFAULT_ALIGNMENT);
         }

@@ -6,7 +6,6 @@
 
 use std::{path::Path, sync::LazyLock};
 
-use candle_core::quantized::GgmlDType;
 use regex::Regex;
 use safetensors::Dtype;
 
@@ -15,7 +14,7 @@ use super::{
     matrix::{Half, Halves, Matrix, TensorKey, commonest},
 };
 use crate::{
-    Architecture, Error, Linear, ModelConfig, Result, RopeLayout,
+    Architecture, BlockType, Error, Linear, ModelConfig, Result, RopeLayout,
     gguf::{Gguf, GgufWriter, Value},
 };
 
@@ -34,8 +33,8 @@ pub fn to_writer(name: &str, pairs: &Pairs, config: &ModelConfig, precision: Pre
         .set("adapter.type", "lora")
         .set(ALPHA, alpha as f32);
     let dtype = match precision {
-        Precision::F32 => GgmlDType::F32,
-        Precision::F16 => GgmlDType::F16,
+        Precision::F32 => BlockType::F32,
+        Precision::F16 => BlockType::F16,
     };
     for (&(layer, linear), pair) in pairs {
         let LoraPair { a, b, rank, scaling } = pair;
@@ -85,9 +84,9 @@ pub fn read(path: &Path, config: &ModelConfig) -> Result<Pairs> {
     for (tensor, info) in file.tensors() {
         let key = parse_tensor_name(tensor).map_err(fail)?;
         let dtype = match info.dtype {
-            GgmlDType::F32 => Dtype::F32,
-            GgmlDType::F16 => Dtype::F16,
-            GgmlDType::BF16 => Dtype::BF16,
+            BlockType::F32 => Dtype::F32,
+            BlockType::F16 => Dtype::F16,
+            BlockType::BF16 => Dtype::BF16,
             other => return Err(fail(format!("tensor `{tensor}` is {other:?}, expected F32, F16 or BF16"))),
         };
         let (_, bytes) = file.tensor(tensor).ok_or_else(|| fail(format!("tensor `{tensor}` is missing")))?;
@@ -252,7 +251,7 @@ mod tests {
                 assert!(error.contains(part), "`{error}` does not say `{part}`");
             }
         };
-        let add = |writer: &mut GgufWriter, name: &str, dtype: GgmlDType| {
+        let add = |writer: &mut GgufWriter, name: &str, dtype: BlockType| {
             let bytes = vec![0; 32 * dtype.type_size() / dtype.block_size()];
             writer.tensor(name, &[1, 32], dtype, bytes);
         };
@@ -263,9 +262,9 @@ mod tests {
         check(&|w| _ = w.replace(ALPHA, f32::NAN), &tiny(), &[ALPHA, "NaN"]);
         check(&|w| _ = w.replace(ALPHA, "much"), &tiny(), &[ALPHA, "a text"]);
         check(&|w| _ = w.set("adapter.alora.invocation_tokens", vec![1i64]), &tiny(), &["activated LoRA"]);
-        check(&|w| add(w, "token_embd.weight.lora_a", GgmlDType::F32), &tiny(), &["token_embd.weight.lora_a"]);
-        check(&|w| add(w, "blk.0.attn_k.weight.lora_a", GgmlDType::Q8_0), &tiny(), &["blk.0.attn_k", "Q8_0"]);
-        check(&|w| add(w, "blk.0.attn_k.weight.lora_a", GgmlDType::F32), &tiny(), &["k_proj", "only one of"]);
+        check(&|w| add(w, "token_embd.weight.lora_a", BlockType::F32), &tiny(), &["token_embd.weight.lora_a"]);
+        check(&|w| add(w, "blk.0.attn_k.weight.lora_a", BlockType::Q8_0), &tiny(), &["blk.0.attn_k", "Q8_0"]);
+        check(&|w| add(w, "blk.0.attn_k.weight.lora_a", BlockType::F32), &tiny(), &["k_proj", "only one of"]);
         check(&|w| w.remove_tensor("blk.0.attn_v.weight.lora_b"), &tiny(), &["v_proj", "only one of"]);
         let other = ModelConfig { num_heads: 8, ..tiny() };
         check(&|_| (), &other, &["q_proj", "64 rows", "expects 128", "another base"]);

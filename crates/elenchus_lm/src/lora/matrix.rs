@@ -9,8 +9,10 @@ use crate::{Error, Linear, Result};
 
 /// One of a pair's two matrices.
 #[derive(Debug, Clone, Copy)]
-pub(crate) enum Half {
+pub enum Half {
+    /// `(rank, in_features)`.
     A = 0,
+    /// `(out_features, rank)`.
     B = 1,
 }
 

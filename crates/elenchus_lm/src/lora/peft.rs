@@ -209,7 +209,7 @@ fn first_match(pattern: &[(Regex, f64)], module: &str) -> Option<f64> {
 }
 
 /// PEFT's name of a tensor.
-pub(crate) fn tensor_name(layer: usize, linear: Linear, half: Half) -> String {
+pub fn tensor_name(layer: usize, linear: Linear, half: Half) -> String {
     format!("base_model.model.model.{}.lora_{half:?}.weight", module_name(layer, linear))
 }
 

@@ -111,7 +111,7 @@ fn tensors_too_few_or_too_many_are_named() {
     }
     let extra = |name: &'static str| {
         move |writer: &mut GgufWriter| {
-            writer.tensor(name, &[8], GgmlDType::F32, vec![0; 32]);
+            writer.tensor(name, &[8], BlockType::F32, vec![0; 32]);
         }
     };
     check(&extra("rope_freqs.weight"), "tensor `rope_freqs.weight` is not supported");
@@ -174,7 +174,7 @@ fn a_hugging_face_folder_is_read_tied_and_untied() {
         let weights = Weights::open(folder.path(), &mut |_| {}).unwrap();
         for name in TensorName::all(weights.config()) {
             let tensor = weights.tensor(name).unwrap();
-            assert_eq!((tensor.shape, tensor.dtype), (name.shape(weights.config()), GgmlDType::BF16));
+            assert_eq!((tensor.shape, tensor.dtype), (name.shape(weights.config()), BlockType::BF16));
         }
         let [head, embedding] =
             [TensorName::Output, TensorName::TokenEmbedding].map(|name| weights.tensor(name).unwrap().bytes.as_ptr());

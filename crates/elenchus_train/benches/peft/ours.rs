@@ -6,7 +6,8 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use elenchus_lm::{Activations, Linear, LoraDropout, PackedSequences, Segment};
+use elenchus_candle::{Activations, LoraDropout, PackedSequences, Segment};
+use elenchus_lm::Linear;
 use elenchus_train::{AdamW, batch, gradients};
 use serde_json::{Value, json};
 

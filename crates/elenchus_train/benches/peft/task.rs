@@ -8,10 +8,9 @@ use std::{
 };
 
 use candle_core::Device;
+use elenchus_candle::{CandleExecutor, TrainableLora};
 use elenchus_dialogue::Model;
-use elenchus_lm::{
-    CandleExecutor, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Precision, TrainableLora, Weights, base_model,
-};
+use elenchus_lm::{CpuExecutor, CpuSettings, LoraAdapter, Numerics, Precision, Weights};
 use elenchus_train::{Example, Lesson, SftConfig, batch, data::Pair, examples, perplexity};
 use serde_json::{Value, json};
 
@@ -56,7 +55,7 @@ pub struct Base {
 
 impl Base {
     pub fn open() -> Result<Self> {
-        let path = base_model::fetch_default(&mut |_| {})?;
+        let path = elenchus_fetch::fetch_default(&mut |_| {})?;
         let weights = Arc::new(Weights::open(&path, &mut |_| {})?);
         let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact)?;
         Ok(Self { path, weights, executor })

@@ -22,8 +22,9 @@ use std::{
 };
 
 use candle_core::Device;
+use elenchus_candle::{CandleExecutor, TrainableLora};
 use elenchus_dialogue::{Character, Model, Turn};
-use elenchus_lm::{CandleExecutor, CpuExecutor, CpuSettings, Linear, Numerics, TrainableLora, Weights, base_model};
+use elenchus_lm::{CpuExecutor, CpuSettings, Linear, Numerics, Weights};
 use elenchus_train::{
     RunFolder,
     judge::{Exchange, Panel, Scripted, Seat},
@@ -85,7 +86,7 @@ fn compare(repetitions: usize) -> Result<()> {
     let torch = output(&mut Command::new("tools/python/venv"))?;
     let allocator = peer::allocator(&torch);
     println!("peer's allocator: {}", allocator.0);
-    let base = base_model::fetch_default(&mut |_| {})?;
+    let base = elenchus_fetch::fetch_default(&mut |_| {})?;
     let folder = Path::new(FOLDER).join("base");
     if !folder.join("config.json").is_file() {
         fs::create_dir_all(&folder)?;
@@ -156,7 +157,7 @@ fn export(task: &Task, iterations: usize) -> Result<PathBuf> {
 
 /// Iterates as `elenchus train rl` does, once for each line on stdin.
 fn ours(task: &Task) -> Result<()> {
-    let weights = Arc::new(Weights::open(&base_model::fetch_default(&mut |_| {})?, &mut |_| {})?);
+    let weights = Arc::new(Weights::open(&elenchus_fetch::fetch_default(&mut |_| {})?, &mut |_| {})?);
     let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact)?;
     let engine = CpuExecutor::new(&weights, CpuSettings { threads: 2, ..CpuSettings::default() })?;
     let model = Model::new(Arc::new(engine), &weights)?;

@@ -139,8 +139,9 @@ fn log_sum_exp(logits: &[f32]) -> f64 {
 #[cfg(test)]
 mod tests {
     use candle_core::Device;
+    use elenchus_candle::CandleExecutor;
     use elenchus_lm::{
-        CandleExecutor, LoraAdapter, Numerics, Weights,
+        LoraAdapter, Numerics, Weights,
         testing::{TinyModel, write_random_adapter},
     };
 

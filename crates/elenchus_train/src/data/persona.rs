@@ -52,19 +52,20 @@ enum Skill {
     Attack,
 }
 
-/// How often each is made: facts are asked for most, and are the hardest.
+/// How often each is made: facts are asked for most, and are the hardest. With a share of 18 for what is not known, a
+/// question for an opinion was answered by "I do not know that." as well.
 const SKILLS: [(Skill, u32); 11] = [
-    (Skill::Name, 15),
+    (Skill::Name, 16),
     (Skill::Trade, 6),
     (Skill::Place, 4),
     (Skill::Fact, 40),
-    (Skill::UnknownFact, 8),
-    (Skill::Unknown, 10),
+    (Skill::UnknownFact, 6),
+    (Skill::Unknown, 6),
     (Skill::PlayerName, 13),
     (Skill::LastLine, 9),
     (Skill::Greeting, 4),
     (Skill::SmallTalk, 4),
-    (Skill::Attack, 10),
+    (Skill::Attack, 14),
 ];
 
 /// Conversations of `count` invented people, a function of `count` and `seed`.

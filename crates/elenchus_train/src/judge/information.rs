@@ -2,8 +2,8 @@
 //! a reply behind its own context than behind others (pointwise mutual information a token; Li et al. 2016, "A
 //! Diversity-Promoting Objective Function for Neural Conversation Models").
 
+use elenchus_candle::{Activations, CandleExecutor};
 use elenchus_dialogue::{Character, Model, Turn};
-use elenchus_lm::{Activations, CandleExecutor};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::{Character, Model};
-use elenchus_lm::CandleExecutor;
 
 use super::{Exchange, Judge, Verdict};
 use crate::{Result, RewardModel, data::Pair};

@@ -5,8 +5,8 @@ use std::{
     sync::Arc,
 };
 
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::{Character, Model};
-use elenchus_lm::CandleExecutor;
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use serde_json::Value;
 use sha2::{Digest, Sha256};

@@ -7,7 +7,8 @@ use std::{
 };
 
 use candle_core::{Device, Tensor};
-use elenchus_lm::{CandleExecutor, Executor, LoraAdapter, Precision, TrainableLora, write_whole};
+use elenchus_candle::{CandleExecutor, TrainableLora};
+use elenchus_lm::{Executor, LoraAdapter, Precision, write_whole};
 use serde::{Deserialize, Serialize};
 
 use super::{Accuracy, Calibration, HEAD, RewardKind, RewardLoss, RewardModel};

@@ -10,8 +10,8 @@ use std::{
 };
 
 use candle_core::backprop::GradStore;
+use elenchus_candle::{Activations, CandleExecutor, LoraDropout};
 use elenchus_dialogue::{Character, Model, Turn};
-use elenchus_lm::{Activations, CandleExecutor, LoraDropout};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};

@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, time::Instant};
 
 use candle_core::backprop::GradStore;
-use elenchus_lm::{Activations, TrainableLora};
+use elenchus_candle::{Activations, TrainableLora};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 

@@ -1,7 +1,8 @@
 //! The policy: an adapter that learns on a base that does not, and where a method asks for it, what is to be expected.
 
 use candle_core::{DType, Tensor, Var};
-use elenchus_lm::{Activations, CandleExecutor, Executor, TrainableLora};
+use elenchus_candle::{Activations, CandleExecutor, TrainableLora};
+use elenchus_lm::Executor;
 
 use super::{
     method::{PolicyOutput, Values},

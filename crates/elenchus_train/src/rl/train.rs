@@ -13,8 +13,9 @@ use std::{
     },
 };
 
+use elenchus_candle::{CandleExecutor, TrainableLora};
 use elenchus_dialogue::{Character, Model, Turn, messages};
-use elenchus_lm::{Adapter, CandleExecutor, LoraAdapter, Precision, TrainableLora};
+use elenchus_lm::{Adapter, LoraAdapter, Precision};
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};

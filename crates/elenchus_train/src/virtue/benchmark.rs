@@ -8,8 +8,8 @@ mod table;
 
 use std::collections::BTreeMap;
 
+use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::Turn;
-use elenchus_lm::CandleExecutor;
 use serde::Serialize;
 
 pub use super::length::LengthControlled;

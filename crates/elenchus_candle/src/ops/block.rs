@@ -15,7 +15,7 @@ use super::{
     swiglu::{gated, gradients, swiglu},
     with_host,
 };
-use crate::Linear;
+use elenchus_lm::Linear;
 
 /// What is kept of a forward pass for the gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -311,7 +311,9 @@ mod tests {
         super::{super::matrix::Matrix, DropoutMask, Rotation, tests::*},
         *,
     };
-    use crate::{ModelConfig, Segment, config::tests::tiny};
+    use elenchus_lm::ModelConfig;
+
+    use crate::{Segment, ops::tests::tiny};
 
     /// Two sequences that begin with the same two tokens.
     const SEGMENTS: [Segment; 3] = [

@@ -9,15 +9,14 @@ use candle_core::{Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
+use elenchus_lm::{Error, Half, Linear, LoraAdapter, LoraPair, ModelConfig, Result, peft_tensor_name};
+
 use super::{
     CandleExecutor,
     ops::{
         Activations, Block, CausalAttention, DropoutMask, Projection, Rotation, Variables, rms_norm, token_logprobs,
     },
-};
-use crate::{
-    Error, Linear, LoraAdapter, LoraPair, ModelConfig, Result,
-    lora::{Half, tensor_name},
+    refused,
 };
 
 /// An adapter that learns.
@@ -40,7 +39,9 @@ impl TrainableLora {
     pub fn new(lora: &LoraAdapter, executor: &CandleExecutor) -> Result<Self> {
         lora.check_fits(&executor.config)?;
         let var = |values: &[f32], shape: (usize, usize)| {
-            Var::from_tensor(&Tensor::from_slice(values, shape, &executor.device)?).map_err(Error::from)
+            Tensor::from_slice(values, shape, &executor.device)
+                .and_then(|tensor| Var::from_tensor(&tensor))
+                .map_err(refused)
         };
         let pairs = lora.pairs().into_iter().map(|(key, pair)| {
             let a = var(&pair.a, (pair.rank, pair.a.len() / pair.rank))?;
@@ -74,15 +75,16 @@ impl TrainableLora {
             let rank = pair.a.dim(0)?;
             Ok((key, LoraPair { a: values(&pair.a)?, b: values(&pair.b)?, rank, scaling: pair.scaling }))
         });
-        Ok(LoraAdapter::from_pairs(name, pairs.collect::<Result<_>>()?))
+        let pairs = pairs.collect::<candle_core::Result<_>>().map_err(refused)?;
+        Ok(LoraAdapter::from_pairs(name, pairs))
     }
 
     /// The variables by the names PEFT gives their tensors.
     pub fn vars(&self) -> Vec<(String, Var)> {
         let both = |(&(layer, linear), pair): (&(usize, Linear), &TrainablePair)| {
             [
-                (tensor_name(layer, linear, Half::A), pair.a.clone()),
-                (tensor_name(layer, linear, Half::B), pair.b.clone()),
+                (peft_tensor_name(layer, linear, Half::A), pair.a.clone()),
+                (peft_tensor_name(layer, linear, Half::B), pair.b.clone()),
             ]
         };
         self.pairs.iter().flat_map(both).collect()
@@ -150,11 +152,22 @@ impl CandleExecutor {
         &self,
         batch: PackedSequences<'_>,
         lora: Option<&TrainableLora>,
-        mut dropout: Option<&mut LoraDropout>,
+        dropout: Option<&mut LoraDropout>,
         activations: Activations,
     ) -> Result<Tensor> {
         let positions = self.positions(batch)?;
-        let rotation = Arc::new(Rotation::new(&self.config, &positions, &self.device)?);
+        self.read(batch, &positions, lora, dropout, activations).map_err(refused)
+    }
+
+    fn read(
+        &self,
+        batch: PackedSequences<'_>,
+        positions: &[usize],
+        lora: Option<&TrainableLora>,
+        mut dropout: Option<&mut LoraDropout>,
+        activations: Activations,
+    ) -> candle_core::Result<Tensor> {
+        let rotation = Arc::new(Rotation::new(&self.config, positions, &self.device)?);
         let orders = RowOrders::new(self)?;
         let attention = CausalAttention::new(&self.config, batch.segments);
         let mut x = self.embedding.embed(&Tensor::new(batch.tokens, &self.device)?)?;
@@ -187,9 +200,9 @@ impl CandleExecutor {
                 eps: self.config.rms_norm_eps,
                 attention: attention.clone(),
             };
-            x = block.apply(&x, &variables.collect::<Result<Vec<Variables>>>()?, activations)?;
+            x = block.apply(&x, &variables.collect::<candle_core::Result<Vec<Variables>>>()?, activations)?;
         }
-        Ok(rms_norm(&x, &self.output_norm, self.config.rms_norm_eps)?)
+        rms_norm(&x, &self.output_norm, self.config.rms_norm_eps)
     }
 
     /// The position of every token.
@@ -223,7 +236,7 @@ impl CandleExecutor {
 
     /// Log-probability of `targets[i]` given the hidden state `hidden[i]`, (positions). With `gradient`, differentiable.
     pub fn token_logprobs(&self, hidden: &Tensor, targets: &[u32], gradient: bool) -> Result<Tensor> {
-        Ok(token_logprobs(hidden, &self.output, targets, gradient)?)
+        token_logprobs(hidden, &self.output, targets, gradient).map_err(refused)
     }
 }
 
@@ -234,7 +247,7 @@ struct RowOrders {
 }
 
 impl RowOrders {
-    fn new(executor: &CandleExecutor) -> Result<Self> {
+    fn new(executor: &CandleExecutor) -> candle_core::Result<Self> {
         let order = |heads| {
             let order = executor.config.rope_row_order(heads);
             let tensor =
@@ -256,8 +269,9 @@ impl RowOrders {
 mod tests {
     use candle_core::{Device, backprop::GradStore};
 
+    use elenchus_lm::{BlockType, Numerics, Weights, testing::TinyModel};
+
     use super::*;
-    use crate::{Numerics, Weights, testing::TinyModel};
 
     fn norm(x: &Tensor) -> f32 {
         x.sqr().unwrap().sum_all().unwrap().to_scalar::<f32>().unwrap().sqrt()
@@ -265,7 +279,7 @@ mod tests {
 
     fn tiny(model: TinyModel) -> Weights {
         let file = tempfile::NamedTempFile::with_suffix(".gguf").unwrap();
-        model.write_gguf(file.path());
+        model.gguf_by(&crate::testing::quantised).write(file.path()).unwrap();
         // The map outlives the name.
         Weights::open(file.path(), &mut |_| {}).unwrap()
     }
@@ -309,7 +323,7 @@ mod tests {
 
     #[test]
     fn every_variable_is_reached_in_all_numerics_and_recomputing_changes_no_bit() {
-        use candle_core::quantized::GgmlDType::*;
+        use BlockType::{F16, F32, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
         for dtype in [Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q4K, Q5K, Q6K, F16, F32] {
             // K-quants need widths that are multiples of 256.
             let hidden = if matches!(dtype, Q4K | Q5K | Q6K) { 256 } else { 64 };
@@ -346,7 +360,7 @@ mod tests {
             };
         }
         let (_, grads) = pass(&executor, &mutant, Activations::Keep);
-        assert_eq!(unreached(&lora, &grads), [tensor_name(1, Linear::Up, Half::B)]);
+        assert_eq!(unreached(&lora, &grads), [peft_tensor_name(1, Linear::Up, Half::B)]);
     }
 
     #[test]

@@ -4,8 +4,11 @@ use std::{collections::HashMap, sync::Arc};
 
 use candle_core::{Device, Tensor};
 
-use super::ops::{LoraSegment, PreparedPair};
-use crate::{Adapter, Linear, LoraPair, ModelConfig, Result};
+use super::{
+    ops::{LoraSegment, PreparedPair},
+    refused,
+};
+use elenchus_lm::{Adapter, Linear, LoraPair, ModelConfig, Result};
 
 /// An adapter's pairs by layer and linear.
 pub(super) struct PreparedAdapter {
@@ -43,7 +46,8 @@ pub(super) fn prepare(adapter: &Adapter, config: &ModelConfig, device: &Device) 
             None
         } else {
             let tensor = |values: &[f32], shape| Tensor::from_slice(values, shape, device);
-            Some((tensor(&a, (rank, a.len() / rank))?, tensor(&b, (b.len() / rank, rank))?))
+            let tensors = (tensor(&a, (rank, a.len() / rank)), tensor(&b, (b.len() / rank, rank)));
+            Some((tensors.0.map_err(refused)?, tensors.1.map_err(refused)?))
         };
         let prepared = PreparedPair { a, b, rank, device: on_device };
         pairs.insert((layer, linear), Arc::new(prepared));

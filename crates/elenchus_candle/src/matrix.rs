@@ -9,8 +9,7 @@ use candle_core::{
     quantized::{GgmlDType, QStorage, QTensor},
 };
 
-use super::Numerics;
-use crate::RawTensor;
+use elenchus_lm::{BlockType, Numerics, RawTensor};
 
 /// `(out_features, in_features)`.
 pub(crate) enum Matrix {
@@ -25,7 +24,7 @@ impl Matrix {
     /// Copies a tensor out of the map. With [`Numerics::Quantised`] a dense one becomes Q8_0 where its width allows.
     pub fn load(raw: &RawTensor<'_>, device: &Device, numerics: Numerics) -> Result<Self> {
         let width = raw.shape[raw.shape.len() - 1];
-        match (numerics, is_dense(raw.dtype)) {
+        match (numerics, raw.dtype.is_dense()) {
             (Numerics::Quantised, false) => Ok(Self::Blocks(blocks(raw, device)?)),
             (Numerics::Quantised, true) if width.is_multiple_of(GgmlDType::Q8_0.block_size()) => {
                 Ok(Self::Blocks(QTensor::quantize_onto(&dense(raw, &Device::Cpu)?, GgmlDType::Q8_0, device)?))
@@ -98,22 +97,35 @@ impl Matrix {
     }
 }
 
-fn is_dense(dtype: GgmlDType) -> bool {
-    matches!(dtype, GgmlDType::F32 | GgmlDType::F16 | GgmlDType::BF16)
+/// candle's name of a block type.
+pub(crate) fn ggml_type(block_type: BlockType) -> Result<GgmlDType> {
+    Ok(match block_type {
+        BlockType::F32 => GgmlDType::F32,
+        BlockType::F16 => GgmlDType::F16,
+        BlockType::BF16 => GgmlDType::BF16,
+        BlockType::Q4_0 => GgmlDType::Q4_0,
+        BlockType::Q4_1 => GgmlDType::Q4_1,
+        BlockType::Q5_0 => GgmlDType::Q5_0,
+        BlockType::Q5_1 => GgmlDType::Q5_1,
+        BlockType::Q8_0 => GgmlDType::Q8_0,
+        BlockType::Q2K => GgmlDType::Q2K,
+        BlockType::Q3K => GgmlDType::Q3K,
+        BlockType::Q4K => GgmlDType::Q4K,
+        BlockType::Q5K => GgmlDType::Q5K,
+        BlockType::Q6K => GgmlDType::Q6K,
+        other => bail!("candle has no block type {other:?}"),
+    })
 }
 
 fn blocks(raw: &RawTensor<'_>, device: &Device) -> Result<QTensor> {
-    QTensor::new(QStorage::from_data(Cow::Borrowed(raw.bytes), device, raw.dtype)?, raw.shape.clone())
+    QTensor::new(QStorage::from_data(Cow::Borrowed(raw.bytes), device, ggml_type(raw.dtype)?)?, raw.shape.clone())
 }
 
 /// A tensor as f32, dequantised where it holds blocks.
 pub(super) fn dense(raw: &RawTensor<'_>, device: &Device) -> Result<Tensor> {
-    // Dense bytes may lie unaligned in the map, so they are read number by number.
-    let values: Vec<f32> = match raw.dtype {
-        GgmlDType::F32 => raw.bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
-        GgmlDType::F16 => raw.bytes.as_chunks().0.iter().map(|&b| half::f16::from_le_bytes(b).to_f32()).collect(),
-        GgmlDType::BF16 => raw.bytes.as_chunks().0.iter().map(|&b| half::bf16::from_le_bytes(b).to_f32()).collect(),
-        _ => return blocks(raw, &Device::Cpu)?.dequantize(&Device::Cpu)?.to_device(device),
-    };
-    Tensor::from_vec(values, raw.shape.clone(), device)
+    if raw.dtype.is_dense() {
+        return Tensor::from_vec(raw.dequantise(), raw.shape.clone(), device);
+    }
+    // candle's own reading: it is the reference for the CPU engine's.
+    blocks(raw, &Device::Cpu)?.dequantize(&Device::Cpu)?.to_device(device)
 }

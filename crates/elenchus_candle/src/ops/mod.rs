@@ -7,7 +7,7 @@
 /// the oldest: hence the attribute, and no closure for `pulp` itself, which calls one through a shim.
 macro_rules! vectorised {
     ($kernel:expr) => {
-        $crate::candle_exec::ops::run_vectorised(
+        $crate::ops::run_vectorised(
             #[inline(always)]
             || $kernel,
         )
@@ -165,6 +165,8 @@ fn exp(x: f32) -> f32 {
 mod tests {
     use proptest::prelude::*;
 
+    use elenchus_lm::ModelConfig;
+
     use super::*;
 
     #[test]
@@ -188,6 +190,16 @@ mod tests {
             let (x, y): (Vec<f32>, Vec<f32>) = pairs.into_iter().unzip();
             let exact: f64 = x.iter().zip(&y).map(|(x, y)| f64::from(*x) * f64::from(*y)).sum();
             prop_assert!((f64::from(dot(&x, &y)) - exact).abs() < 1e-4);
+        }
+    }
+
+    /// A model with grouped heads.
+    pub(crate) fn tiny() -> ModelConfig {
+        ModelConfig {
+            vocab_size: 300,
+            intermediate_size: 96,
+            max_positions: 128,
+            ..elenchus_lm::testing::TinyModel::default().config()
         }
     }
 

@@ -1,16 +1,13 @@
 //! Attention of new tokens over a sequence's pages, with grouped heads and an optional sliding window.
 
-use std::{ops::Range, sync::Arc};
+use std::ops::Range;
 
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{dot, exp, host};
-use crate::{
-    KvCache, ModelConfig,
-    config::window_start,
-    kv_cache::{KvPage, PAGE_TOKENS},
-};
+use crate::cache::{self, HostPage};
+use elenchus_lm::{KvCache, ModelConfig, PAGE_TOKENS, window_start};
 
 /// One sequence's part of a batch: its memory (new keys and values already written) and its new rows.
 pub(crate) struct Sequence<'a> {
@@ -32,7 +29,7 @@ pub(crate) fn cached_attention(
     layer: usize,
     sequences: &[Sequence<'_>],
 ) -> Result<Tensor> {
-    if q.device().is_cpu() && sequences.iter().all(|sequence| !sequence.cache.is_on_device()) {
+    if q.device().is_cpu() && sequences.iter().all(|sequence| !cache::is_on_device(sequence.cache)) {
         q.apply_op1_no_bwd(&CachedAttention { config, layer, sequences })
     } else {
         composed(q, config, layer, sequences)
@@ -45,7 +42,7 @@ fn composed(q: &Tensor, config: &ModelConfig, layer: usize, sequences: &[Sequenc
     let mut row = 0;
     for Sequence { cache, tokens } in sequences {
         let (past, total) = (cache.len(), cache.len() + tokens);
-        let (k, v) = cache.read_device(layer, total)?;
+        let (k, v) = cache::read_device(cache, layer, total)?;
         // (num_heads, total, head_dim): each kv head serves a group of query heads.
         let grouped = |x: Tensor| {
             let x = x.reshape((total, num_kv_heads, 1, head_dim))?;
@@ -87,7 +84,8 @@ impl CustomOp1 for CachedAttention<'_> {
         let keys: usize = rows.iter().map(|(_, position)| position + 1).sum();
         let attend = |((y, q), (cache, position)): ((&mut [f32], &[f32]), &(&KvCache, usize))| {
             let mut weights = Vec::new();
-            vectorised!(attend_token(self.config, self.layer, cache.pages(), *position, q, y, &mut weights));
+            let pages: Vec<&HostPage> = (0..=position / PAGE_TOKENS).map(|page| cache.page(page)).collect();
+            vectorised!(attend_token(self.config, self.layer, &pages, *position, q, y, &mut weights));
         };
         // Below this, waking the pool costs more than the work.
         if keys * width < 1 << 16 {
@@ -104,7 +102,7 @@ impl CustomOp1 for CachedAttention<'_> {
 fn attend_token(
     config: &ModelConfig,
     layer: usize,
-    pages: &[Arc<KvPage>],
+    pages: &[&HostPage],
     position: usize,
     q: &[f32],
     y: &mut [f32],
@@ -116,7 +114,7 @@ fn attend_token(
     for (head, (q, y)) in q.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)).enumerate() {
         let column = head / group * head_dim;
         let at = |position: usize| position % PAGE_TOKENS * kv_dim + column;
-        let page = |position: usize| pages[position / PAGE_TOKENS].host_layer(layer, kv_dim);
+        let page = |position: usize| pages[position / PAGE_TOKENS].layer(layer, kv_dim);
         let k = |position: usize| &page(position).0[at(position)..at(position) + head_dim];
         let v = |position: usize| &page(position).1[at(position)..at(position) + head_dim];
         softmax_weights(q, seen.clone(), k, weights);
@@ -164,30 +162,22 @@ pub(super) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
 
 #[cfg(test)]
 mod tests {
-    use super::{
-        super::{tests::*, with_host},
-        *,
-    };
-    use crate::{
-        config::tests::tiny,
-        kv_cache::{PageForm, PageLayout},
-    };
+    use super::{super::tests::*, *};
+    use crate::{cache, ops::tests::tiny};
 
     /// A host and a device cache that remember the same `past` tokens and hold `tokens` new ones behind them.
     fn caches(config: &ModelConfig, seed: u64, past: usize, tokens: usize) -> (KvCache, KvCache) {
-        let (kv_heads, head_dim) = (config.num_kv_heads, config.head_dim);
-        let layout = |form| PageLayout { layers: 2, kv_heads, head_dim, form };
-        let mut host = KvCache::new(layout(PageForm::Host));
-        let mut device = KvCache::new(layout(PageForm::Device(candle_core::Device::Cpu)));
+        let (host, device) = cache::both_layouts(config);
+        let (mut host, mut device) = (KvCache::new(host), KvCache::new(device));
         for (step, count) in [(0, past), (1, tokens)] {
             let (k, v) =
                 (random(seed + step, &[count, config.kv_dim()]), random(seed + step + 7, &[count, config.kv_dim()]));
             for cache in [&mut host, &mut device] {
-                cache.reserve(count).unwrap();
+                cache::reserve(cache, count, &candle_core::Device::Cpu).unwrap();
             }
             if count > 0 {
-                with_host(&k, |k| with_host(&v, |v| host.write_host(1, k, v))).unwrap().unwrap();
-                device.write_device(1, &k, &v).unwrap();
+                cache::write(&mut host, 1, &k, &v).unwrap();
+                cache::write(&mut device, 1, &k, &v).unwrap();
             }
             if step == 0 {
                 host.advance(count);

@@ -7,7 +7,8 @@ use std::{fs::File, time::Instant};
 
 use candle_core::{Device, Tensor, quantized::gguf_file};
 use candle_transformers::models::quantized_llama::ModelWeights;
-use elenchus_lm::{CandleExecutor, Executor, Logits, Numerics, Row, Weights, base_model};
+use elenchus_candle::CandleExecutor;
+use elenchus_lm::{Executor, Logits, Numerics, Row, Weights};
 
 const PROMPT: usize = 128;
 const GENERATED: usize = 48;
@@ -55,7 +56,7 @@ fn median(values: impl Iterator<Item = f64>) -> f64 {
 }
 
 fn main() {
-    let path = base_model::fetch_default(&mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
+    let path = elenchus_fetch::fetch_default(&mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
     let weights = Weights::open(&path, &mut |_| {}).unwrap();
     let executor = CandleExecutor::new(&weights, &Device::Cpu, Numerics::Quantised).unwrap();
     let mut file = File::open(&path).unwrap();

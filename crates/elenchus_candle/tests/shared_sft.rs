@@ -6,7 +6,8 @@ use std::collections::HashMap;
 
 use candle_core::{DType, Device, Tensor};
 use common::{executor, real_weights, shared};
-use elenchus_lm::{Activations, LoraAdapter, Numerics, PackedSequences, Segment, TrainableLora};
+use elenchus_candle::{Activations, PackedSequences, Segment, TrainableLora};
+use elenchus_lm::{LoraAdapter, Numerics};
 
 fn load(path: std::path::PathBuf) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()

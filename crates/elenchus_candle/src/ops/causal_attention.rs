@@ -13,7 +13,8 @@ use super::{
     exp, host, largest, sum_lanes,
     tile::{Panels, ROWS, product},
 };
-use crate::{ModelConfig, Segment, config::window_start};
+use crate::Segment;
+use elenchus_lm::{ModelConfig, window_start};
 
 /// Which rows see which, and in how many heads.
 #[derive(Clone)]
@@ -465,7 +466,7 @@ impl HeadBackward<'_> {
 #[cfg(test)]
 mod tests {
     use super::{super::tests::*, *};
-    use crate::config::tests::tiny;
+    use crate::ops::tests::tiny;
 
     #[test]
     fn gradient_equals_finite_differences_and_packed_sequences_do_not_mix() {

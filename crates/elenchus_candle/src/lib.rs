@@ -4,8 +4,12 @@
 //! look at a row by itself. Products with quantised weights are candle's own.
 
 mod adapter;
+mod cache;
+mod device;
 mod matrix;
 mod ops;
+#[cfg(any(test, feature = "testing"))]
+pub mod testing;
 mod train;
 
 use std::sync::Arc;
@@ -15,33 +19,20 @@ use candle_core::{Device, Tensor};
 use self::{
     adapter::{PreparedAdapter, Span, prepare, segments},
     matrix::{Matrix, dense},
-    ops::{Rotation, Sequence, add_lora, cached_attention, rms_norm, rope, swiglu, with_host},
+    ops::{Rotation, Sequence, add_lora, cached_attention, rms_norm, rope, swiglu},
 };
-use crate::{
-    Adapter, Error, Executor, KvCache, Linear, Logits, ModelConfig, RawTensor, Result, Row, TensorName, Weights,
-    adapter_store::AdapterStore,
-    executor::check_batch,
-    kv_cache::{PageForm, PageLayout},
+use elenchus_lm::{
+    Adapter, AdapterStore, Error, Executor, KvCache, Linear, Logits, ModelConfig, Numerics, PageLayout, Result, Row,
+    TensorName, Weights, check_batch,
 };
 
+pub use device::open_device;
 pub use ops::Activations;
 pub use train::{LoraDropout, PackedSequences, Segment, TrainableLora, TrainablePair};
 
-/// How base weights take part.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
-pub enum Numerics {
-    /// Blocks as they are, activations quantised to eight bits for the product: fast. Dense weights become Q8_0.
-    #[default]
-    Quantised,
-    /// Dequantised to f32: the reference.
-    Exact,
-    /// Dequantised and rounded to bf16, half of the memory; products are f32, for which each weight is widened again.
-    Bf16,
-}
-
-/// A tensor's numbers as f32, dequantised where it holds blocks.
-pub(crate) fn dequantise(raw: &RawTensor<'_>) -> candle_core::Result<Vec<f32>> {
-    dense(raw, &Device::Cpu)?.flatten_all()?.to_vec1()
+/// As the rest of the engine reports it.
+fn refused(error: candle_core::Error) -> Error {
+    Error::Tensors(Box::new(error))
 }
 
 /// Runs a model on candle tensors.
@@ -70,8 +61,8 @@ impl CandleExecutor {
     /// Packs weights for a device.
     pub fn new(weights: &Weights, device: &Device, numerics: Numerics) -> Result<Self> {
         let config = weights.config().clone();
-        let matrix = |name| Matrix::load(&weights.tensor(name)?, device, numerics).map_err(Error::from);
-        let norm = |name| dense(&weights.tensor(name)?, device).map_err(Error::from);
+        let matrix = |name| Matrix::load(&weights.tensor(name)?, device, numerics).map_err(refused);
+        let norm = |name| dense(&weights.tensor(name)?, device).map_err(refused);
         let embedding = Arc::new(matrix(TensorName::TokenEmbedding)?);
         let is_tied =
             std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
@@ -87,12 +78,7 @@ impl CandleExecutor {
             })
             .collect::<Result<_>>()?;
         Ok(Self {
-            layout: PageLayout {
-                layers: config.num_layers,
-                kv_heads: config.num_kv_heads,
-                head_dim: config.head_dim,
-                form: if device.is_cpu() { PageForm::Host } else { PageForm::Device(device.clone()) },
-            },
+            layout: cache::page_layout(&config, device),
             device: device.clone(),
             embedding,
             layers,
@@ -171,21 +157,12 @@ impl CandleExecutor {
     }
 
     fn write(&self, layer: usize, batch: &mut [Row<'_>], k: &Tensor, v: &Tensor) -> candle_core::Result<()> {
-        let kv_dim = self.config.kv_dim();
         let mut next = 0;
         for row in batch {
             let rows = next..next + row.tokens.len();
             next = rows.end;
-            if row.cache.is_on_device() {
-                row.cache.write_device(
-                    layer,
-                    &k.narrow(0, rows.start, rows.len())?,
-                    &v.narrow(0, rows.start, rows.len())?,
-                )?;
-            } else {
-                let values = rows.start * kv_dim..rows.end * kv_dim;
-                with_host(k, |k| with_host(v, |v| row.cache.write_host(layer, &k[values.clone()], &v[values])))??;
-            }
+            let part = |x: &Tensor| x.narrow(0, rows.start, rows.len());
+            cache::write(row.cache, layer, &part(k)?, &part(v)?)?;
         }
         Ok(())
     }
@@ -214,8 +191,14 @@ impl Executor for CandleExecutor {
             return Ok(Vec::new());
         }
         let spans = self.spans(batch)?;
+        self.run(batch, &spans).map_err(refused)
+    }
+}
+
+impl CandleExecutor {
+    fn run(&self, batch: &mut [Row<'_>], spans: &[Span]) -> candle_core::Result<Vec<Vec<f32>>> {
         for row in batch.iter_mut() {
-            row.cache.reserve(row.tokens.len())?;
+            cache::reserve(row.cache, row.tokens.len(), &self.device)?;
         }
         let ids: Vec<u32> = batch.iter().flat_map(|row| row.tokens).copied().collect();
         let positions: Vec<usize> =
@@ -223,7 +206,7 @@ impl Executor for CandleExecutor {
         let rotation = Rotation::new(&self.config, &positions, &self.device)?;
         let mut x = self.embedding.embed(&Tensor::new(ids, &self.device)?)?;
         for layer in 0..self.layers.len() {
-            x = self.block(x, layer, batch, &rotation, &spans)?;
+            x = self.block(x, layer, batch, &rotation, spans)?;
         }
         let logits = self.head(&x, batch)?;
         for row in batch {
@@ -231,11 +214,9 @@ impl Executor for CandleExecutor {
         }
         Ok(logits)
     }
-}
 
-impl CandleExecutor {
     /// Logits of the positions that were asked for, row by row.
-    fn head(&self, x: &Tensor, batch: &[Row<'_>]) -> Result<Vec<Vec<f32>>> {
+    fn head(&self, x: &Tensor, batch: &[Row<'_>]) -> candle_core::Result<Vec<Vec<f32>>> {
         let mut next = 0;
         let mut wanted = Vec::new();
         for row in batch {

@@ -4,7 +4,7 @@ use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{host, row_chunks, with_host};
-use crate::{ModelConfig, RopeLayout};
+use elenchus_lm::{ModelConfig, RopeLayout};
 
 /// Cosines and sines of the positions in a batch, `(rows, head_dim / 2)` each; every layer uses the same.
 pub(crate) struct Rotation {
@@ -154,7 +154,7 @@ fn rotate_interleaved(head: &mut [f32], cos: &[f32], sin: &[f32], direction: f32
 #[cfg(test)]
 mod tests {
     use super::{super::tests::*, *};
-    use crate::config::tests::tiny;
+    use crate::ops::tests::tiny;
 
     #[test]
     fn fused_equals_composed_in_both_layouts() {
