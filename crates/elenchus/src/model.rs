@@ -219,16 +219,26 @@ fn inspect(path: &Path) -> Result<()> {
     line("file", path.display().to_string())?;
     line("sha256", weights.sha256())?;
     line("architecture", format!("{:?}", config.architecture))?;
-    line("layers", config.num_layers.to_string())?;
+    line("layers", config.num_layers().to_string())?;
     line("hidden", format!("{} (feed-forward {})", config.hidden_size, config.intermediate_size))?;
     line("heads", format!("{} (keys and values {}), {} wide", config.num_heads, config.num_kv_heads, config.head_dim))?;
-    line("rotary", format!("base {}, {:?}", config.rope_theta, config.rope_layout))?;
-    let window = config.sliding_window.map_or(String::new(), |window| format!(", each sees {window}"));
+    let bases: Vec<String> = config.rope_thetas().0.iter().map(f32::to_string).collect();
+    line("rotary", format!("base {}, {:?}", bases.join(" and "), config.rope_layout))?;
+    let biases: Vec<&str> = Linear::ALL
+        .into_iter()
+        .filter(|&linear| config.layers.iter().any(|layer| layer.biases[linear as usize]))
+        .map(Linear::hf_name)
+        .collect();
+    if !biases.is_empty() {
+        line("biases", biases.join(", "))?;
+    }
+    let window = config.layers.iter().find_map(|layer| layer.sliding_window);
+    let window = window.map_or(String::new(), |window| format!(", each sees {window}"));
     line("context", format!("{} tokens{window}", config.max_positions))?;
     line("vocabulary", format!("{} tokens, begin {:?}", tokenizer.vocab_size(), tokenizer.bos()))?;
 
     let (mut total, mut kinds) = (0, BTreeMap::<String, (usize, usize, usize)>::new());
-    for name in tensor_names(config.num_layers) {
+    for name in TensorName::all(config) {
         let tensor = weights.tensor(name)?;
         if name == TensorName::Output && std::ptr::eq(tensor.bytes, weights.tensor(TensorName::TokenEmbedding)?.bytes) {
             line("head", "tied to the embedding".to_owned())?;
@@ -243,7 +253,7 @@ fn inspect(path: &Path) -> Result<()> {
     for (kind, (tensors, numbers, bytes)) in kinds {
         line("blocks", format!("{kind}: {tensors} tensors, {:.1} M numbers, {}", numbers as f64 / 1e6, size(bytes)))?;
     }
-    let per_token = config.num_layers * 2 * config.kv_dim() * size_of::<f32>();
+    let per_token = config.num_layers() * 2 * config.kv_dim() * size_of::<f32>();
     line("memory", format!("weights {}, each token of a conversation {}", size(total), size(per_token)))?;
 
     let message = |role, content: &str| Message { role, content: content.to_owned() };
@@ -259,14 +269,6 @@ fn shown(tokenizer: &elenchus_lm::Tokenizer, id: u32) -> String {
         [] => format!("<{id}>"),
         bytes => String::from_utf8_lossy(bytes).into_owned(),
     }
-}
-
-fn tensor_names(layers: usize) -> impl Iterator<Item = TensorName> {
-    let blocks = (0..layers).flat_map(|layer| {
-        let linears = Linear::ALL.into_iter().map(move |linear| TensorName::Linear(layer, linear));
-        [TensorName::AttentionNorm(layer), TensorName::FfnNorm(layer)].into_iter().chain(linears)
-    });
-    [TensorName::TokenEmbedding, TensorName::OutputNorm, TensorName::Output].into_iter().chain(blocks)
 }
 
 fn tokenize(base: &Path, texts_file: &Path, markup: Markup, out: &Path) -> Result<()> {

@@ -18,10 +18,10 @@ struct DevicePage(Vec<(Tensor, Tensor)>);
 pub(crate) fn page_layout(config: &ModelConfig, device: &Device) -> PageLayout {
     PageLayout {
         form: if device.is_cpu() { HOST } else { DEVICE },
-        layers: config.num_layers,
+        layers: config.num_layers(),
         kv_heads: config.num_kv_heads,
         head_dim: config.head_dim,
-        page_bytes: config.num_layers * 2 * PAGE_TOKENS * config.kv_dim() * size_of::<f32>(),
+        page_bytes: config.num_layers() * 2 * PAGE_TOKENS * config.kv_dim() * size_of::<f32>(),
     }
 }
 

@@ -55,6 +55,8 @@ struct Layer {
     ffn_norm: Tensor,
     /// In the order of [`Linear::ALL`].
     linears: [Arc<Matrix>; 7],
+    /// What is added to their products, `(out_features)`.
+    biases: [Option<Tensor>; 7],
 }
 
 impl CandleExecutor {
@@ -62,18 +64,27 @@ impl CandleExecutor {
     pub fn new(weights: &Weights, device: &Device, numerics: Numerics) -> Result<Self> {
         let config = weights.config().clone();
         let matrix = |name| Matrix::load(&weights.tensor(name)?, device, numerics).map_err(refused);
-        let norm = |name| dense(&weights.tensor(name)?, device).map_err(refused);
+        let vector = |name| dense(&weights.tensor(name)?, device).map_err(refused);
         let embedding = Arc::new(matrix(TensorName::TokenEmbedding)?);
         let is_tied =
             std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
         let output = if is_tied { embedding.clone() } else { Arc::new(matrix(TensorName::Output)?) };
-        let layers = (0..config.num_layers)
+        let bias = |layer: usize, linear: Linear| match config.layers[layer].biases[linear as usize] {
+            true => vector(TensorName::Bias(layer, linear)).map(Some),
+            false => Ok(None),
+        };
+        let layers = (0..config.num_layers())
             .map(|layer| {
+                let biases = Linear::ALL.map(|linear| bias(layer, linear));
                 let [q, k, v, o, gate, up, down] = Linear::ALL.map(|linear| matrix(TensorName::Linear(layer, linear)));
                 Ok(Layer {
-                    attention_norm: norm(TensorName::AttentionNorm(layer))?,
-                    ffn_norm: norm(TensorName::FfnNorm(layer))?,
+                    attention_norm: vector(TensorName::AttentionNorm(layer))?,
+                    ffn_norm: vector(TensorName::FfnNorm(layer))?,
                     linears: [q?, k?, v?, o?, gate?, up?, down?].map(Arc::new),
+                    biases: {
+                        let [q, k, v, o, gate, up, down] = biases;
+                        [q?, k?, v?, o?, gate?, up?, down?]
+                    },
                 })
             })
             .collect::<Result<_>>()?;
@@ -82,7 +93,7 @@ impl CandleExecutor {
             device: device.clone(),
             embedding,
             layers,
-            output_norm: norm(TensorName::OutputNorm)?,
+            output_norm: vector(TensorName::OutputNorm)?,
             output,
             adapters: AdapterStore::default(),
             config,
@@ -126,7 +137,10 @@ impl CandleExecutor {
     }
 
     fn linear(&self, x: &Tensor, layer: usize, linear: Linear, spans: &[Span]) -> candle_core::Result<Tensor> {
-        let y = self.layers[layer].linears[linear as usize].forward(x)?;
+        let mut y = self.layers[layer].linears[linear as usize].forward(x)?;
+        if let Some(bias) = &self.layers[layer].biases[linear as usize] {
+            y = y.broadcast_add(bias)?;
+        }
         add_lora(y, x, &segments(spans, layer, linear))
     }
 
@@ -203,10 +217,10 @@ impl CandleExecutor {
         let ids: Vec<u32> = batch.iter().flat_map(|row| row.tokens).copied().collect();
         let positions: Vec<usize> =
             batch.iter().flat_map(|row| row.cache.len()..row.cache.len() + row.tokens.len()).collect();
-        let rotation = Rotation::new(&self.config, &positions, &self.device)?;
+        let rotations = Rotation::of_layers(&self.config, &positions, &self.device)?;
         let mut x = self.embedding.embed(&Tensor::new(ids, &self.device)?)?;
         for layer in 0..self.layers.len() {
-            x = self.block(x, layer, batch, &rotation, spans)?;
+            x = self.block(x, layer, batch, &rotations[layer], spans)?;
         }
         let logits = self.head(&x, batch)?;
         for row in batch {

@@ -3,7 +3,7 @@
 //! Variables are in PEFT's order and precision (f32), so that what is trained is what is saved; rows are put into the
 //! base's order on the way.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::collections::BTreeMap;
 
 use candle_core::{Tensor, Var};
 use rand::{Rng, SeedableRng};
@@ -56,7 +56,7 @@ impl TrainableLora {
     pub fn fresh(executor: &CandleExecutor, linears: &[Linear], rank: usize, alpha: f32, seed: u64) -> Result<Self> {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let mut pairs = BTreeMap::new();
-        for layer in 0..executor.config.num_layers {
+        for layer in 0..executor.config.num_layers() {
             for &linear in linears {
                 let (out_features, in_features) = linear.shape(&executor.config);
                 let bound = 1.0 / (in_features as f32).sqrt();
@@ -167,7 +167,7 @@ impl CandleExecutor {
         mut dropout: Option<&mut LoraDropout>,
         activations: Activations,
     ) -> candle_core::Result<Tensor> {
-        let rotation = Arc::new(Rotation::new(&self.config, positions, &self.device)?);
+        let rotations = Rotation::of_layers(&self.config, positions, &self.device)?;
         let orders = RowOrders::new(self)?;
         let attention = CausalAttention::new(&self.config, batch.segments);
         let mut x = self.embedding.embed(&Tensor::new(batch.tokens, &self.device)?)?;
@@ -181,7 +181,8 @@ impl CandleExecutor {
                 }
                 Projection {
                     weight: layer.linears[linear as usize].clone(),
-                    rotation: matches!(linear, Linear::Q | Linear::K).then(|| rotation.clone()),
+                    bias: layer.biases[linear as usize].clone(),
+                    rotation: matches!(linear, Linear::Q | Linear::K).then(|| rotations[number].clone()),
                     scaling: pair.map_or(0.0, |pair| pair.scaling),
                     dropout: mask,
                 }
@@ -198,7 +199,7 @@ impl CandleExecutor {
                 attention_norm: layer.attention_norm.clone(),
                 ffn_norm: layer.ffn_norm.clone(),
                 eps: self.config.rms_norm_eps,
-                attention: attention.clone(),
+                attention: attention.clone().within(self.config.layers[number].sliding_window),
             };
             x = block.apply(&x, &variables.collect::<candle_core::Result<Vec<Variables>>>()?, activations)?;
         }

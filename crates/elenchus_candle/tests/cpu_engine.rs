@@ -22,9 +22,9 @@ const TYPES: [BlockType; 10] = [
     BlockType::F16,
 ];
 
-fn tiny(folder: &Path, dtype: BlockType) -> Weights {
+fn tiny(folder: &Path, dtype: BlockType, architecture: &'static str) -> Weights {
     let path = folder.join("tiny.gguf");
-    TinyModel { dtype, hidden: 256, ..TinyModel::default() }.gguf_by(&quantised).write(&path).unwrap();
+    TinyModel { architecture, dtype, hidden: 256, ..TinyModel::default() }.gguf_by(&quantised).write(&path).unwrap();
     Weights::open(&path, &mut |_| {}).unwrap()
 }
 
@@ -46,16 +46,18 @@ fn every_block_type_is_as_near_the_exact_numerics_as_candle() {
     TinyModel { hidden: 256, ..TinyModel::default() }.write_adapter(&folder.path().join("voice"), 3);
     let adapter = Adapter { lora: Arc::new(LoraAdapter::open(&folder.path().join("voice")).unwrap()), scale: 1.3 };
     let ids: Vec<u32> = (0..90).map(|at| 20 + at * 7 % 200).collect();
-    for dtype in TYPES {
-        let weights = tiny(folder.path(), dtype);
+    let families = [("llama", TYPES.as_slice()), ("qwen2", &[BlockType::Q4_1, BlockType::Q8_0])];
+    for (architecture, dtype) in families.into_iter().flat_map(|(name, types)| types.iter().map(move |&of| (name, of)))
+    {
+        let weights = tiny(folder.path(), dtype, architecture);
         let candle = |numerics| CandleExecutor::new(&weights, &Device::Cpu, numerics).unwrap();
         let engine = CpuExecutor::new(&weights, CpuSettings::default()).unwrap();
         for adapter in [None, Some(&adapter)] {
             let expected = all_logits(&candle(Numerics::Exact), &ids, adapter);
             let peer = error(&all_logits(&candle(Numerics::Quantised), &ids, adapter), &expected);
             let ours = error(&all_logits(&engine, &ids, adapter), &expected);
-            println!("{dtype:?}, adapter {}: error {ours:.4}, candle's {peer:.4}", adapter.is_some());
-            assert!(ours < 1.25 * peer + 0.003, "{dtype:?}: {ours} beside candle's {peer}");
+            println!("{architecture} {dtype:?}, adapter {}: error {ours:.4}, candle's {peer:.4}", adapter.is_some());
+            assert!(ours < 1.25 * peer + 0.003, "{architecture} {dtype:?}: {ours} beside candle's {peer}");
         }
     }
 }

@@ -2,21 +2,14 @@
 
 use std::fmt;
 
-/// Families of decoder this crate can run. Each is the Llama block with small differences that [`ModelConfig`] spells out.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Architecture {
-    /// Llama, SmolLM2 and what llama.cpp writes as `llama` (which includes Mistral's GGUF files).
-    Llama,
-    /// Mistral from a Hugging Face folder: Llama with a sliding attention window.
-    Mistral,
-}
+use crate::Architecture;
 
 /// How a head's dimensions are paired for rotary position embedding.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RopeLayout {
     /// `(i, i + head_dim / 2)`: Hugging Face checkpoints.
     Halves,
-    /// `(2i, 2i + 1)`: GGUF files of the Llama family, whose q and k rows were permuted for it.
+    /// `(2i, 2i + 1)`: GGUF files of Llama itself, whose q and k rows were permuted for it.
     Interleaved,
 }
 
@@ -105,15 +98,15 @@ impl fmt::Display for Linear {
 #[derive(Debug, Clone, PartialEq)]
 pub struct ModelConfig {
     /// The family.
-    pub architecture: Architecture,
+    pub architecture: &'static Architecture,
     /// Rows of the embedding table.
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
     /// Width inside the SwiGLU.
     pub intermediate_size: usize,
-    /// Number of blocks.
-    pub num_layers: usize,
+    /// The blocks.
+    pub layers: Vec<BlockSpec>,
     /// Query heads.
     pub num_heads: usize,
     /// Key and value heads; divides `num_heads`.
@@ -122,17 +115,49 @@ pub struct ModelConfig {
     pub head_dim: usize,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
-    /// Base of the rotary frequencies.
-    pub rope_theta: f32,
     /// How q and k rows are laid out.
     pub rope_layout: RopeLayout,
     /// Longest context the model was trained for, in tokens.
     pub max_positions: usize,
+}
+
+/// What one layer is, where families or layers differ.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct BlockSpec {
+    /// Which linears add a bias to their product, in the order of [`Linear::ALL`].
+    pub biases: [bool; 7],
+    /// Base of the rotary frequencies.
+    pub rope_theta: f32,
     /// A token sees this many tokens, itself included; `None` sees all.
     pub sliding_window: Option<usize>,
 }
 
+impl Default for BlockSpec {
+    /// Llama's: no biases, a rotary base of 10,000, no window.
+    fn default() -> Self {
+        Self { biases: [false; 7], rope_theta: 10_000.0, sliding_window: None }
+    }
+}
+
 impl ModelConfig {
+    /// The number of blocks.
+    pub fn num_layers(&self) -> usize {
+        self.layers.len()
+    }
+
+    /// The rotary bases of all layers, each once, and for each layer which of them is its own.
+    pub fn rope_thetas(&self) -> (Vec<f32>, Vec<usize>) {
+        let mut thetas = Vec::new();
+        let of_layers = self.layers.iter().map(|layer| {
+            thetas.iter().position(|theta| *theta == layer.rope_theta).unwrap_or_else(|| {
+                thetas.push(layer.rope_theta);
+                thetas.len() - 1
+            })
+        });
+        let of_layers = of_layers.collect();
+        (thetas, of_layers)
+    }
+
     /// Width of all query heads together.
     pub fn q_dim(&self) -> usize {
         self.num_heads * self.head_dim
@@ -172,19 +197,17 @@ pub(crate) mod tests {
 
     pub(crate) fn tiny() -> ModelConfig {
         ModelConfig {
-            architecture: Architecture::Llama,
+            architecture: Architecture::llama(),
             vocab_size: 300,
             hidden_size: 64,
             intermediate_size: 96,
-            num_layers: 2,
+            layers: vec![BlockSpec::default(); 2],
             num_heads: 4,
             num_kv_heads: 2,
             head_dim: 16,
             rms_norm_eps: 1e-5,
-            rope_theta: 10_000.0,
             rope_layout: RopeLayout::Interleaved,
             max_positions: 128,
-            sliding_window: None,
         }
     }
 

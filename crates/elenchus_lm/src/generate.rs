@@ -33,7 +33,7 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::{Architecture, KvCache, ModelConfig, PageLayout, Rng, RopeLayout, SamplerSettings};
+    use crate::{Architecture, BlockSpec, KvCache, ModelConfig, PageLayout, Rng, RopeLayout, SamplerSettings};
 
     /// A model of ten words that counts: after 3 comes 4. Notes what it was asked to read.
     struct Counting {
@@ -43,19 +43,17 @@ mod tests {
 
     fn counting() -> Counting {
         let config = ModelConfig {
-            architecture: Architecture::Llama,
+            architecture: Architecture::llama(),
             vocab_size: 10,
             hidden_size: 1,
             intermediate_size: 1,
-            num_layers: 1,
+            layers: vec![BlockSpec::default()],
             num_heads: 1,
             num_kv_heads: 1,
             head_dim: 1,
             rms_norm_eps: 1e-5,
-            rope_theta: 10_000.0,
             rope_layout: RopeLayout::Halves,
             max_positions: 64,
-            sliding_window: None,
         };
         Counting { config, read: Mutex::default() }
     }

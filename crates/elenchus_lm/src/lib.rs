@@ -9,6 +9,7 @@
 //! [`Sampler`] turns logits into the next id.
 
 mod adapter_store;
+mod architectures;
 mod block_type;
 mod chat_template;
 mod config;
@@ -31,9 +32,10 @@ mod weights;
 mod whole_file;
 
 pub use adapter_store::AdapterStore;
+pub use architectures::Architecture;
 pub use block_type::BlockType;
 pub use chat_template::{ChatTemplate, Message, Role};
-pub use config::{Architecture, Linear, ModelConfig, RopeLayout, window_start};
+pub use config::{BlockSpec, Linear, ModelConfig, RopeLayout, window_start};
 pub use cpu_exec::{CpuExecutor, CpuSettings, KvPrecision};
 pub use device::{ComputeDevice, Numerics};
 pub use error::{Error, Result};

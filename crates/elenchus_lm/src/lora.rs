@@ -168,8 +168,8 @@ impl LoraAdapter {
                 let hint = "(hint: trained on another base model?)";
                 Err(Error::adapter(&self.name, format!("layer {layer} `{linear}`: {what} {hint}")))
             };
-            if layer >= config.num_layers {
-                return misfit(format!("the base has {} layers", config.num_layers));
+            if layer >= config.num_layers() {
+                return misfit(format!("the base has {} layers", config.num_layers()));
             }
             let (out_features, in_features) = linear.shape(config);
             let (rows, columns) = place.shape;

@@ -10,7 +10,8 @@ use rand::{Rng as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 
 use crate::{
-    Architecture, BlockType, Linear, LoraAdapter, LoraPair, ModelConfig, Precision, RopeLayout, TensorName,
+    Architecture, BlockSpec, BlockType, Linear, LoraAdapter, LoraPair, ModelConfig, Precision, TensorName,
+    architectures,
     gguf::{GgufWriter, Value},
     tokenizer::byte_to_char,
 };
@@ -38,6 +39,8 @@ const ADAPTER_RANK: usize = 4;
 /// Shape of a tiny model.
 #[derive(Debug, Clone, Copy)]
 pub struct TinyModel {
+    /// Its family, by llama.cpp's name: `llama`, or `qwen2` for biases.
+    pub architecture: &'static str,
     /// Seed of its weights.
     pub seed: u64,
     /// Blocks.
@@ -50,7 +53,7 @@ pub struct TinyModel {
 
 impl Default for TinyModel {
     fn default() -> Self {
-        Self { seed: 0, layers: 2, hidden: 64, dtype: BlockType::Q8_0 }
+        Self { architecture: "llama", seed: 0, layers: 2, hidden: 64, dtype: BlockType::Q8_0 }
     }
 }
 
@@ -73,19 +76,24 @@ impl TinyModel {
     pub fn gguf_by(&self, encode: &dyn Fn(BlockType, &[f32]) -> Vec<u8>) -> GgufWriter {
         let config = self.config();
         let mut writer = GgufWriter::new();
-        writer
-            .set("general.architecture", "llama")
-            .set("general.name", "tiny")
-            .set("llama.block_count", config.num_layers as i64)
-            .set("llama.context_length", config.max_positions as i64)
-            .set("llama.embedding_length", config.hidden_size as i64)
-            .set("llama.feed_forward_length", config.intermediate_size as i64)
-            .set("llama.attention.head_count", config.num_heads as i64)
-            .set("llama.attention.head_count_kv", config.num_kv_heads as i64)
-            .set("llama.attention.layer_norm_rms_epsilon", config.rms_norm_eps)
-            .set("llama.rope.freq_base", config.rope_theta)
-            .set("llama.rope.dimension_count", config.head_dim as i64)
-            .set("llama.vocab_size", config.vocab_size as i64);
+        writer.set("general.architecture", self.architecture).set("general.name", "tiny");
+        for (key, value) in [
+            ("block_count", config.num_layers()),
+            ("context_length", config.max_positions),
+            ("embedding_length", config.hidden_size),
+            ("feed_forward_length", config.intermediate_size),
+            ("attention.head_count", config.num_heads),
+            ("attention.head_count_kv", config.num_kv_heads),
+            ("rope.dimension_count", config.head_dim),
+            ("vocab_size", config.vocab_size),
+        ] {
+            writer.set(format!("{}.{key}", self.architecture), value as i64);
+        }
+        for (key, value) in
+            [("attention.layer_norm_rms_epsilon", config.rms_norm_eps), ("rope.freq_base", config.layers[0].rope_theta)]
+        {
+            writer.set(format!("{}.{key}", self.architecture), value);
+        }
 
         let mut tokens: Vec<Value> = (0..=255).map(|byte| byte_to_char(byte).to_string().as_str().into()).collect();
         tokens.extend(["<|endoftext|>", "<|im_start|>", "<|im_end|>"].map(Value::from));
@@ -106,7 +114,7 @@ impl TinyModel {
         for name in TensorName::all(&config) {
             let shape = name.shape(&config);
             let (values, dtype) = random_weights(&mut rng, name, &shape, self.dtype);
-            writer.tensor(name.gguf_name(), &shape, dtype, encode(dtype, &values));
+            writer.tensor(config.architecture.gguf_names.name(name), &shape, dtype, encode(dtype, &values));
         }
         writer
     }
@@ -122,20 +130,23 @@ impl TinyModel {
     pub fn config(&self) -> ModelConfig {
         assert!(self.hidden > 0 && self.hidden.is_multiple_of(64), "the width must be a multiple of 64");
         let num_heads = self.hidden / HEAD_DIM;
+        let architecture = Architecture::by_name(self.architecture).expect("a family that can be run");
+        let biases = match self.architecture {
+            "qwen2" => architectures::flags(&[Linear::Q, Linear::K, Linear::V]),
+            _ => [false; 7],
+        };
         ModelConfig {
-            architecture: Architecture::Llama,
+            architecture,
             vocab_size: 256 + 3,
             hidden_size: self.hidden,
             intermediate_size: 2 * self.hidden,
-            num_layers: self.layers,
+            layers: vec![BlockSpec { biases, ..BlockSpec::default() }; self.layers],
             num_heads,
             num_kv_heads: num_heads / 2,
             head_dim: HEAD_DIM,
             rms_norm_eps: 1e-5,
-            rope_theta: 10_000.0,
-            rope_layout: RopeLayout::Interleaved,
+            rope_layout: architecture.gguf_rope_layout,
             max_positions: 4096,
-            sliding_window: None,
         }
     }
 }
@@ -167,7 +178,7 @@ fn q8_0(values: &[f32; 32]) -> [u8; 34] {
 pub fn write_random_adapter(folder: &Path, config: &ModelConfig, rank: usize, seed: u64) {
     let mut rng = Pcg64Mcg::seed_from_u64(seed);
     let mut pairs = BTreeMap::new();
-    for layer in 0..config.num_layers {
+    for layer in 0..config.num_layers() {
         for linear in [Linear::Q, Linear::V] {
             let (rows, columns) = linear.shape(config);
             let a = uniform(&mut rng, rank * columns, 1.0 / (columns as f32).sqrt());
@@ -190,6 +201,7 @@ fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize], dtype: 
         }
         TensorName::TokenEmbedding => (uniform(rng, count, 1.0), dtype),
         TensorName::Linear(_, Linear::Q | Linear::K) => (uniform(rng, count, 2.0 * fan_in), dtype),
+        TensorName::Bias(..) => (uniform(rng, count, 0.5), BlockType::F32),
         TensorName::Linear(..) => (uniform(rng, count, 1.5 * fan_in), dtype),
         TensorName::Output => {
             let mut values = uniform(rng, count, 3.0 * fan_in);
@@ -252,6 +264,18 @@ mod tests {
                 assert!(distinct >= 12, "seed {seed}, {prompt}: only {distinct} different tokens in {reply:?}");
                 assert!(replies.insert(reply));
             }
+        }
+    }
+
+    #[test]
+    fn blocks_are_those_that_candle_writes() {
+        let mut rng = Pcg64Mcg::seed_from_u64(5);
+        let values: Vec<f32> = [uniform(&mut rng, 64 * 256, 0.7), vec![0.0; 256]].concat();
+        for dtype in [BlockType::F32, BlockType::F16, BlockType::BF16, BlockType::Q8_0] {
+            assert!(
+                encode(dtype, &values) == crate::block_type::tests::quantised_by_candle(dtype, &values),
+                "{dtype:?}"
+            );
         }
     }
 

@@ -11,11 +11,15 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    BlockType, ChatTemplate, Error, Linear, ModelConfig, Result, Tokenizer, gguf::Gguf, safetensors::SafetensorsFolder,
+    Architecture, BlockType, ChatTemplate, Error, Linear, ModelConfig, Result, Tokenizer, gguf::Gguf,
+    safetensors::SafetensorsFolder,
 };
 
 mod gguf_config;
 mod hf_config;
+
+pub(crate) use gguf_config::GgufKeys;
+pub(crate) use hf_config::HfConfig;
 
 /// Says all that a folder lacks at once: whoever named the wrong one sees that it is no model.
 fn check_folder(path: &Path) -> Result<()> {
@@ -55,6 +59,8 @@ pub enum TensorName {
     FfnNorm(usize),
     /// One of a layer's seven matrices.
     Linear(usize, Linear),
+    /// What is added to its product, `(out_features)`.
+    Bias(usize, Linear),
 }
 
 /// A tensor's bytes in the map.
@@ -99,8 +105,9 @@ impl Weights {
             (config, tied, Source::Folder(SafetensorsFolder::open(path)?))
         } else {
             let gguf = Gguf::open(path)?;
-            let tied = gguf.tensor(&TensorName::Output.gguf_name()).is_none();
-            (gguf_config::read(&gguf)?, tied, Source::Gguf(gguf))
+            let config = gguf_config::read(&gguf)?;
+            let tied = gguf.tensor(&config.architecture.gguf_names.name(TensorName::Output)).is_none();
+            (config, tied, Source::Gguf(gguf))
         };
         let mut weights = Self { config, tied, source, hash: [0; 32], path: path.to_owned() };
         weights.check_tensors()?;
@@ -153,7 +160,7 @@ impl Weights {
     /// A tensor, its shape checked against the configuration.
     pub fn tensor(&self, name: TensorName) -> Result<RawTensor<'_>> {
         let name = if self.tied && name == TensorName::Output { TensorName::TokenEmbedding } else { name };
-        let own_name = self.source.own_name(name);
+        let own_name = self.own_name(name);
         let tensor = self.source.tensor(&own_name)?.ok_or_else(|| {
             Error::model_file(&self.path, format!("tensor `{own_name}` is missing (hint: an incomplete file?)"))
         })?;
@@ -166,21 +173,29 @@ impl Weights {
         Ok(tensor)
     }
 
+    fn own_name(&self, name: TensorName) -> String {
+        match self.source {
+            Source::Gguf(_) => self.config.architecture.gguf_names.name(name),
+            Source::Folder(_) => self.config.architecture.hf_names.name(name),
+        }
+    }
+
     /// Every tensor that must be there is, and none is there that this crate would leave out of the computation.
     fn check_tensors(&self) -> Result<()> {
         let names = TensorName::all(&self.config);
         for &name in &names {
             self.tensor(name)?;
         }
-        let known: HashSet<String> = names.iter().map(|&name| self.source.own_name(name)).collect();
+        let known: HashSet<String> = names.iter().map(|&name| self.own_name(name)).collect();
         for name in self.source.names() {
             // Older checkpoints store the rotary frequencies, which follow from the configuration.
             if !known.contains(name) && !name.ends_with(".rotary_emb.inv_freq") {
                 return Err(Error::Unsupported {
                     what: format!("{}: tensor `{name}`", self.path.display()),
-                    hint: "models of the plain Llama and Mistral architectures, without biases, experts or rotary \
-                           scaling, can be run"
-                        .into(),
+                    hint: format!(
+                        "models of these architectures, without experts or rotary scaling, can be run: {}",
+                        Architecture::known()
+                    ),
                 });
             }
         }
@@ -189,13 +204,6 @@ impl Weights {
 }
 
 impl Source {
-    fn own_name(&self, name: TensorName) -> String {
-        match self {
-            Self::Gguf(_) => name.gguf_name(),
-            Self::Folder(_) => name.hf_name(),
-        }
-    }
-
     fn tensor(&self, own_name: &str) -> Result<Option<RawTensor<'_>>> {
         match self {
             Self::Gguf(gguf) => Ok(gguf.tensor(own_name).map(|(info, bytes)| RawTensor {
@@ -242,11 +250,13 @@ fn hash_bytes(bytes: &[u8], done: &mut usize, total: usize, progress: &mut dyn F
 
 impl TensorName {
     /// Every tensor of a model.
-    pub(crate) fn all(config: &ModelConfig) -> Vec<Self> {
+    pub fn all(config: &ModelConfig) -> Vec<Self> {
         let mut names = vec![Self::TokenEmbedding, Self::OutputNorm, Self::Output];
-        for layer in 0..config.num_layers {
+        for (layer, block) in config.layers.iter().enumerate() {
             names.extend([Self::AttentionNorm(layer), Self::FfnNorm(layer)]);
             names.extend(Linear::ALL.map(|linear| Self::Linear(layer, linear)));
+            let biased = Linear::ALL.into_iter().filter(|&linear| block.biases[linear as usize]);
+            names.extend(biased.map(|linear| Self::Bias(layer, linear)));
         }
         names
     }
@@ -260,34 +270,20 @@ impl TensorName {
                 let (rows, columns) = linear.shape(config);
                 vec![rows, columns]
             }
+            Self::Bias(_, linear) => vec![linear.shape(config).0],
         }
     }
+}
 
-    /// The name in GGUF files.
-    pub(crate) fn gguf_name(self) -> String {
-        match self {
-            Self::TokenEmbedding => "token_embd.weight".into(),
-            Self::OutputNorm => "output_norm.weight".into(),
-            Self::Output => "output.weight".into(),
-            Self::AttentionNorm(layer) => format!("blk.{layer}.attn_norm.weight"),
-            Self::FfnNorm(layer) => format!("blk.{layer}.ffn_norm.weight"),
-            Self::Linear(layer, linear) => format!("blk.{layer}.{}.weight", linear.gguf_name()),
-        }
-    }
+/// More layers than this no sane model has.
+const MOST_LAYERS: usize = 1 << 10;
 
-    /// The name in Hugging Face checkpoints.
-    pub(crate) fn hf_name(self) -> String {
-        match self {
-            Self::TokenEmbedding => "model.embed_tokens.weight".into(),
-            Self::OutputNorm => "model.norm.weight".into(),
-            Self::Output => "lm_head.weight".into(),
-            Self::AttentionNorm(layer) => format!("model.layers.{layer}.input_layernorm.weight"),
-            Self::FfnNorm(layer) => format!("model.layers.{layer}.post_attention_layernorm.weight"),
-            Self::Linear(layer, linear) => {
-                format!("model.layers.{layer}.{}.{}.weight", linear.hf_module(), linear.hf_name())
-            }
-        }
+/// Checked before anything is made for each layer.
+fn check_num_layers(layers: usize) -> Result<(), String> {
+    if layers == 0 || layers > MOST_LAYERS {
+        return Err(format!("the number of layers is {layers}; 1 to {MOST_LAYERS} is possible"));
     }
+    Ok(())
 }
 
 /// What no sane model has, whatever its file says. The bounds leave an order of magnitude above the largest Llama, and
@@ -297,13 +293,14 @@ fn check_config(config: &ModelConfig) -> Result<(), String> {
         ("vocabulary size", config.vocab_size, 1 << 22),
         ("hidden size", config.hidden_size, 1 << 18),
         ("intermediate size", config.intermediate_size, 1 << 20),
-        ("number of layers", config.num_layers, 1 << 10),
         ("number of heads", config.num_heads, 1 << 12),
         ("number of key/value heads", config.num_kv_heads, 1 << 12),
         ("head dimension", config.head_dim, 1 << 12),
         ("context length", config.max_positions, 1 << 26),
-        ("sliding window", config.sliding_window.unwrap_or(1), 1 << 26),
-    ] {
+    ]
+    .into_iter()
+    .chain(config.layers.iter().map(|layer| ("sliding window", layer.sliding_window.unwrap_or(1), 1 << 26)))
+    {
         if size == 0 || size > most {
             return Err(format!("the {name} is {size}; 1 to {most} is possible"));
         }
@@ -315,7 +312,8 @@ fn check_config(config: &ModelConfig) -> Result<(), String> {
     if !config.head_dim.is_multiple_of(2) {
         return Err(format!("the head dimension {} is odd, but rotary embedding pairs dimensions", config.head_dim));
     }
-    for (name, number) in [("RMSNorm epsilon", config.rms_norm_eps), ("rotary base", config.rope_theta)] {
+    let bases = config.layers.iter().map(|layer| ("rotary base", layer.rope_theta));
+    for (name, number) in std::iter::once(("RMSNorm epsilon", config.rms_norm_eps)).chain(bases) {
         if !(number.is_finite() && number > 0.0) {
             return Err(format!("the {name} is {number}, but must be a positive number"));
         }

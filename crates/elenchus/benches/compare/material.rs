@@ -185,7 +185,7 @@ fn random_all_linear(config: &ModelConfig) -> LoraAdapter {
             .collect()
     };
     let mut pairs = BTreeMap::new();
-    for layer in 0..config.num_layers {
+    for layer in 0..config.num_layers() {
         for linear in Linear::ALL {
             let (rows, columns) = linear.shape(config);
             let (a, b) = (values(RANK * columns), values(rows * RANK));

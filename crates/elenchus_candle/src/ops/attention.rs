@@ -52,8 +52,9 @@ fn composed(q: &Tensor, config: &ModelConfig, layer: usize, sequences: &[Sequenc
         let (k, v) = (grouped(k)?, grouped(v)?);
         let q = q.narrow(0, row, *tokens)?.reshape((*tokens, num_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
         let scores = (q.matmul(&k.t()?.contiguous()?)? * (1.0 / (head_dim as f64).sqrt()))?; // (heads, tokens, total)
-        let seen =
-            |token: usize, key: usize| key <= past + token && key >= window_start(config.sliding_window, past + token);
+        let seen = |token: usize, key: usize| {
+            key <= past + token && key >= window_start(config.layers[layer].sliding_window, past + token)
+        };
         let mask = (0..*tokens)
             .flat_map(|token| (0..total).map(move |key| if seen(token, key) { 0.0 } else { f32::NEG_INFINITY }));
         let mask = Tensor::from_vec(mask.collect::<Vec<f32>>(), (1, *tokens, total), q.device())?;
@@ -110,7 +111,7 @@ fn attend_token(
 ) {
     let (head_dim, kv_dim) = (config.head_dim, config.kv_dim());
     let group = config.num_heads / config.num_kv_heads;
-    let seen = window_start(config.sliding_window, position)..position + 1;
+    let seen = window_start(config.layers[layer].sliding_window, position)..position + 1;
     for (head, (q, y)) in q.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)).enumerate() {
         let column = head / group * head_dim;
         let at = |position: usize| position % PAGE_TOKENS * kv_dim + column;
@@ -163,7 +164,7 @@ pub(super) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::{super::tests::*, *};
-    use crate::{cache, ops::tests::tiny};
+    use crate::cache;
 
     /// A host and a device cache that remember the same `past` tokens and hold `tokens` new ones behind them.
     fn caches(config: &ModelConfig, seed: u64, past: usize, tokens: usize) -> (KvCache, KvCache) {
@@ -190,7 +191,7 @@ mod tests {
     #[test]
     fn fused_equals_composed_over_ragged_lengths() {
         for sliding_window in [None, Some(5), Some(40)] {
-            let config = ModelConfig { sliding_window, ..tiny() };
+            let config = windowed(sliding_window);
             let lengths = [(0, 1), (0, 3), (31, 1), (31, 2), (32, 33), (70, 1), (5, 40)];
             let (host, device): (Vec<_>, Vec<_>) =
                 lengths.iter().zip(20..).map(|(&(past, tokens), seed)| caches(&config, seed, past, tokens)).unzip();

@@ -325,7 +325,7 @@ mod tests {
 
     fn block(config: &ModelConfig, dropout: f32) -> Block {
         let positions: Vec<usize> = (0..5).chain([2]).collect();
-        let rotation = Arc::new(Rotation::new(config, &positions, &Device::Cpu).unwrap());
+        let rotation = Arc::new(Rotation::new(config, 1e4, &positions, &Device::Cpu).unwrap());
         let norm = |seed| (random(seed, &[config.hidden_size]) + 2.0).unwrap();
         Block {
             projections: Linear::ALL.map(|linear| {
@@ -333,6 +333,7 @@ mod tests {
                 let weight = (random(10 + linear as u64, &[rows, columns]) * 0.4).unwrap();
                 Projection {
                     weight: Arc::new(Matrix::Dense(weight)),
+                    bias: (linear as usize % 2 == 0).then(|| random(20 + linear as u64, &[rows])),
                     rotation: matches!(linear, Linear::Q | Linear::K).then(|| rotation.clone()),
                     scaling: 0.7,
                     dropout: (dropout > 0.0).then(|| DropoutMask::new(dropout, linear as u64)),

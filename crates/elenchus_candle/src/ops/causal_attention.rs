@@ -106,9 +106,14 @@ impl CausalAttention {
             num_heads: config.num_heads,
             num_kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
-            sliding_window: config.sliding_window,
+            sliding_window: None,
             spans: spans.into_iter().filter(|span| !span.rows.is_empty()).collect(),
         }
+    }
+
+    /// The same for a layer whose tokens see a window.
+    pub fn within(self, sliding_window: Option<usize>) -> Self {
+        Self { sliding_window, ..self }
     }
 
     fn check(&self, rows: usize) -> Result<()> {
@@ -471,11 +476,11 @@ mod tests {
     #[test]
     fn gradient_equals_finite_differences_and_packed_sequences_do_not_mix() {
         for sliding_window in [None, Some(3)] {
-            let config = ModelConfig { sliding_window, head_dim: 5, ..tiny() };
+            let config = ModelConfig { head_dim: 5, ..tiny() };
             let (q, kv) = ([9, config.q_dim()], [9, config.kv_dim()]);
             let inputs = [random(1, &q), random(2, &kv), random(3, &kv)];
             let attend = |inputs: &[Tensor], segments: &[Segment]| {
-                let op = CausalAttention::new(&config, segments);
+                let op = CausalAttention::new(&config, segments).within(sliding_window);
                 causal_attention(&inputs[0], &inputs[1], &inputs[2], &op).unwrap()
             };
             // Two sequences; two behind a beginning; one behind one; two of three behind a beginning behind a beginning.
@@ -517,11 +522,12 @@ mod tests {
     #[test]
     fn fused_equals_composed() {
         for sliding_window in [None, Some(9)] {
-            let config = ModelConfig { sliding_window, ..tiny() };
+            let config = tiny();
             let (q, kv) = ([150, config.q_dim()], [150, config.kv_dim()]);
             let (q, k, v) = (random(1, &q), random(2, &kv), random(3, &kv));
             let lengths = [(None, 33), (Some(0), 1), (Some(0), 66), (Some(2), 40), (Some(2), 10)];
-            let op = CausalAttention::new(&config, &lengths.map(|(behind, length)| segment(behind, length)));
+            let segments = lengths.map(|(behind, length)| segment(behind, length));
+            let op = CausalAttention::new(&config, &segments).within(sliding_window);
             let fused = causal_attention(&q, &k, &v, &op).unwrap();
             assert!(distance(&fused, &composed(&q, &k, &v, &op).unwrap()) < 2e-6);
             assert!(causal_attention(&q, &k, &v, &CausalAttention::new(&config, &[segment(None, 34)])).is_err());

@@ -203,6 +203,13 @@ mod tests {
         }
     }
 
+    /// The same, whose layers see a window.
+    pub(crate) fn windowed(sliding_window: Option<usize>) -> ModelConfig {
+        let mut config = tiny();
+        config.layers.iter_mut().for_each(|layer| layer.sliding_window = sliding_window);
+        config
+    }
+
     /// Random numbers for the tests of ops, in shape.
     pub(super) fn random(seed: u64, shape: &[usize]) -> Tensor {
         use rand::{Rng, SeedableRng};

@@ -13,12 +13,15 @@ use super::{
     rope::{Rotation, rope, rotate, unrotate},
     row_chunks,
     rows::Rows,
+    with_host,
 };
 
-/// `rotate(x W^T + scaling dropout(x) A^T B^T)`, each part but the first where it is given.
+/// `rotate(x W^T + bias + scaling dropout(x) A^T B^T)`, each part but the first where it is given.
 #[derive(Clone)]
 pub(crate) struct Projection {
     pub weight: Arc<Matrix>,
+    /// `(out_features)`.
+    pub bias: Option<Tensor>,
     pub rotation: Option<Arc<Rotation>>,
     pub scaling: f32,
     pub dropout: Option<DropoutMask>,
@@ -31,6 +34,10 @@ impl Projection {
         let y = match &*self.weight {
             Matrix::Blocks(_) => x.apply_op1(Frozen(self.weight.clone()))?,
             _ => x.matmul(&self.weight.dense()?.t()?)?,
+        };
+        let y = match &self.bias {
+            Some(bias) => y.broadcast_add(bias)?,
+            None => y,
         };
         let y = match lora {
             Some((a, b)) => {
@@ -53,6 +60,10 @@ impl Projection {
     pub fn forward(&self, x: &Rows, lora: Option<&LoraPart<'_>>) -> Result<(Rows, Option<Rows>)> {
         let rows = x.rows();
         let mut y = Rows::from_storage(self.weight.forward_host(x.storage(), x.layout())?.0, rows)?;
+        if let Some(bias) = &self.bias {
+            let y = y.values_mut()?;
+            with_host(bias, |bias| y.chunks_exact_mut(bias.len()).for_each(|row| add_scaled(row, 1.0, bias)))?;
+        }
         let inner = match lora {
             Some(lora) => {
                 let inner = match &self.dropout {
@@ -251,7 +262,8 @@ mod tests {
 
     fn check_base(weight: Matrix, dense: &Tensor, tolerance: f32, name: &str) {
         let x = candle_core::Var::from_tensor(&random(2, &[3, 256])).unwrap();
-        let projection = Projection { weight: Arc::new(weight), rotation: None, scaling: 0.0, dropout: None };
+        let projection =
+            Projection { weight: Arc::new(weight), bias: None, rotation: None, scaling: 0.0, dropout: None };
         let y = projection.composed(x.as_tensor(), None, None).unwrap();
         assert!(distance(&y, &x.matmul(&dense.t().unwrap()).unwrap()) < tolerance, "{name} forward");
         let weighing = random(3, &[3, 6]);

@@ -1,12 +1,14 @@
 //! Rotary position embedding, in the layout the model's rows are in.
 
+use std::sync::Arc;
+
 use candle_core::{CpuStorage, CustomOp3, Device, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
 use super::{host, row_chunks, with_host};
 use elenchus_lm::{ModelConfig, RopeLayout};
 
-/// Cosines and sines of the positions in a batch, `(rows, head_dim / 2)` each; every layer uses the same.
+/// Cosines and sines of the positions in a batch, `(rows, head_dim / 2)` each; layers of one rotary base share them.
 pub(crate) struct Rotation {
     cos: Tensor,
     sin: Tensor,
@@ -16,14 +18,22 @@ pub(crate) struct Rotation {
 
 impl Rotation {
     /// Angles are computed in f32 as transformers does (`position * theta^(-2i / head_dim)`), so that both agree.
-    pub fn new(config: &ModelConfig, positions: &[usize], device: &Device) -> Result<Self> {
+    pub fn new(config: &ModelConfig, theta: f32, positions: &[usize], device: &Device) -> Result<Self> {
         let half = config.head_dim / 2;
-        let frequency = |i: usize| 1.0 / config.rope_theta.powf((2 * i) as f32 / config.head_dim as f32);
+        let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / config.head_dim as f32);
         let frequencies: Vec<f32> = (0..half).map(frequency).collect();
         let angles = positions.iter().flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f));
         let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
         let tensor = |values| Tensor::from_vec(values, (positions.len(), half), device);
         Ok(Self { cos: tensor(cos)?, sin: tensor(sin)?, layout: config.rope_layout, head_dim: config.head_dim })
+    }
+
+    /// Each layer's.
+    pub fn of_layers(config: &ModelConfig, positions: &[usize], device: &Device) -> Result<Vec<Arc<Self>>> {
+        let (thetas, of_layers) = config.rope_thetas();
+        let rotations = thetas.iter().map(|&theta| Self::new(config, theta, positions, device).map(Arc::new));
+        let rotations = rotations.collect::<Result<Vec<_>>>()?;
+        Ok(of_layers.into_iter().map(|number| rotations[number].clone()).collect())
     }
 }
 
@@ -160,7 +170,7 @@ mod tests {
     fn fused_equals_composed_in_both_layouts() {
         for rope_layout in [RopeLayout::Halves, RopeLayout::Interleaved] {
             let config = ModelConfig { rope_layout, ..tiny() };
-            let rotation = Rotation::new(&config, &[0, 1, 7, 100], &Device::Cpu).unwrap();
+            let rotation = Rotation::new(&config, 1e4, &[0, 1, 7, 100], &Device::Cpu).unwrap();
             let x = random(3, &[4, 3 * config.head_dim]);
             let difference = distance(&rope(&x, &rotation).unwrap(), &composed(&x, &rotation).unwrap());
             assert!(difference < 1e-6, "{rope_layout:?}: {difference}");
@@ -175,7 +185,7 @@ mod tests {
         let order: Vec<u32> = interleaved.rope_row_order(2).unwrap().iter().map(|&row| row as u32).collect();
         let order = Tensor::new(order, &Device::Cpu).unwrap();
         let rotate = |config: &ModelConfig, x: &Tensor| {
-            rope(x, &Rotation::new(config, &[5, 6, 90], &Device::Cpu).unwrap()).unwrap()
+            rope(x, &Rotation::new(config, 1e4, &[5, 6, 90], &Device::Cpu).unwrap()).unwrap()
         };
         let reordered = rotate(&interleaved, &x.index_select(&order, 1).unwrap());
         let expected = rotate(&halves, &x).index_select(&order, 1).unwrap();
@@ -186,7 +196,7 @@ mod tests {
     fn gradient_equals_finite_differences() {
         for rope_layout in [RopeLayout::Halves, RopeLayout::Interleaved] {
             let config = ModelConfig { rope_layout, head_dim: 6, ..tiny() };
-            let rotation = Rotation::new(&config, &[0, 3, 50], &Device::Cpu).unwrap();
+            let rotation = Rotation::new(&config, 1e4, &[0, 3, 50], &Device::Cpu).unwrap();
             check_gradient(&[random(1, &[3, 12])], |inputs| rope(&inputs[0], &rotation).unwrap());
         }
     }

@@ -21,7 +21,7 @@ pub(super) struct ReadyAdapter {
 impl ReadyAdapter {
     /// For an adapter that fits.
     pub fn new(lora: &LoraAdapter, config: &ModelConfig) -> Result<Self> {
-        let mut places = vec![const { [const { None }; 7] }; config.num_layers];
+        let mut places = vec![const { [const { None }; 7] }; config.num_layers()];
         for (&(layer, linear), place) in lora.places() {
             places[layer][linear as usize] = Some(place.clone());
         }

@@ -47,10 +47,10 @@ impl KvPrecision {
                 Self::F16 => "f16 of the CPU engine",
                 Self::Int8 => "i8 of the CPU engine",
             },
-            layers: config.num_layers,
+            layers: config.num_layers(),
             kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
-            page_bytes: config.num_layers * config.num_kv_heads * self.page_bytes(config.head_dim),
+            page_bytes: config.num_layers() * config.num_kv_heads * self.page_bytes(config.head_dim),
         }
     }
 }

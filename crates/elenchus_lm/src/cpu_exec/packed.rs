@@ -28,6 +28,8 @@ pub(super) struct PackedLayer {
     pub ffn_norm: Vec<f32>,
     /// In the order of [`Linear::ALL`].
     pub linears: [Matrix; 7],
+    /// What is added to their products, padded to whole tiles.
+    pub biases: [Option<Vec<f32>>; 7],
 }
 
 /// Where a matrix lies and how.
@@ -67,7 +69,7 @@ impl PackedModel {
         let mut sources = Vec::new();
         // The order of use, with neighbours that are read together tile by tile: gate with up.
         let mut groups: Vec<Range<usize>> = Vec::new();
-        for layer in 0..config.num_layers {
+        for layer in 0..config.num_layers() {
             for linear in Linear::ALL {
                 let raw = weights.tensor(TensorName::Linear(layer, linear))?;
                 sources.push(Source::new(raw, row_order(config, linear)));
@@ -93,9 +95,23 @@ impl PackedModel {
             norm.resize(norm.len().next_multiple_of(32), 0.0);
             Ok(norm)
         };
-        let layers = (0..config.num_layers)
+        let bias = |layer: usize, linear: Linear| -> Result<Option<Vec<f32>>> {
+            if !config.layers[layer].biases[linear as usize] {
+                return Ok(None);
+            }
+            let values = weights.tensor(TensorName::Bias(layer, linear))?.dequantise();
+            let mut bias = match row_order(config, linear) {
+                Some(order) => order.into_iter().map(|row| values[row]).collect(),
+                None => values,
+            };
+            bias.resize(bias.len().next_multiple_of(LANES), 0.0);
+            Ok(Some(bias))
+        };
+        let layers = (0..config.num_layers())
             .map(|layer| {
+                let [q, k, v, o, gate, up, down] = Linear::ALL.map(|linear| bias(layer, linear));
                 Ok(PackedLayer {
+                    biases: [q?, k?, v?, o?, gate?, up?, down?],
                     attention_norm: norm(TensorName::AttentionNorm(layer))?,
                     ffn_norm: norm(TensorName::FfnNorm(layer))?,
                     linears: std::array::from_fn(|linear| matrices[7 * layer + linear]),

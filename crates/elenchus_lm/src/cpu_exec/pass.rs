@@ -164,6 +164,7 @@ impl<'a> Pass<'a> {
         let mut parts = self.parts(&matrices, self.lines, out);
         exec.team.each(&mut parts, |part| {
             exec.kernels.multiply(&exec.model.view(matrices[part.matrix]), part.tiles.clone(), panels, part.out);
+            self.add_bias(layer, linears[part.matrix], part.tiles.clone(), part.out);
             let pairs = self.pairs(number, linears[part.matrix], part.matrix);
             self.lora_up(&pairs, part.tiles.clone(), hidden, part.out);
         });
@@ -181,12 +182,25 @@ impl<'a> Pass<'a> {
                 for (tile, out) in part.tiles.clone().zip(part.out.chunks_exact_mut(tile_numbers)) {
                     exec.kernels.multiply(&gate, tile..tile + 1, panels, out);
                     exec.kernels.multiply(&up, tile..tile + 1, panels, other);
+                    self.add_bias(layer, Linear::Gate, tile..tile + 1, out);
+                    self.add_bias(layer, Linear::Up, tile..tile + 1, other);
                     self.lora_up(&gate_pairs, tile..tile + 1, hidden, out);
                     self.lora_up(&up_pairs, tile..tile + 1, hidden, other);
                     exec.kernels.swiglu(out, other);
                 }
             });
         });
+    }
+
+    /// Adds a linear's bias to some tiles of its product, where it has one.
+    fn add_bias(&self, layer: &PackedLayer, linear: Linear, tiles: Range<usize>, out: &mut [f32]) {
+        let Some(bias) = &layer.biases[linear as usize] else { return };
+        let bias = &bias.as_chunks::<LANES>().0[tiles];
+        for (bias, lines) in bias.iter().zip(out.chunks_exact_mut(self.lines * LANES)) {
+            for line in lines.as_chunks_mut::<LANES>().0 {
+                line.iter_mut().zip(bias).for_each(|(out, bias)| *out += bias);
+            }
+        }
     }
 
     /// Whose lines a linear of a layer, the step's linear `index`, is adapted for.

@@ -47,7 +47,7 @@ pub(super) struct Scratch {
     inner: Vec<f32>,
     /// What LoRA's first halves leave, `(lines, linears of the step, rank)`.
     hidden: Vec<f32>,
-    /// Cosines and signed sines, `(lines, head_dim padded)`.
+    /// Cosines and signed sines, `(rotary bases, lines, head_dim padded)`.
     cos: Vec<f32>,
     sin: Vec<f32>,
     panels: Panels,
@@ -102,11 +102,13 @@ impl CpuExecutor {
             x.fill(0.0);
             self.model.row(self.model.embedding, line.token as usize, x);
         }
-        let rotation = self.rotation(lines, cos, sin);
+        let (thetas, theta_of) = config.rope_thetas();
+        let rotations = self.rotations(&thetas, lines, cos, sin);
         let runs: Vec<Range<usize>> = attention_runs(lines).flat_map(|run| vec![run.clone(); run.len()]).collect();
 
         for (number, layer) in self.model.layers.iter().enumerate() {
             let add = number > 0;
+            let rotation = rotations[theta_of[number]];
             let residual: &[f32] = product;
             pass.rows(
                 x,
@@ -153,23 +155,35 @@ impl CpuExecutor {
         self.head(&pass, lines, x, product, panels, logits)
     }
 
-    fn rotation<'a>(&self, lines: &[Line], cos: &'a mut Vec<f32>, sin: &'a mut Vec<f32>) -> Rotation<'a> {
+    /// One for each rotary base.
+    fn rotations<'a>(
+        &self,
+        thetas: &[f32],
+        lines: &[Line],
+        cos: &'a mut Vec<f32>,
+        sin: &'a mut Vec<f32>,
+    ) -> Vec<Rotation<'a>> {
         let (head_dim, half) = (self.config.head_dim, self.config.head_dim / 2);
         let padded = head_dim.next_multiple_of(LANES);
-        let (cos, sin) = (room(cos, lines.len() * padded), room(sin, lines.len() * padded));
-        // Angles in f32 as transformers has them: position * theta^(-2i / head_dim).
-        let frequency = |i: usize| 1.0 / self.config.rope_theta.powf((2 * i) as f32 / head_dim as f32);
-        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
-        for (line, (cos, sin)) in lines.iter().zip(cos.chunks_exact_mut(padded).zip(sin.chunks_exact_mut(padded))) {
-            for (i, frequency) in frequencies.iter().enumerate() {
-                let (s, c) = (line.position as f32 * frequency).sin_cos();
-                (cos[i], cos[half + i]) = (c, c);
-                (sin[i], sin[half + i]) = (-s, s);
+        let size = lines.len() * padded;
+        let (cos, sin) = (room(cos, thetas.len() * size), room(sin, thetas.len() * size));
+        let parts = cos.chunks_exact_mut(size).zip(sin.chunks_exact_mut(size)).zip(thetas);
+        let fill = |((cos, sin), theta): ((&'a mut [f32], &'a mut [f32]), &f32)| {
+            // Angles in f32 as transformers has them: position * theta^(-2i / head_dim).
+            let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / head_dim as f32);
+            let frequencies: Vec<f32> = (0..half).map(frequency).collect();
+            for (line, (cos, sin)) in lines.iter().zip(cos.chunks_exact_mut(padded).zip(sin.chunks_exact_mut(padded))) {
+                for (i, frequency) in frequencies.iter().enumerate() {
+                    let (s, c) = (line.position as f32 * frequency).sin_cos();
+                    (cos[i], cos[half + i]) = (c, c);
+                    (sin[i], sin[half + i]) = (-s, s);
+                }
+                cos[head_dim..].fill(0.0);
+                sin[head_dim..].fill(0.0);
             }
-            cos[head_dim..].fill(0.0);
-            sin[head_dim..].fill(0.0);
-        }
-        Rotation { cos, sin }
+            Rotation { cos, sin }
+        };
+        parts.map(fill).collect()
     }
 
     /// A head's numbers out of a product, rotated to their line's position, then zeros up to `head`'s length; `partners`
@@ -284,7 +298,7 @@ impl CpuExecutor {
                         let first = (part.kv_head * group + head) * head_dim;
                         self.gather_rotated(q, n, line, first, rotation, query, partners);
                         query.iter_mut().for_each(|q| *q *= scale);
-                        seen.push((window_start(config.sliding_window, position), position));
+                        seen.push((window_start(config.layers[layer].sliding_window, position), position));
                     }
                 }
             });

@@ -134,7 +134,7 @@ fn a_cache_takes_the_bytes_it_is_said_to_take() {
         let executor = CpuExecutor::new(&weights, CpuSettings { kv_precision, ..CpuSettings::default() }).unwrap();
         let config = executor.config();
         let scales = if kv_precision == KvPrecision::Int8 { 2 * config.num_kv_heads * 2 } else { 0 };
-        let expected = config.num_layers * (2 * config.kv_dim() * numbers + scales);
+        let expected = config.num_layers() * (2 * config.kv_dim() * numbers + scales);
         assert_eq!(executor.cache_bytes_per_token(), expected);
         let mut cache = [executor.new_cache()];
         last_logits(&executor, &[vec![20; 33]], &[None], &mut cache);

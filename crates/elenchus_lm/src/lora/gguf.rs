@@ -14,7 +14,7 @@ use super::{
     matrix::{Half, Halves, Matrix, TensorKey, commonest},
 };
 use crate::{
-    Architecture, BlockType, Error, Linear, ModelConfig, Result, RopeLayout,
+    BlockType, Error, Linear, ModelConfig, Result,
     gguf::{Gguf, GgufWriter, Value},
 };
 
@@ -28,7 +28,7 @@ pub fn to_writer(name: &str, pairs: &Pairs, config: &ModelConfig, precision: Pre
     let mut writer = GgufWriter::new();
     writer
         .set("general.type", "adapter")
-        .set("general.architecture", architecture(config))
+        .set("general.architecture", config.architecture.name)
         .set("general.name", name)
         .set("adapter.type", "lora")
         .set(ALPHA, alpha as f32);
@@ -62,7 +62,7 @@ pub fn read(path: &Path, config: &ModelConfig) -> Result<Pairs> {
     let name = path.display().to_string();
     let fail = |reason: String| Error::adapter(&name, reason);
     for (key, expected) in
-        [("general.type", "adapter"), ("adapter.type", "lora"), ("general.architecture", architecture(config))]
+        [("general.type", "adapter"), ("adapter.type", "lora"), ("general.architecture", config.architecture.name)]
     {
         match file.get(key) {
             Some(Value::String(value)) if value == expected => {}
@@ -101,13 +101,6 @@ pub fn read(path: &Path, config: &ModelConfig) -> Result<Pairs> {
     halves.into_pairs(&name, |_, rank| Ok(if alpha == 0.0 { 1.0 } else { alpha / rank as f32 }))
 }
 
-/// What llama.cpp calls the base's family.
-fn architecture(config: &ModelConfig) -> &'static str {
-    match config.architecture {
-        Architecture::Llama | Architecture::Mistral => "llama",
-    }
-}
-
 /// For each row of the base's GGUF file, the row of PEFT's order it holds. A base that was opened from a Hugging Face
 /// folder has rows in that order; its GGUF file has not.
 fn row_order(linear: Linear, config: &ModelConfig) -> Option<Vec<usize>> {
@@ -116,7 +109,7 @@ fn row_order(linear: Linear, config: &ModelConfig) -> Option<Vec<usize>> {
         Linear::K => config.num_kv_heads,
         _ => return None,
     };
-    ModelConfig { rope_layout: RopeLayout::Interleaved, ..config.clone() }.rope_row_order(heads)
+    ModelConfig { rope_layout: config.architecture.gguf_rope_layout, ..config.clone() }.rope_row_order(heads)
 }
 
 fn in_peft_order(matrix: Matrix, key: &TensorKey, config: &ModelConfig) -> Result<Matrix, String> {
@@ -159,7 +152,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use super::*;
-    use crate::{LoraAdapter, config::tests::tiny, testing::write_random_adapter};
+    use crate::{LoraAdapter, RopeLayout, config::tests::tiny, testing::write_random_adapter};
 
     fn counting(linear: Linear, rank: usize, scaling: f32) -> LoraPair {
         let (rows, columns) = linear.shape(&tiny());
@@ -268,7 +261,11 @@ mod tests {
         check(&|w| w.remove_tensor("blk.0.attn_v.weight.lora_b"), &tiny(), &["v_proj", "only one of"]);
         let other = ModelConfig { num_heads: 8, ..tiny() };
         check(&|_| (), &other, &["q_proj", "64 rows", "expects 128", "another base"]);
-        check(&|_| (), &ModelConfig { num_layers: 1, ..tiny() }, &["layer 1", "the base has 1 layers"]);
+        check(
+            &|_| (),
+            &ModelConfig { layers: vec![Default::default()], ..tiny() },
+            &["layer 1", "the base has 1 layers"],
+        );
     }
 
     #[test]

@@ -132,10 +132,10 @@ fn nan_weights_are_refused_with_their_tensor() {
 fn another_width_is_told_with_its_numbers() {
     let adapter = LoraAdapter::parse("it", CONFIG.as_bytes(), &plain()).unwrap();
     let mut config = crate::config::tests::tiny();
-    config.num_layers = 1;
+    config.layers.truncate(1);
     let error = adapter.check_fits(&config).unwrap_err().to_string();
     assert!(error.contains("lora_A has 8 columns, but the base expects 64"), "{error}");
-    config.num_layers = 0;
+    config.layers.clear();
     assert!(adapter.check_fits(&config).unwrap_err().to_string().contains("the base has 0 layers"));
 }
 

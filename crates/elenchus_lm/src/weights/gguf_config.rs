@@ -1,7 +1,8 @@
-//! A model's configuration from the `llama.*` keys of a GGUF file.
+//! A model's configuration from the keys of a GGUF file, `llama.*` or whatever its architecture is called.
 
 use crate::{
-    Architecture, Error, ModelConfig, Result, RopeLayout, TensorName,
+    Architecture, Error, Linear, ModelConfig, Result, TensorName,
+    architectures::TensorNames,
     gguf::{Gguf, Value},
 };
 
@@ -46,63 +47,95 @@ impl Neutral {
     }
 }
 
+/// The keys of a file's own architecture.
+pub(crate) struct GgufKeys<'a> {
+    gguf: &'a Gguf,
+    architecture: &'a str,
+}
+
+impl GgufKeys<'_> {
+    /// The whole key.
+    pub fn key(&self, key: &str) -> String {
+        format!("{}.{key}", self.architecture)
+    }
+
+    fn has(&self, key: &str) -> bool {
+        self.gguf.get(&self.key(key)).is_some()
+    }
+
+    fn usize(&self, key: &str) -> Result<usize> {
+        self.gguf.usize(&self.key(key))
+    }
+
+    fn usize_or(&self, key: &str, default: usize) -> Result<usize> {
+        if self.has(key) { self.usize(key) } else { Ok(default) }
+    }
+
+    /// A float, or `default` where the key is absent.
+    pub fn f32_or(&self, key: &str, default: f32) -> Result<f32> {
+        if self.has(key) { self.gguf.f32(&self.key(key)) } else { Ok(default) }
+    }
+
+    /// Which linears of a layer have a bias in the file.
+    pub fn biases(&self, names: &TensorNames, layer: usize) -> [bool; 7] {
+        Linear::ALL.map(|linear| self.gguf.tensor(&names.name(TensorName::Bias(layer, linear))).is_some())
+    }
+}
+
 /// Reads and checks the configuration.
 pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
     let unsupported = |what: String, hint: &str| {
         Err(Error::Unsupported { what: format!("{}: {what}", gguf.path().display()), hint: hint.into() })
     };
-    let architecture = gguf.str("general.architecture")?;
-    if architecture != "llama" {
-        return unsupported(
-            format!("architecture `{architecture}`"),
-            "GGUF files of architecture `llama` (Llama, SmolLM2, Mistral) can be run",
-        );
-    }
+    let name = gguf.str("general.architecture")?;
+    let Some(architecture) = Architecture::by_name(name) else {
+        let hint = format!("these can be run: {}", Architecture::known());
+        return unsupported(format!("architecture `{name}`"), &hint);
+    };
+    let keys = GgufKeys { gguf, architecture: name };
     for (key, neutral) in NEUTRAL {
-        let key = format!("llama.{key}");
+        let key = keys.key(key);
         if let Some(value) = gguf.get(&key)
             && !neutral.iter().any(|neutral| neutral.matches(value))
         {
-            return unsupported(format!("`{key}` = {value:?}"), "use a plain Llama model");
+            return unsupported(format!("`{key}` = {value:?}"), "use a plain model of this architecture");
         }
     }
-    let usize_or = |key: &str, default: usize| if gguf.get(key).is_some() { gguf.usize(key) } else { Ok(default) };
-    let f32_or = |key: &str, default: f32| if gguf.get(key).is_some() { gguf.f32(key) } else { Ok(default) };
-
-    let hidden_size = gguf.usize("llama.embedding_length")?;
-    let num_heads = gguf.usize("llama.attention.head_count")?;
-    let head_dim = match gguf.get("llama.attention.key_length") {
-        Some(_) => gguf.usize("llama.attention.key_length")?,
-        None if num_heads > 0 && hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
-        None => {
+    let hidden_size = keys.usize("embedding_length")?;
+    let num_heads = keys.usize("attention.head_count")?;
+    let head_dim = match keys.has("attention.key_length") {
+        true => keys.usize("attention.key_length")?,
+        false if num_heads > 0 && hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
+        false => {
             let reason = format!("the embedding length {hidden_size} cannot be shared by {num_heads} heads evenly");
             return Err(Error::model_file(gguf.path(), reason));
         }
     };
-    for key in ["llama.attention.value_length", "llama.rope.dimension_count"] {
-        let dim = usize_or(key, head_dim)?;
+    for key in ["attention.value_length", "rope.dimension_count"] {
+        let dim = keys.usize_or(key, head_dim)?;
         if dim != head_dim {
-            return unsupported(format!("`{key}` = {dim} in heads of {head_dim}"), "the two must be equal");
+            let what = format!("`{}` = {dim} in heads of {head_dim}", keys.key(key));
+            return unsupported(what, "the two must be equal");
         }
     }
-    let embedding = TensorName::TokenEmbedding.gguf_name();
+    let embedding = architecture.gguf_names.name(TensorName::TokenEmbedding);
     let Some((info, _)) = gguf.tensor(&embedding) else {
         return Err(Error::model_file(gguf.path(), format!("tensor `{embedding}` is missing")));
     };
+    let num_layers = keys.usize("block_count")?;
+    super::check_num_layers(num_layers).map_err(|reason| Error::model_file(gguf.path(), reason))?;
     let config = ModelConfig {
-        architecture: Architecture::Llama,
+        architecture,
         vocab_size: info.shape[0],
         hidden_size,
-        intermediate_size: gguf.usize("llama.feed_forward_length")?,
-        num_layers: gguf.usize("llama.block_count")?,
+        intermediate_size: keys.usize("feed_forward_length")?,
+        layers: (0..num_layers).map(|layer| (architecture.gguf_block)(&keys, layer)).collect::<Result<_>>()?,
         num_heads,
-        num_kv_heads: usize_or("llama.attention.head_count_kv", num_heads)?,
+        num_kv_heads: keys.usize_or("attention.head_count_kv", num_heads)?,
         head_dim,
-        rms_norm_eps: gguf.f32("llama.attention.layer_norm_rms_epsilon")?,
-        rope_theta: f32_or("llama.rope.freq_base", 10_000.0)?,
-        rope_layout: RopeLayout::Interleaved,
-        max_positions: gguf.usize("llama.context_length")?,
-        sliding_window: None,
+        rms_norm_eps: gguf.f32(&keys.key("attention.layer_norm_rms_epsilon"))?,
+        rope_layout: architecture.gguf_rope_layout,
+        max_positions: keys.usize("context_length")?,
     };
     super::check_config(&config).map_err(|reason| Error::model_file(gguf.path(), reason))?;
     Ok(config)

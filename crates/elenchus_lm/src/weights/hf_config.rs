@@ -7,9 +7,9 @@ use serde_json::Value;
 
 use crate::{Architecture, Error, ModelConfig, Result, RopeLayout};
 
-/// The keys that matter; defaults are those of transformers' `LlamaConfig` and `MistralConfig`.
+/// The keys that matter; defaults are those of transformers.
 #[derive(Deserialize)]
-struct HfConfig {
+pub(crate) struct HfConfig {
     vocab_size: usize,
     hidden_size: usize,
     intermediate_size: usize,
@@ -25,12 +25,16 @@ struct HfConfig {
     /// Where transformers 5 writes it.
     rope_parameters: Option<RopeParameters>,
     rope_scaling: Option<RopeParameters>,
-    #[serde(default = "default_sliding_window")]
-    sliding_window: Option<usize>,
+    /// `Some(None)` where the file says `null`.
+    #[serde(default, deserialize_with = "present")]
+    pub sliding_window: Option<Option<usize>>,
     #[serde(default)]
-    attention_bias: bool,
+    pub use_sliding_window: bool,
+    pub max_window_layers: Option<usize>,
     #[serde(default)]
-    mlp_bias: bool,
+    pub attention_bias: bool,
+    #[serde(default)]
+    pub mlp_bias: bool,
     #[serde(default = "default_act")]
     hidden_act: String,
     #[serde(default)]
@@ -54,9 +58,17 @@ fn default_act() -> String {
     "silu".into()
 }
 
-/// Mistral's; a `null` in the file means none.
-fn default_sliding_window() -> Option<usize> {
-    Some(4096)
+/// Tells a `null` from a key that is not there.
+fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
+    Option::deserialize(deserializer).map(Some)
+}
+
+impl HfConfig {
+    /// Base of the rotary frequencies, wherever it stands.
+    pub fn rope_theta(&self) -> f32 {
+        let in_parameters = self.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
+        in_parameters.or(self.rope_theta).unwrap_or(10_000.0)
+    }
 }
 
 /// Reads and checks the configuration; the flag says whether head and embedding are one tensor.
@@ -76,19 +88,15 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
     let ModelType { model_type } = serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
     let unsupported = |what: String| {
         let what = format!("{}: {what}", path.display());
-        Err(Error::Unsupported { what, hint: "plain Llama and Mistral checkpoints can be run".into() })
+        let hint = format!("plain checkpoints of these types can be run: {}", Architecture::known());
+        Err(Error::Unsupported { what, hint })
     };
-    let architecture = match model_type.as_str() {
-        "llama" => Architecture::Llama,
-        "mistral" => Architecture::Mistral,
-        other => return unsupported(format!("model_type `{other}`")),
+    let Some(architecture) = Architecture::by_model_type(&model_type) else {
+        return unsupported(format!("model_type `{model_type}`"));
     };
     let config: HfConfig = serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
     if config.quantization_config.is_some() {
         return unsupported("quantization_config".into());
-    }
-    if config.attention_bias || config.mlp_bias {
-        return unsupported("attention_bias or mlp_bias".into());
     }
     if config.hidden_act != "silu" {
         return unsupported(format!("hidden_act `{}`", config.hidden_act));
@@ -108,24 +116,21 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         None if num_heads > 0 && hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
         None => return Err(bad(format!("hidden_size {hidden_size} cannot be shared by {num_heads} heads evenly"))),
     };
-    let (default_kv_heads, sliding_window) = match architecture {
-        Architecture::Llama => (num_heads, None),
-        Architecture::Mistral => (8, config.sliding_window),
-    };
+    super::check_num_layers(config.num_hidden_layers).map_err(bad)?;
+    let layers = (0..config.num_hidden_layers).map(|layer| (architecture.hf_block)(&config, layer));
+    let default_kv_heads = architecture.hf_default_kv_heads.unwrap_or(num_heads);
     let model = ModelConfig {
         architecture,
         vocab_size: config.vocab_size,
         hidden_size,
         intermediate_size: config.intermediate_size,
-        num_layers: config.num_hidden_layers,
+        layers: layers.collect::<Result<_, _>>().map_err(bad)?,
         num_heads,
         num_kv_heads: config.num_key_value_heads.unwrap_or(default_kv_heads),
         head_dim,
         rms_norm_eps: config.rms_norm_eps,
-        rope_theta: config.rope_parameters.and_then(|rope| rope.rope_theta).or(config.rope_theta).unwrap_or(10_000.0),
         rope_layout: RopeLayout::Halves,
         max_positions: config.max_position_embeddings,
-        sliding_window,
     };
     super::check_config(&model).map_err(bad)?;
     Ok((model, config.tie_word_embeddings))
@@ -151,7 +156,7 @@ mod tests {
 
     #[test]
     fn both_places_of_the_rotary_base_are_read() {
-        let theta = |changes| with(&changes).unwrap().0.rope_theta;
+        let theta = |changes| with(&changes).unwrap().0.layers[0].rope_theta;
         assert_eq!(theta(json!({})), 10_000.0);
         assert_eq!(theta(json!({"rope_theta": 5e5, "rope_scaling": null})), 5e5);
         assert_eq!(theta(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}})), 1e6);
@@ -161,12 +166,27 @@ mod tests {
     fn absent_keys_take_the_defaults_of_transformers() {
         let read = |changes| with(&changes).unwrap();
         let (llama, tied) = read(json!({"num_key_value_heads": null, "sliding_window": 7}));
-        assert_eq!((llama.head_dim, llama.num_kv_heads, llama.sliding_window, tied), (16, 4, None, false));
+        assert_eq!((llama.head_dim, llama.num_kv_heads, llama.layers[2].sliding_window, tied), (16, 4, None, false));
         assert_eq!(read(json!({"head_dim": 32})).0.head_dim, 32);
         assert!(read(json!({"tie_word_embeddings": true})).1);
-        assert_eq!(read(json!({"model_type": "mistral"})).0.sliding_window, Some(4096));
-        assert_eq!(read(json!({"model_type": "mistral", "sliding_window": null})).0.sliding_window, None);
-        assert_eq!(read(json!({"model_type": "mistral", "sliding_window": 16})).0.sliding_window, Some(16));
+        assert_eq!(read(json!({"model_type": "mistral"})).0.layers[0].sliding_window, Some(4096));
+        assert_eq!(read(json!({"model_type": "mistral", "sliding_window": null})).0.layers[0].sliding_window, None);
+        assert_eq!(read(json!({"model_type": "mistral", "sliding_window": 16})).0.layers[0].sliding_window, Some(16));
+    }
+
+    #[test]
+    fn biases_and_windows_are_each_familys_own() {
+        let layers = |changes| with(&changes).unwrap().0.layers;
+        let biases = |changes| layers(changes)[0].biases.map(u8::from);
+        assert_eq!(biases(json!({})), [0; 7]);
+        assert_eq!(biases(json!({"attention_bias": true})), [1, 1, 1, 1, 0, 0, 0]);
+        assert_eq!(biases(json!({"mlp_bias": true})), [0, 0, 0, 0, 1, 1, 1]);
+        assert_eq!(biases(json!({"model_type": "qwen2"})), [1, 1, 1, 0, 0, 0, 0]);
+        let windows = |changes| layers(changes).iter().map(|layer| layer.sliding_window).collect::<Vec<_>>();
+        assert_eq!(windows(json!({"model_type": "qwen2", "sliding_window": 9})), [None; 3]);
+        let some =
+            json!({"model_type": "qwen2", "sliding_window": 9, "use_sliding_window": true, "max_window_layers": 2});
+        assert_eq!(windows(some), [None, None, Some(9)]);
     }
 
     #[test]
@@ -175,13 +195,11 @@ mod tests {
             let error = with(&changes).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} should hold {expected:?}");
         };
-        check(json!({"model_type": "qwen2"}), "model_type `qwen2` is not supported");
+        check(json!({"model_type": "qwen9"}), "model_type `qwen9` is not supported");
         check(json!({"rope_scaling": {"rope_type": "llama3"}}), "rope_scaling of type `llama3`");
         check(json!({"rope_scaling": {"type": "linear", "factor": 2}}), "rope_scaling of type `linear`");
         check(json!({"rope_parameters": {"rope_type": "yarn"}}), "rope_parameters of type `yarn`");
         check(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor 0.5");
-        check(json!({"attention_bias": true}), "attention_bias");
-        check(json!({"mlp_bias": true}), "mlp_bias");
         check(json!({"hidden_act": "gelu"}), "hidden_act `gelu`");
         check(json!({"quantization_config": {"bits": 4}}), "quantization_config");
         check(json!({"model_type": null}), "config.json: invalid type: null");

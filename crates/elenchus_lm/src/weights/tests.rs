@@ -60,7 +60,7 @@ fn a_gguf_that_cannot_be_run_is_refused_by_name() {
         }));
         assert!(error.contains(expected) && error.contains("tiny.gguf"), "{error:?} should hold {expected:?}");
     }
-    check("general.architecture", "qwen2", "architecture `qwen2` is not supported");
+    check("general.architecture", "qwen9", "architecture `qwen9` is not supported");
     check("general.architecture", 3, "`general.architecture` should be a text");
     check("llama.expert_count", 8, "`llama.expert_count` = Int(8) is not supported");
     check("llama.rope.scaling.type", "linear", "`llama.rope.scaling.type` = String(\"linear\")");
@@ -115,7 +115,22 @@ fn tensors_too_few_or_too_many_are_named() {
         }
     };
     check(&extra("rope_freqs.weight"), "tensor `rope_freqs.weight` is not supported");
-    check(&extra("blk.0.attn_q.bias"), "tensor `blk.0.attn_q.bias` is not supported");
+    check(&extra("blk.0.attn_q_norm.weight"), "tensor `blk.0.attn_q_norm.weight` is not supported");
+    check(&extra("blk.0.attn_q.bias"), "tensor `blk.0.attn_q.bias` is [8], but the configuration asks for [64]");
+}
+
+#[test]
+fn a_family_with_biases_is_read_with_them_or_not_at_all() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let model = TinyModel { architecture: "qwen2", ..TinyModel::default() };
+    model.write_gguf(&path);
+    assert_eq!(Weights::open(&path, &mut |_| {}).unwrap().config(), &model.config());
+    let mut writer = model.gguf();
+    writer.remove_tensor("blk.1.attn_v.bias");
+    writer.write(&path).unwrap();
+    let error = error_of(Weights::open(&path, &mut |_| {}));
+    assert!(error.contains("tensor `blk.1.attn_v.bias` is missing"), "{error}");
 }
 
 #[test]
@@ -147,7 +162,7 @@ fn write_folder(folder: &Path, tied: bool, change: impl FnOnce(&mut serde_json::
     let config = TinyModel::default().config();
     let mut json = json!({
         "model_type": "llama", "vocab_size": config.vocab_size, "hidden_size": config.hidden_size,
-        "intermediate_size": config.intermediate_size, "num_hidden_layers": config.num_layers,
+        "intermediate_size": config.intermediate_size, "num_hidden_layers": config.num_layers(),
         "num_attention_heads": config.num_heads, "num_key_value_heads": config.num_kv_heads,
         "head_dim": config.head_dim, "max_position_embeddings": 64, "tie_word_embeddings": tied,
     });
@@ -156,7 +171,7 @@ fn write_folder(folder: &Path, tied: bool, change: impl FnOnce(&mut serde_json::
     let tensors: Vec<_> = TensorName::all(&config)
         .into_iter()
         .filter(|&name| !(tied && name == TensorName::Output))
-        .map(|name| (name.hf_name(), name.shape(&config)))
+        .map(|name| (config.architecture.hf_names.name(name), name.shape(&config)))
         .collect();
     let zeros = vec![0u8; tensors.iter().map(|(_, shape)| 2 * shape.iter().product::<usize>()).max().unwrap()];
     let views = tensors.iter().map(|(name, shape)| {

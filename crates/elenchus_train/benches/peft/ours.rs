@@ -86,7 +86,7 @@ pub fn phases(repetitions: usize) -> Result<()> {
 /// it (not q, k and v of the first layer), the head's both ways.
 fn products(base: &Base, tokens: usize, repetitions: usize) -> Result<Value> {
     let config = base.weights.config();
-    let layers = config.num_layers;
+    let layers = config.num_layers();
     let mut shapes: Vec<(String, (usize, usize), usize, usize)> = Linear::ALL
         .into_iter()
         .map(|linear| {
