@@ -10,7 +10,7 @@ use std::{
 };
 
 use bevy::prelude::*;
-use elenchus_dialogue::{Engine, EngineEvent, EngineSettings, ModelLoader, load_model};
+use elenchus_dialogue::{Backend, BackendStarter, Engine, EngineEvent, EngineSettings, ModelLoader, load_model};
 
 use crate::{
     ElenchusSettings, EngineStats, EngineStatus, PauseWith, ReloadEngine, RetryLoad, Speaking, StartEngine, StopEngine,
@@ -21,10 +21,12 @@ use crate::{
 #[derive(Resource)]
 pub(crate) struct EngineHandle {
     /// `None` while it is stopped.
-    pub engine: Option<Engine>,
+    pub engine: Option<Box<dyn Backend>>,
     settings: EngineSettings,
     /// In place of the one for `settings`.
     loader: Option<ModelLoader>,
+    /// In place of the engine on this machine.
+    backend: Option<BackendStarter>,
     /// Ends when the engine before has.
     stopping: Option<JoinHandle<()>>,
     pub paused: bool,
@@ -33,13 +35,24 @@ pub(crate) struct EngineHandle {
 }
 
 impl EngineHandle {
-    pub fn new(settings: EngineSettings, loader: Option<ModelLoader>) -> Self {
-        Self { engine: None, settings, loader, stopping: None, paused: false, held: VecDeque::new() }
+    pub fn new(settings: EngineSettings, loader: Option<ModelLoader>, backend: Option<BackendStarter>) -> Self {
+        Self { engine: None, settings, loader, backend, stopping: None, paused: false, held: VecDeque::new() }
     }
 
     /// Starts an engine in place of the one there is.
     pub fn start(&mut self) {
         self.stop();
+        let engine = match &self.backend {
+            Some(start) => start(&self.settings),
+            None => self.start_local(),
+        };
+        if self.paused {
+            engine.pause(true);
+        }
+        self.engine = Some(engine);
+    }
+
+    fn start_local(&mut self) -> Box<dyn Backend> {
         let load = self.loader.clone().unwrap_or_else(|| load_model(&self.settings));
         let before = Mutex::new(self.stopping.take());
         let loader: ModelLoader = Arc::new(move |progress| {
@@ -48,11 +61,7 @@ impl EngineHandle {
             let _ = before.map(JoinHandle::join);
             load(progress)
         });
-        let engine = Engine::start(self.settings.clone(), loader);
-        if self.paused {
-            engine.pause(true);
-        }
-        self.engine = Some(engine);
+        Box::new(Engine::start(self.settings.clone(), loader))
     }
 
     /// The engine ends on another thread, for it ends with its step.

@@ -64,9 +64,20 @@ pub use {elenchus_dialogue, elenchus_lm};
 pub use adapters_source::AdaptersSourcePlugin;
 pub use assets::{AdapterAsset, AdapterLoader, AssetError, CharacterAsset, CharacterLoader};
 pub use conversation::Conversation;
+/// A backend that answers from a script, for a game's own tests.
+///
+/// ```
+/// use bevy::prelude::*;
+/// use bevy_elenchus::{prelude::*, testing::{Answer, ScriptedBackend}};
+///
+/// let script = ScriptedBackend::starter(|request| Answer::Say(format!("I am {}.", request.character.name)));
+/// let mut app = App::new();
+/// app.add_plugins((MinimalPlugins, AssetPlugin::default(), ElenchusPlugin::with_backend(script)));
+/// ```
+pub use elenchus_dialogue::testing;
 pub use elenchus_dialogue::{
-    BaseInfo, BaseRef, BigFive, Character, EngineSettings, Error, Model, ModelLoader, Refusal, ReplyFilter,
-    ReplyReport, StopReason, StopRules, Turn, load_model,
+    Backend, BackendStarter, BaseInfo, BaseRef, BigFive, Character, EngineSettings, Error, Model, ModelLoader, Refusal,
+    ReplyFilter, ReplyReport, StopReason, StopRules, Turn, load_model,
 };
 pub use elenchus_lm::{
     Adapter, AdapterId, ChatTemplate, ComputeDevice, Executor, KvPrecision, LoraAdapter, Numerics, Rng,

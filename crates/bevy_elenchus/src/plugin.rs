@@ -1,7 +1,7 @@
 //! The plugin: one engine thread, a handful of observers, and four systems that never wait.
 
 use bevy::prelude::*;
-use elenchus_dialogue::{EngineSettings, ModelLoader};
+use elenchus_dialogue::{BackendStarter, EngineSettings, ModelLoader};
 
 use crate::{
     AdapterAsset, CharacterAsset, Conversation, ConversationGroup, Earshot, EngineStats, EngineStatus, GameFacts,
@@ -28,6 +28,9 @@ pub struct ElenchusPlugin {
     /// Loads the model in place of [`EngineSettings::base`], also after [`ReloadEngine`]: an executor of your own, or a
     /// test's tiny model.
     pub loader: Option<ModelLoader>,
+    /// Answers in place of the engine on this machine: a script in a game's own tests ([`testing`](crate::testing)), or a
+    /// server. Each [`StartEngine`] and [`ReloadEngine`] makes one.
+    pub backend: Option<BackendStarter>,
     /// What may be changed while the game runs; becomes the resource of that name.
     pub settings: ElenchusSettings,
     /// Whether the engine starts with the app. Without it, the game triggers [`StartEngine`], and a title screen has no
@@ -93,6 +96,11 @@ impl ElenchusPlugin {
     pub fn with_loader(loader: ModelLoader) -> Self {
         Self { loader: Some(loader), ..default() }
     }
+
+    /// A plugin whose requests another than the engine on this machine answers.
+    pub fn with_backend(backend: BackendStarter) -> Self {
+        Self { backend: Some(backend), ..default() }
+    }
 }
 
 impl Default for ElenchusSettings {
@@ -109,7 +117,13 @@ impl Default for ElenchusSettings {
 
 impl Default for ElenchusPlugin {
     fn default() -> Self {
-        Self { engine: EngineSettings::default(), loader: None, settings: ElenchusSettings::default(), autostart: true }
+        Self {
+            engine: EngineSettings::default(),
+            loader: None,
+            backend: None,
+            settings: ElenchusSettings::default(),
+            autostart: true,
+        }
     }
 }
 
@@ -120,7 +134,7 @@ impl Plugin for ElenchusPlugin {
             "`ElenchusPlugin` was added before `AssetPlugin`, but loads its characters through it (hint: add it after \
              `DefaultPlugins`, or after `AssetPlugin` where there are none)"
         );
-        let mut handle = EngineHandle::new(self.engine.clone(), self.loader.clone());
+        let mut handle = EngineHandle::new(self.engine.clone(), self.loader.clone(), self.backend.clone());
         let mut status = EngineStatus::Stopped;
         if self.autostart {
             handle.start();

@@ -49,5 +49,5 @@ pub fn engine_ready(status: Option<Res<EngineStatus>>) -> bool {
 }
 
 pub(crate) fn update_stats(handle: Res<EngineHandle>, mut stats: ResMut<EngineStats>) {
-    stats.set_if_neq(EngineStats(handle.engine.as_ref().map(elenchus_dialogue::Engine::stats).unwrap_or_default()));
+    stats.set_if_neq(EngineStats(handle.engine.as_ref().map(|engine| engine.stats()).unwrap_or_default()));
 }

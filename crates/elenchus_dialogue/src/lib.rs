@@ -4,6 +4,7 @@
 //! model on a thread of its own: a [`Request`] goes in over a bounded channel, [`EngineEvent`]s come out, and the caller
 //! never waits. This crate knows no Bevy and draws nothing.
 
+mod backend;
 pub mod base_model;
 mod character;
 mod compute;
@@ -26,9 +27,11 @@ mod sentences;
 mod settings;
 mod speak;
 mod speech;
+pub mod testing;
 mod visible;
 mod worker;
 
+pub use backend::{Backend, BackendStarter};
 pub use character::{BaseRef, BigFive, Character, StopRules};
 pub use conversation::{Conversation, Turn};
 pub use counters::EngineStats;

@@ -218,6 +218,7 @@ impl Setup {
                 loader: Some(loader.clone()),
                 settings: self.settings,
                 autostart: self.autostart,
+                ..default()
             },
         ))
         .init_resource::<Log>()
