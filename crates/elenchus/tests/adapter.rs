@@ -1,7 +1,6 @@
 //! `elenchus adapter`: what it writes, and that peft and llama.cpp mean the same by it.
 //!
-//! The comparisons with other programs run when `ELENCHUS_PYTHON=1` asks for them; they set up their own Python and
-//! fail where they cannot. llama.cpp is built from source for it, which takes a quarter of an hour once.
+//! The comparisons with other programs need Python (`--ignored`); they set up their own and fail where they cannot. llama.cpp is built from source for it, which takes a quarter of an hour once.
 
 #[expect(dead_code, reason = "each test binary uses its part")]
 mod common;
@@ -160,17 +159,13 @@ fn bad_files_end_with_code_1_and_are_named() {
     assert!(!stage.path("a.gguf").exists() && !stage.path("back").exists() && !stage.path("sum").exists());
 }
 
-/// The python of an environment that a script sets up; `None` when nobody asked.
-fn python(script: &str) -> Option<String> {
-    if std::env::var_os("ELENCHUS_PYTHON").is_none_or(|asked| asked != "1") {
-        eprintln!("not asked for: set ELENCHUS_PYTHON=1 to be compared with other programs");
-        return None;
-    }
+/// The python of an environment that a script sets up.
+fn python(script: &str) -> String {
     let script = workspace().join(script);
     let output = Command::new(&script).stderr(Stdio::inherit()).output();
     let output = output.unwrap_or_else(|error| panic!("{}: {error}", script.display()));
     assert!(output.status.success(), "{}: {}", script.display(), output.status);
-    Some(String::from_utf8(output.stdout).unwrap().trim_end().to_owned())
+    String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
 }
 
 fn run_python(python: &str, stage: &Stage, script: &str, arguments: &str) -> Output {
@@ -187,8 +182,9 @@ fn check_near(what: &str, theirs: &[f32], ours: &[f32], tolerance: f32) {
 }
 
 #[test]
+#[ignore = "needs Python"]
 fn peft_reads_our_adapters_and_we_read_its() {
-    let Some(python) = python("tools/python/venv") else { return };
+    let python = python("tools/python/venv");
     let stage = Stage::new();
     write_odd_adapter(&stage);
     succeeded(stage.run("adapter merge sum odd=0.75 voice --f32", &[]));
@@ -221,8 +217,9 @@ fn write_dense_model(from: &Path, to: &Path) {
 }
 
 #[test]
+#[ignore = "needs Python"]
 fn llama_cpp_speaks_with_our_exported_adapters() {
-    let Some(python) = python("tools/llama_cpp/venv") else { return };
+    let python = python("tools/llama_cpp/venv");
     let stage = Stage::new();
     write_odd_adapter(&stage);
     write_dense_model(&stage.path("tiny.gguf"), &stage.path("dense.gguf"));

@@ -40,7 +40,7 @@ fn error(x: &[f32], expected: &[f32]) -> f64 {
 #[test]
 #[ignore = "needs ../shared"]
 fn logits_adapters_and_gradients_of_every_family() {
-    let shared = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../../shared/reference");
+    let shared = common::shared().join("reference");
     for (family, is_llama_cpps) in FAMILIES {
         let folder = shared.join(format!("{family}_tiny"));
         let reference = load(&folder.join("reference.safetensors"));

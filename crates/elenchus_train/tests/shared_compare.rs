@@ -1,6 +1,6 @@
 //! The judges of a comparison on real replies. Run only when asked for, because the texts are not part of the project.
 
-use std::{env, fs, path::PathBuf, sync::Arc};
+use std::{fs, path::PathBuf, sync::Arc};
 
 use candle_core::Device;
 use elenchus_candle::CandleExecutor;
@@ -17,11 +17,9 @@ use elenchus_train::{
 const REPLIES: usize = 100;
 
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_judges_reject_what_they_are_there_for() {
-    let Some(shared) = env::var_os("ELENCHUS_SHARED").map(PathBuf::from) else {
-        eprintln!("not asked for: set ELENCHUS_SHARED to the folder with `data/plato` to run this test");
-        return;
-    };
+    let shared = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
     let texts = shared.join("data/plato/socrates_pairs.jsonl").canonicalize().expect("the texts are there");
     // The lesson of the shipped character, wherever its texts lie.
     let socrates = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../adapters/socrates"));

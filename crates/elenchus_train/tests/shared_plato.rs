@@ -1,18 +1,14 @@
-//! The readers and pairs on whole works. Run only when asked for, because the texts are not part of the project.
+//! The readers and pairs on whole works. They need `../shared`: the texts are not part of the project.
 
-use std::{collections::BTreeMap, env, fs, num::NonZeroUsize, path::PathBuf};
+use std::{collections::BTreeMap, fs, num::NonZeroUsize, path::PathBuf};
 
 use elenchus_train::data::{Filters, LongReplies, OnBroken, Pair, Speakers, Stats, Texts, filter, pairs, read};
 
-/// The folder with texts. `None` when nobody asked for these tests; a folder that was named but is not there fails.
-fn plato() -> Option<PathBuf> {
-    let Some(shared) = env::var_os("ELENCHUS_SHARED").map(PathBuf::from) else {
-        eprintln!("not asked for: set ELENCHUS_SHARED to the folder with `data/plato` to run this test");
-        return None;
-    };
-    let folder = shared.join("data/plato");
-    assert!(folder.is_dir(), "ELENCHUS_SHARED={} has no folder `data/plato`", shared.display());
-    Some(folder)
+/// The folder with texts, beside the project.
+fn plato() -> PathBuf {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/data/plato"));
+    assert!(folder.is_dir(), "{} is not there", folder.display());
+    folder
 }
 
 fn texts(files: &[PathBuf]) -> Texts {
@@ -28,8 +24,9 @@ fn counts(pairs: &[Pair]) -> BTreeMap<&str, usize> {
 }
 
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_every_file_of_dialogue_reads_without_a_broken_line() {
-    let Some(folder) = plato() else { return };
+    let folder = plato();
     let check = |name: &str, dialogues: usize, pairs: usize| {
         let texts = texts(&[folder.join(name)]);
         assert_eq!((texts.dialogues.len(), texts.pairs.len()), (dialogues, pairs), "{name}");
@@ -48,8 +45,9 @@ fn shared_every_file_of_dialogue_reads_without_a_broken_line() {
 }
 
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_a_work_printed_as_project_gutenberg_prints_it_reads_the_same() {
-    let Some(folder) = plato() else { return };
+    let folder = plato();
     let temp = tempfile::tempdir().unwrap();
     for dialogue in texts(&[folder.join("drama.jsonl")]).dialogues {
         let mut printed = format!("Title: {}\r\n\r\n*** START OF THE PROJECT GUTENBERG EBOOK X ***\r\n", dialogue.work);
@@ -84,8 +82,9 @@ fn shared_a_work_printed_as_project_gutenberg_prints_it_reads_the_same() {
 }
 
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_socrates_pairs_of_the_dramas_are_those_written_before() {
-    let Some(folder) = plato() else { return };
+    let folder = plato();
     let ours = pairs(&texts(&[folder.join("drama.jsonl")]), "Socrates", FOUR).unwrap();
     let written = pairs(&texts(&[folder.join("socrates_pairs.jsonl")]), "Socrates", FOUR).unwrap();
     assert_eq!(written.len(), 5835, "our rules keep every written pair");
@@ -105,8 +104,9 @@ fn shared_socrates_pairs_of_the_dramas_are_those_written_before() {
 }
 
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_filters_and_statistics_give_the_stated_numbers() {
-    let Some(folder) = plato() else { return };
+    let folder = plato();
     let pairs = pairs(&texts(&[folder.join("socrates_pairs.jsonl")]), "Socrates", FOUR).unwrap();
     let stats = Stats::of(&pairs);
     assert_eq!((stats.reply_words.unwrap().median, (stats.questions * 100.0).round()), (24, 59.0));
@@ -121,8 +121,9 @@ fn shared_filters_and_statistics_give_the_stated_numbers() {
 }
 
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_narrated_works_give_sure_pairs() {
-    let Some(folder) = plato() else { return };
+    let folder = plato();
     let pairs = pairs(&texts(&[folder.join("narrated.jsonl")]), "Socrates", FOUR).unwrap();
     // python: turns split at NARRATION, neighbours merged with the least conf; for each SOCRATES turn, the four before it
     // without his leading ones: total += 1; sure += min(conf of all) >= 0.97; print(total, sure) gives 2739 2476

@@ -1,15 +1,13 @@
-//! People's own preferences, as Anthropic's hh-rlhf has them, are read whole. Run only when asked for.
+//! People's own preferences, as Anthropic's hh-rlhf has them, are read whole. Needs `../shared`.
 
-use std::{collections::BTreeSet, env, fs, path::PathBuf};
+use std::{collections::BTreeSet, fs, path::PathBuf};
 
 use elenchus_train::RewardLesson;
 
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_preferences_of_hh_rlhf_fall_into_folds() {
-    let Some(shared) = env::var_os("ELENCHUS_SHARED").map(PathBuf::from) else {
-        eprintln!("not asked for: set ELENCHUS_SHARED to the folder with `data/eval` to run this test");
-        return;
-    };
+    let shared = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
     let shared = fs::canonicalize(shared).unwrap();
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();

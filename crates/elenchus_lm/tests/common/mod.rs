@@ -14,13 +14,9 @@ pub fn real_weights() -> &'static Weights {
     &WEIGHTS
 }
 
-/// The folder with references from other implementations. `None` when nobody asked for these tests; a folder that was
-/// named but is not there fails.
-pub fn shared() -> Option<PathBuf> {
-    let Some(folder) = std::env::var_os("ELENCHUS_SHARED").map(PathBuf::from) else {
-        eprintln!("not asked for: set ELENCHUS_SHARED to the folder with references to run this test");
-        return None;
-    };
-    assert!(folder.join("reference").is_dir(), "ELENCHUS_SHARED={} has no folder `reference`", folder.display());
-    Some(folder)
+/// The folder with references from other implementations, beside the project.
+pub fn shared() -> PathBuf {
+    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
+    assert!(folder.is_dir(), "{} is not there", folder.display());
+    folder
 }

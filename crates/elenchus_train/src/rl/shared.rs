@@ -6,18 +6,10 @@ use candle_core::{Device, Tensor, Var};
 
 use super::*;
 
-/// Tensors of a file of references; `None` where they were not asked for.
-fn reference(name: &str) -> Option<HashMap<String, Tensor>> {
-    let Some(shared) = std::env::var_os("ELENCHUS_SHARED").map(PathBuf::from) else {
-        println!("not asked for: set ELENCHUS_SHARED to the folder of references");
-        return None;
-    };
-    let shared = if shared.is_relative() { PathBuf::from("../..").join(shared) } else { shared };
-    let file = shared.join("reference/ppo").join(name);
-    Some(
-        candle_core::safetensors::load(&file, &Device::Cpu)
-            .unwrap_or_else(|error| panic!("{}: {error}", file.display())),
-    )
+/// Tensors of a file of references.
+fn reference(name: &str) -> HashMap<String, Tensor> {
+    let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared/reference/ppo")).join(name);
+    candle_core::safetensors::load(&file, &Device::Cpu).unwrap_or_else(|error| panic!("{}: {error}", file.display()))
 }
 
 /// The numbers of each row whose mask is 1, as responses without padding.
@@ -38,8 +30,9 @@ fn near(name: &str, ours: &[f32], expected: &[f32]) {
 
 // TRL 0.11.4, PPOTrainer: rewards with KL 0.05, GAE (0.99, 0.95), whitening, both losses and their gradients.
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_ppo_equals_trl() {
-    let Some(of) = reference("classic_trl_0_11_4.safetensors") else { return };
+    let of = reference("classic_trl_0_11_4.safetensors");
     let mask = &of["mask"];
     let flat = |name: &str| rows(&of[name], mask).concat();
     let (logprobs, ref_logprobs) = (rows(&of["old_logprobs"], mask), rows(&of["ref_logprobs"], mask));
@@ -100,12 +93,10 @@ fn shared_ppo_equals_trl() {
 // The same inputs with gamma 1 and rewards whitened first. TRL whitens the padding as well and lets it leak into the returns
 // of the tokens before it, so only rows without padding can be the same.
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_whitened_rewards_equal_trl() {
-    let (Some(of), Some(expected)) =
-        (reference("classic_trl_0_11_4.safetensors"), reference("classic_whiten_rewards_gamma1.safetensors"))
-    else {
-        return;
-    };
+    let (of, expected) =
+        (reference("classic_trl_0_11_4.safetensors"), reference("classic_whiten_rewards_gamma1.safetensors"));
     let mask = &of["mask"];
     let (rewards, values) = (rows(&of["rewards"], mask), rows(&of["values"], mask));
     let expected = rows(&expected["returns"], mask);
@@ -126,12 +117,9 @@ fn shared_whitened_rewards_equal_trl() {
 // TRL 1.8's experimental PPO, k1 and k3. Its score stands behind the last token, where there is one more value; what is the
 // same are the price of a token, the advantages and the whitening.
 #[test]
+#[ignore = "needs ../shared"]
 fn shared_last_ppo_equals_trl() {
-    let (Some(classic), Some(of)) =
-        (reference("classic_trl_0_11_4.safetensors"), reference("experimental_trl_1_8.safetensors"))
-    else {
-        return;
-    };
+    let (classic, of) = (reference("classic_trl_0_11_4.safetensors"), reference("experimental_trl_1_8.safetensors"));
     let (padding, padding_p1) = (&of["padding_mask"], &of["padding_mask_p1"]);
     let not = |mask: &Tensor| (mask.to_dtype(candle_core::DType::F32).unwrap() * -1.0).unwrap() + 1.0;
     let (real, real_p1) = (not(padding).unwrap(), not(padding_p1).unwrap());
