@@ -6,7 +6,7 @@
 
 pub mod blind;
 mod html;
-pub(crate) mod measures;
+mod measures;
 mod planted;
 mod reserved;
 pub(crate) mod rows;
@@ -27,7 +27,7 @@ pub use speak::{Contender, Reply};
 pub use table::table;
 
 use self::{
-    measures::{DISTINCT, Histogram, Reader, distincts, kl_per_token},
+    measures::{DISTINCT, Histogram, distincts},
     speak::{exchange, speak_best, speak_once},
 };
 use crate::{
@@ -36,9 +36,9 @@ use crate::{
     data::{Pair, words},
     example,
     judge::{Exchange, Judge, Panel, StyleTest},
-    perplexity,
-    rl::is_question,
-    spread,
+    logit_kl::{Reader, kl_per_token},
+    perplexity, spread,
+    text_stats::is_question,
 };
 
 /// What voices are compared by.

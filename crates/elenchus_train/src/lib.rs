@@ -18,6 +18,7 @@ pub mod family;
 mod forward;
 pub mod judge;
 mod lesson;
+mod logit_kl;
 mod memory;
 mod order;
 mod perplexity;
@@ -31,6 +32,7 @@ mod sft;
 mod sft_config;
 mod shown_turns;
 mod tensorboard;
+pub mod text_stats;
 pub mod virtue;
 
 pub use adamw::{AdamW, AdamWSettings};

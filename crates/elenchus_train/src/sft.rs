@@ -29,7 +29,7 @@ use crate::{
     run_folder::{Checkpoint, METRICS, SAMPLES},
     samples::{Voice, samples},
     spread,
-    tensorboard::EventFile,
+    tensorboard::{Curves, EventFile},
 };
 
 /// The folder of the adapter with the lowest held-out perplexity so far.
@@ -82,6 +82,30 @@ pub struct StepReport {
     /// Held-out reply perplexity after this step, where it was measured; over the same examples each time.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub held_out_perplexity: Option<f64>,
+}
+
+impl Curves for StepReport {
+    fn step(&self) -> u64 {
+        self.step
+    }
+
+    fn seconds(&self) -> f64 {
+        self.seconds
+    }
+
+    fn scalars(&self) -> Vec<(String, f64)> {
+        let mut scalars = vec![
+            ("train/loss", self.loss),
+            ("train/grad_norm", self.grad_norm),
+            ("train/learning_rate", self.learning_rate),
+        ];
+        if self.seconds > 0.0 {
+            scalars.push(("train/tokens_per_second", self.tokens as f64 / self.seconds));
+        }
+        scalars.extend(self.held_out_perplexity.map(|value| ("held_out/perplexity", value)));
+        scalars.extend(self.resident_bytes.map(|value| ("memory/resident_bytes", value as f64)));
+        scalars.into_iter().map(|(tag, value)| (tag.to_owned(), value)).collect()
+    }
 }
 
 /// What a finished run came to, over all held-out examples; `result.json`.

@@ -6,7 +6,7 @@
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf, time::SystemTime};
 
-use crate::{Error, Result, RunFolder, StepReport};
+use crate::{Error, Result, RunFolder};
 
 /// `TensorBoard` takes every file with `tfevents` in its name; one name per run, so that a resumed run replaces it.
 const FILE: &str = "events.out.tfevents.0.elenchus";
@@ -60,30 +60,6 @@ fn file(now: f64, reports: &[impl Curves]) -> Vec<u8> {
         bytes.extend(record(&step_event(wall_time, report)));
     }
     bytes
-}
-
-impl Curves for StepReport {
-    fn step(&self) -> u64 {
-        self.step
-    }
-
-    fn seconds(&self) -> f64 {
-        self.seconds
-    }
-
-    fn scalars(&self) -> Vec<(String, f64)> {
-        let mut scalars = vec![
-            ("train/loss", self.loss),
-            ("train/grad_norm", self.grad_norm),
-            ("train/learning_rate", self.learning_rate),
-        ];
-        if self.seconds > 0.0 {
-            scalars.push(("train/tokens_per_second", self.tokens as f64 / self.seconds));
-        }
-        scalars.extend(self.held_out_perplexity.map(|value| ("held_out/perplexity", value)));
-        scalars.extend(self.resident_bytes.map(|value| ("memory/resident_bytes", value as f64)));
-        scalars.into_iter().map(|(tag, value)| (tag.to_owned(), value)).collect()
-    }
 }
 
 /// The first event of a file: `wall_time = 1`, `file_version = 3`.
@@ -173,6 +149,7 @@ fn wall_time() -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::StepReport;
 
     fn report(json: &str) -> StepReport {
         serde_json::from_str(json).unwrap()

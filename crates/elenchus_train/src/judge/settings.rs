@@ -16,7 +16,7 @@ use super::{
     ModelJudge, ModelJudgeSettings, Or, Panel, Question, Rule, Rules, Scripted, Seat, Sentiment, Structured,
     VerdictForm, VerdictReader, Words, rules::words,
 };
-use crate::{Error, Result, RewardLoss, RewardModel, rl::is_question};
+use crate::{Error, Result, RewardLoss, RewardModel, text_stats::is_question};
 
 /// A judge, its weight, and who reads its words.
 #[derive(Debug, Clone, PartialEq, Serialize)]

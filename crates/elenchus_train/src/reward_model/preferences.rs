@@ -25,8 +25,8 @@ use crate::{
     BrokenLine, Error, Result,
     data::{self, OnBroken, Pair, Speakers, Split, words},
     lesson::{read_character, read_pairs, read_text},
-    rl::is_question,
     spread,
+    text_stats::is_question,
 };
 
 /// One reply that is preferred to another.

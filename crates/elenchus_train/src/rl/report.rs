@@ -1,6 +1,6 @@
 //! One iteration in numbers, as `metrics.jsonl` keeps it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
@@ -8,6 +8,7 @@ use unicode_segmentation::UnicodeSegmentation;
 use crate::{
     judge::{Cost, Exchange},
     tensorboard::Curves,
+    text_stats::{distinct_2, is_question},
 };
 
 /// What an iteration came to.
@@ -152,22 +153,6 @@ impl Curves for RlReport {
     }
 }
 
-/// Share of distinct pairs among all pairs of neighbouring words; 1 where there are none.
-pub fn distinct_2<'a>(replies: impl IntoIterator<Item = &'a str>) -> f64 {
-    distinct(2, replies)
-}
-
-/// The same of single words, pairs, or more of them in a row.
-pub(crate) fn distinct<'a>(words_in_a_row: usize, replies: impl IntoIterator<Item = &'a str>) -> f64 {
-    let (mut all, mut distinct) = (0usize, BTreeSet::new());
-    for reply in replies {
-        let words: Vec<String> = reply.unicode_words().map(str::to_lowercase).collect();
-        all += (words.len() + 1).saturating_sub(words_in_a_row);
-        distinct.extend(words.windows(words_in_a_row).map(<[String]>::to_vec));
-    }
-    if all == 0 { 1.0 } else { distinct.len() as f64 / all as f64 }
-}
-
 /// What is seen of replies from outside.
 pub(super) fn describe(report: &mut RlReport, exchanges: &[Exchange]) {
     let mean = |of: &dyn Fn(&Exchange) -> f64| exchanges.iter().map(of).sum::<f64>() / exchanges.len().max(1) as f64;
@@ -177,31 +162,4 @@ pub(super) fn describe(report: &mut RlReport, exchanges: &[Exchange]) {
     report.ended = share(|exchange| exchange.is_ended);
     report.questions = share(|exchange| is_question(&exchange.reply));
     report.distinct_2 = distinct_2(exchanges.iter().map(|exchange| exchange.reply.as_str()));
-}
-
-/// Whether a reply ends in a question, whatever closes behind it.
-pub fn is_question(reply: &str) -> bool {
-    reply.trim_end_matches(|c: char| c.is_whitespace() || "\"'”’)*".contains(c)).ends_with('?')
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pairs_are_counted_over_all_replies() {
-        assert_eq!(distinct_2(["a b c", "A b"]), 2.0 / 3.0);
-        assert_eq!(distinct_2(["one"]), 1.0);
-        assert_eq!(distinct(1, ["a b c", "A b"]), 3.0 / 5.0);
-        assert_eq!(distinct(3, ["a b c", "A b", ""]), 1.0);
-    }
-
-    #[test]
-    fn questions_end_in_their_mark() {
-        for (reply, expected) in
-            [("Why?", true), ("He said \"why?\"", true), ("Why? So.", false), ("", false), ("So;", false)]
-        {
-            assert_eq!(is_question(reply), expected, "{reply}");
-        }
-    }
 }

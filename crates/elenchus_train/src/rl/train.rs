@@ -30,8 +30,8 @@ use super::{
 use crate::{
     AdamW, Error, Example, ExamplePair, Result, RewardModel, RunFolder, Sample,
     adamw::set_vars,
-    compare::measures::{Reader, kl_per_token},
     judge::{Exchange, Judged, Panel},
+    logit_kl::{Reader, kl_per_token},
     report,
     run_folder::{Checkpoint, METRICS, SAMPLES},
     samples::{Voice, samples},

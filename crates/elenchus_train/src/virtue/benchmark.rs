@@ -17,12 +17,10 @@ use super::{Speaker, first::is_ended, length::Paired};
 use crate::{
     Error, Result,
     bootstrap::{Interval, Wins, mean, mean_difference},
-    compare::{
-        Lengths,
-        measures::{Reader, kl_per_token},
-    },
+    compare::Lengths,
     data::words,
     judge::{Combination, Exchange, Judge},
+    logit_kl::{Reader, kl_per_token},
 };
 
 pub use table::{page, table};
