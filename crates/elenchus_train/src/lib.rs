@@ -20,6 +20,7 @@ pub mod judge;
 mod lesson;
 mod logit_kl;
 mod memory;
+mod numeric;
 mod order;
 mod perplexity;
 mod report;

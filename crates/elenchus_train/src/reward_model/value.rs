@@ -2,7 +2,7 @@
 
 use candle_core::Tensor;
 
-use crate::{Example, Result, rl::gae};
+use crate::{Example, Result, numeric::gae};
 
 /// What a reply is worth at its end: chosen, and rejected.
 pub(super) const WORTH: [f32; 2] = [1.0, -1.0];

@@ -1,11 +1,7 @@
 //! From scores to what each token was worth: the pieces that methods with values share.
 
-use super::{
-    experience::Rollout,
-    gae::gae,
-    kl::Estimator,
-    whiten::{Variance, whiten},
-};
+use super::{experience::Rollout, kl::Estimator};
+use crate::numeric::{Variance, gae, whiten};
 
 /// `-kl_coef * kl_t` for each token, and the score on the last.
 pub(super) fn token_rewards(rollouts: &[Rollout], kl_coef: f32, estimator: Estimator) -> Vec<Vec<f32>> {
