@@ -163,3 +163,10 @@ fn beside(path: &AssetPath<'_>, name: &str) -> AssetPath<'static> {
     let folder = path.path().parent().unwrap_or_else(|| "".as_ref());
     AssetPath::from_path_buf(folder.join(name)).with_source(path.source().clone_owned())
 }
+
+pub(crate) fn plugin(app: &mut App) {
+    app.init_asset::<CharacterAsset>()
+        .init_asset::<AdapterAsset>()
+        .init_asset_loader::<CharacterLoader>()
+        .init_asset_loader::<AdapterLoader>();
+}

@@ -173,3 +173,14 @@ pub(crate) fn pause(
         }
     }
 }
+
+pub(crate) fn plugin(app: &mut App) {
+    app.add_observer(on_start)
+        .add_observer(on_stop)
+        .add_observer(on_reload)
+        .add_observer(on_retry_load)
+        .register_type::<StartEngine>()
+        .register_type::<StopEngine>()
+        .register_type::<ReloadEngine>()
+        .register_type::<RetryLoad>();
+}

@@ -59,3 +59,7 @@ impl Default for Conversation {
         Self::from_seed(RandomState::new().build_hasher().finish())
     }
 }
+
+pub(crate) fn plugin(app: &mut App) {
+    app.register_type::<Conversation>();
+}

@@ -6,8 +6,8 @@ use bevy::prelude::*;
 use elenchus_dialogue::{ReplyReport, RequestId, StopReason};
 
 use crate::{
-    CharacterAsset, Conversation, ElenchusSettings, EngineStatus, Npc, Overheard, ReplyError, ReplyFailed,
-    ReplyFinished, Speaking,
+    CharacterAsset, Conversation, ElenchusSettings, EngineStatus, Npc, Overheard, ReplyDelta, ReplyError, ReplyFailed,
+    ReplyFinished, ReplyStarted, Speaking,
     control::EngineHandle,
     hear::remember_heard,
     npc::LineQueue,
@@ -258,4 +258,14 @@ pub(crate) fn name(world: &World, entity: Entity) -> String {
 
 fn character(world: &World, entity: Entity) -> Option<&CharacterAsset> {
     world.resource::<Assets<CharacterAsset>>().get(&world.get::<Npc>(entity)?.character)
+}
+
+pub(crate) fn plugin(app: &mut App) {
+    app.add_observer(on_speaking_removed)
+        .add_observer(on_conversation_replaced)
+        .add_observer(on_npc_removed)
+        .register_type::<ReplyStarted>()
+        .register_type::<ReplyDelta>()
+        .register_type::<ReplyFinished>()
+        .register_type::<ReplyFailed>();
 }

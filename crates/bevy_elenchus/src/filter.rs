@@ -48,3 +48,7 @@ pub(crate) fn filter(world: &World, entity: Entity) -> Option<Arc<ReplyFilter>> 
     filter.names.extend(characters.iter().map(|(_, asset)| asset.character.name.clone()));
     Some(Arc::new(filter))
 }
+
+pub(crate) fn plugin(app: &mut App) {
+    app.register_type::<SpeechFilter>();
+}

@@ -137,3 +137,7 @@ impl Default for ConversationGroup {
         }
     }
 }
+
+pub(crate) fn plugin(app: &mut App) {
+    app.register_type::<ConversationGroup>().register_type::<MemberOf>().register_type::<GroupMembers>();
+}

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bevy::prelude::*;
 use elenchus_dialogue::{Turn, has_words};
 
-use crate::{Conversation, Hear, Npc, Speaking, npc::LineQueue, say};
+use crate::{Conversation, Hear, Npc, Overheard, Speaking, npc::LineQueue, say};
 
 /// Overhears what groups within [`Earshot`] say, as [`Overheard`](crate::Overheard) events. An NPC that is one remembers
 /// it besides: the line enters its [`Conversation`], and it does not answer.
@@ -94,4 +94,12 @@ fn remember(conversation: &mut Conversation, turns: Vec<Turn>) {
     conversation.turns.extend(turns);
     // A line whose reply was lost with the game that was saved is not the newest any more.
     conversation.awaiting_reply = false;
+}
+
+pub(crate) fn plugin(app: &mut App) {
+    app.init_resource::<Earshot>()
+        .add_observer(on_hear)
+        .register_type::<Listener>()
+        .register_type::<Hear>()
+        .register_type::<Overheard>();
 }

@@ -144,3 +144,7 @@ impl Speaking {
         self.group
     }
 }
+
+pub(crate) fn plugin(app: &mut App) {
+    app.register_type::<Npc>().register_type::<Voice>().register_type::<GameFacts>().register_type::<Speaking>();
+}

@@ -4,13 +4,9 @@ use bevy::prelude::*;
 use elenchus_dialogue::{BackendStarter, EngineSettings, ModelLoader};
 
 use crate::{
-    AdapterAsset, CharacterAsset, Conversation, ConversationGroup, Earshot, EngineStats, EngineStatus, GameFacts,
-    GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, Listener, MemberOf, Npc, Overheard, ReloadEngine, ReplyDelta,
-    ReplyFailed, ReplyFinished, ReplyStarted, RetryLoad, Say, SilenceReason, Speaking, SpeechFilter, StartEngine,
-    StopEngine, Tell, Voice, WarmUp,
-    assets::{AdapterLoader, CharacterLoader},
+    EngineStatus, SpeechFilter, assets,
     control::{self, EngineHandle},
-    ending, hear, receive, say, status, tell, turn_taking,
+    conversation, ending, filter, group, hear, npc, receive, say, status, tell, turn_taking,
 };
 
 /// Gives NPCs a voice. Add it after `AssetPlugin` (part of `DefaultPlugins`), and
@@ -140,16 +136,9 @@ impl Plugin for ElenchusPlugin {
             handle.start();
             status = EngineStatus::LOADING;
         }
-        app.init_asset::<CharacterAsset>()
-            .init_asset::<AdapterAsset>()
-            .init_asset_loader::<CharacterLoader>()
-            .init_asset_loader::<AdapterLoader>()
-            .insert_resource(handle)
+        app.insert_resource(handle)
             .insert_resource(self.settings.clone())
             .insert_resource(status)
-            .init_resource::<EngineStats>()
-            .init_resource::<say::Requests>()
-            .init_resource::<Earshot>()
             // `TimePlugin` moves it on; without that plugin groups never speak.
             .init_resource::<Time>()
             .configure_sets(
@@ -158,62 +147,17 @@ impl Plugin for ElenchusPlugin {
             )
             .add_systems(
                 PreUpdate,
-                (
-                    (control::pause, receive::receive, tell::go_on, status::update_stats)
-                        .chain()
-                        .in_set(ElenchusSystems::Receive),
-                    turn_taking::take_turns.in_set(ElenchusSystems::TakeTurns),
-                    say::send_waiting.in_set(ElenchusSystems::Send),
-                ),
+                (control::pause, receive::receive, tell::go_on, status::update_stats)
+                    .chain()
+                    .in_set(ElenchusSystems::Receive),
             )
-            .add_observer(say::on_say)
-            .add_observer(say::on_warm_up)
-            .add_observer(ending::on_speaking_removed)
-            .add_observer(ending::on_conversation_replaced)
-            .add_observer(ending::on_npc_removed)
-            .add_observer(tell::on_tell)
-            .add_observer(control::on_start)
-            .add_observer(control::on_stop)
-            .add_observer(control::on_reload)
-            .add_observer(control::on_retry_load)
-            .add_observer(hear::on_hear)
-            .add_observer(turn_taking::on_group_inserted)
-            .add_observer(turn_taking::on_group_discarded)
-            .add_observer(turn_taking::on_member_left)
-            .add_observer(turn_taking::on_give_turn)
-            .add_observer(turn_taking::on_interrupt)
-            .register_type::<Npc>()
-            .register_type::<Voice>()
-            .register_type::<GameFacts>()
-            .register_type::<Conversation>()
-            .register_type::<Speaking>()
-            .register_type::<SpeechFilter>()
-            .register_type::<ConversationGroup>()
-            .register_type::<MemberOf>()
-            .register_type::<GroupMembers>()
-            .register_type::<Listener>()
             .register_type::<ElenchusSettings>()
             .register_type::<WhileSpeaking>()
-            .register_type::<EngineStatus>()
-            .register_type::<EngineStats>()
-            .register_type::<Say>()
-            .register_type::<Tell>()
-            .register_type::<WarmUp>()
-            .register_type::<StartEngine>()
-            .register_type::<StopEngine>()
-            .register_type::<ReloadEngine>()
-            .register_type::<PauseWith>()
-            .register_type::<RetryLoad>()
-            .register_type::<Hear>()
-            .register_type::<GiveTurn>()
-            .register_type::<Interrupt>()
-            .register_type::<Overheard>()
-            .register_type::<GroupSilent>()
-            .register_type::<SilenceReason>()
-            .register_type::<ReplyStarted>()
-            .register_type::<ReplyDelta>()
-            .register_type::<ReplyFinished>()
-            .register_type::<ReplyFailed>();
+            .register_type::<PauseWith>();
+        // Each file brings what is its own. Observers of one event run in this order.
+        app.add_plugins((assets::plugin, npc::plugin, conversation::plugin, filter::plugin))
+            .add_plugins((say::plugin, ending::plugin, tell::plugin, control::plugin, status::plugin))
+            .add_plugins((hear::plugin, group::plugin, turn_taking::plugin));
     }
 }
 
@@ -229,6 +173,7 @@ mod tests {
     use serde::de::DeserializeSeed;
 
     use super::*;
+    use crate::prelude::*;
 
     fn app() -> App {
         let mut app = App::new();
@@ -277,7 +222,7 @@ mod tests {
         let mut app = app();
         app.add_systems(Update, |_: Res<EngineStatus>, _: Res<EngineStats>, _: Res<ElenchusSettings>| {}).add_systems(
             Update,
-            (|mut exit: MessageWriter<AppExit>| _ = exit.write_default()).run_if(crate::engine_ready),
+            (|mut exit: MessageWriter<AppExit>| _ = exit.write_default()).run_if(engine_ready),
         );
         app.update();
         assert!(app.should_exit().is_none(), "the engine is not ready");

@@ -14,8 +14,8 @@ use elenchus_dialogue::{Character, Error, Priority, Request, RequestId, has_word
 use elenchus_lm::Adapter;
 
 use crate::{
-    AdapterAsset, CharacterAsset, Conversation, ElenchusSettings, EngineStatus, GameFacts, MemberOf, Npc, ReplyError,
-    ReplyFailed, Say, Speaking, Voice, WarmUp, WhileSpeaking,
+    AdapterAsset, CharacterAsset, Conversation, ElenchusSettings, ElenchusSystems, EngineStatus, GameFacts, MemberOf,
+    Npc, ReplyError, ReplyFailed, Say, Speaking, Voice, WarmUp, WhileSpeaking,
     control::EngineHandle,
     ending::{self, Ending},
     filter::filter,
@@ -341,4 +341,13 @@ pub(crate) fn character_path(world: &World, entity: Entity) -> Option<String> {
 fn asset_path<A: Asset>(world: &World, handle: &Handle<A>) -> Option<String> {
     let from_server = world.resource::<AssetServer>().get_path(handle).map(AssetPath::into_owned);
     from_server.or_else(|| handle.path().cloned()).map(|path| path.to_string())
+}
+
+pub(crate) fn plugin(app: &mut App) {
+    app.init_resource::<Requests>()
+        .add_systems(PreUpdate, send_waiting.in_set(ElenchusSystems::Send))
+        .add_observer(on_say)
+        .add_observer(on_warm_up)
+        .register_type::<Say>()
+        .register_type::<WarmUp>();
 }

@@ -51,3 +51,7 @@ pub fn engine_ready(status: Option<Res<EngineStatus>>) -> bool {
 pub(crate) fn update_stats(handle: Res<EngineHandle>, mut stats: ResMut<EngineStats>) {
     stats.set_if_neq(EngineStats(handle.engine.as_ref().map(|engine| engine.stats()).unwrap_or_default()));
 }
+
+pub(crate) fn plugin(app: &mut App) {
+    app.init_resource::<EngineStats>().register_type::<EngineStatus>().register_type::<EngineStats>();
+}

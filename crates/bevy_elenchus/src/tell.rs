@@ -90,6 +90,10 @@ fn piece(text: &str, by_sentence: bool) -> usize {
     text[word..].find(char::is_whitespace).map_or(text.len(), |end| word + end)
 }
 
+pub(crate) fn plugin(app: &mut App) {
+    app.add_observer(on_tell).register_type::<Tell>();
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -8,8 +8,8 @@ use bevy::{ecs::relationship::RelationshipTarget, prelude::*};
 use elenchus_dialogue::{ReplyReport, has_words};
 
 use crate::{
-    CharacterAsset, Conversation, ConversationGroup, Earshot, EngineStatus, GiveTurn, GroupMembers, GroupSilent,
-    Interrupt, Listener, MemberOf, Npc, Overheard, Say, SilenceReason, Speaking,
+    CharacterAsset, Conversation, ConversationGroup, Earshot, ElenchusSystems, EngineStatus, GiveTurn, GroupMembers,
+    GroupSilent, Interrupt, Listener, MemberOf, Npc, Overheard, Say, SilenceReason, Speaking,
     ending::{self, is_named},
     group::Lull,
     hear::overhear,
@@ -267,6 +267,19 @@ pub(crate) fn on_give_turn(turn: On<GiveTurn>, mut groups: Query<&mut Lull, With
 pub(crate) fn on_interrupt(interrupted: On<Interrupt>, mut commands: Commands) {
     let group = interrupted.entity;
     commands.queue(move |world: &mut World| interrupt(world, group));
+}
+
+pub(crate) fn plugin(app: &mut App) {
+    app.add_systems(PreUpdate, take_turns.in_set(ElenchusSystems::TakeTurns))
+        .add_observer(on_group_inserted)
+        .add_observer(on_group_discarded)
+        .add_observer(on_member_left)
+        .add_observer(on_give_turn)
+        .add_observer(on_interrupt)
+        .register_type::<GiveTurn>()
+        .register_type::<Interrupt>()
+        .register_type::<GroupSilent>()
+        .register_type::<SilenceReason>();
 }
 
 #[cfg(test)]
