@@ -220,10 +220,8 @@ mod tests {
     #[test]
     fn what_a_system_asks_for_is_there_from_the_start() {
         let mut app = app();
-        app.add_systems(Update, |_: Res<EngineStatus>, _: Res<EngineStats>, _: Res<ElenchusSettings>| {}).add_systems(
-            Update,
-            (|mut exit: MessageWriter<AppExit>| _ = exit.write_default()).run_if(engine_ready),
-        );
+        app.add_systems(Update, |_: Res<EngineStatus>, _: Res<EngineStats>, _: Res<ElenchusSettings>| {})
+            .add_systems(Update, (|mut exit: MessageWriter<AppExit>| _ = exit.write_default()).run_if(engine_ready));
         app.update();
         assert!(app.should_exit().is_none(), "the engine is not ready");
     }

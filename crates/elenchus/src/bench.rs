@@ -19,8 +19,9 @@ use std::{
 
 use anyhow::{Context, Result, anyhow, ensure};
 use clap::{Args, ValueEnum, value_parser};
-use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, Executor, KvCache, KvPrecision, Logits, LoraAdapter, Row};
-use elenchus_train::resident_bytes;
+use elenchus_lm::{
+    Adapter, CpuExecutor, CpuSettings, Executor, KvCache, KvPrecision, Logits, LoraAdapter, Row, resident_bytes,
+};
 
 use self::{
     bandwidth::Memory,

@@ -5,7 +5,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use anyhow::{Result, anyhow, bail, ensure};
+use anyhow::{Result, anyhow, bail};
 
 /// The characters of one `adapters/` folder.
 #[derive(Debug, Clone)]
@@ -31,9 +31,10 @@ impl Characters {
     }
 
     /// The characters of a folder that was named.
+    #[cfg(feature = "train")]
     pub fn open(folder: &Path) -> Result<Self> {
         let found = Self::of(folder);
-        ensure!(
+        anyhow::ensure!(
             !found.ids.is_empty(),
             "{} holds no folder with a character.toml (hint: name the folder of all characters, not one of them)",
             folder.display()
@@ -63,6 +64,7 @@ impl Characters {
 }
 
 /// The `character.toml` that a person means: the file itself, or a folder of `adapters/` by any spelling.
+#[cfg(feature = "train")]
 pub fn character_file(name: &str) -> Result<PathBuf> {
     if Path::new(name).extension().is_some_and(|extension| extension == "toml") {
         return Ok(PathBuf::from(name));

@@ -8,9 +8,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::Device;
 use clap::{Subcommand, ValueEnum};
-use elenchus_candle::CandleExecutor;
 use elenchus_dialogue::base_model;
 use elenchus_fetch::FetchProgress;
 use elenchus_lm::{
@@ -91,7 +89,11 @@ impl From<NumericsArg> for Numerics {
 
 /// Executors by the name a person calls them.
 const EXECUTORS: &[(&str, BuildExecutor)] = &[
-    ("candle", |weights, numerics| Ok(Box::new(CandleExecutor::new(weights, &Device::Cpu, numerics)?))),
+    #[cfg(feature = "train")]
+    ("candle", |weights, numerics| {
+        let device = candle_core::Device::Cpu;
+        Ok(Box::new(elenchus_candle::CandleExecutor::new(weights, &device, numerics)?))
+    }),
     ("cpu", |weights, numerics| {
         ensure!(
             numerics == Numerics::Quantised,
@@ -335,9 +337,9 @@ mod tests {
 
     #[test]
     fn an_unknown_executor_lists_what_there_is() {
-        assert!(executor_named("candle").is_ok());
+        assert!(executor_named("cpu").is_ok());
         let error = executor_named("vulkan").unwrap_err().to_string();
-        assert!(error.contains("`vulkan`") && error.contains("candle"), "{error}");
+        assert!(error.contains("`vulkan`") && error.contains("cpu"), "{error}");
     }
 
     #[test]

@@ -4,7 +4,12 @@
 //! before a character's first reply. What changes rarely stands first, so that the cached beginning of a prompt stays
 //! useful for long: persona, then facts, then turns. What belongs to the newest line alone stands beside it, at the end.
 
-use elenchus_lm::{Markup, Message, Role};
+use std::{
+    collections::HashMap,
+    hash::{DefaultHasher, Hash, Hasher},
+};
+
+use elenchus_lm::{Markup, Message, Role, Tokenizer};
 
 use crate::{
     BigFive, Character, Error, Model, Request, Result, Turn,
@@ -113,7 +118,7 @@ fn temperament(traits: &BigFive) -> Option<String> {
 /// A prompt that fits the context with room for a reply. Old turns are cut in steps of half the room there is for turns:
 /// between two cuts the prompt only grows at its end, so that its memory stays useful for half a context. Where it is cut
 /// follows from persona, facts, turns and context alone, so that a conversation loaded from a save game is cut alike.
-pub(crate) fn fit(model: &Model, request: &Request, context: usize) -> Result<Vec<u32>> {
+pub(crate) fn fit(model: &Model, request: &Request, context: usize, counts: &mut TokenCounts) -> Result<Vec<u32>> {
     let Request { character, facts, notes, turns, .. } = request;
     let newest = turns.last().filter(|turn| !character.is_named(&turn.speaker));
     if newest.is_none_or(|turn| !has_words(&turn.text)) {
@@ -130,7 +135,7 @@ pub(crate) fn fit(model: &Model, request: &Request, context: usize) -> Result<Ve
     let room = context.saturating_sub(reply + persona_prefix(model, character, facts)?.len());
     // What each turn costs is known only nearly, for markup and labels depend on its neighbours; the loop below counts
     // exactly and corrects.
-    let tokens = |text: &str| Ok::<_, Error>(model.tokenizer.encode(text, Markup::AsText)?.len());
+    let mut tokens = |text: &str| counts.of(&model.tokenizer, text);
     let costs = turns.iter().map(|turn| Ok(tokens(&turn.speaker)? + tokens(&turn.text)? + MESSAGE_TOKENS));
     let costs = costs.collect::<Result<Vec<usize>>>()?;
     let mut steps = costs.iter().sum::<usize>().saturating_sub(room).div_ceil(step(room));
@@ -144,6 +149,33 @@ pub(crate) fn fit(model: &Model, request: &Request, context: usize) -> Result<Ve
             return Err(Error::PromptTooLong { tokens: ids.len() + reply, context });
         }
         steps += 1;
+    }
+}
+
+/// How many tokens texts have for one tokenizer. Every turn of a conversation is counted for each prompt; with this, once.
+#[derive(Debug, Default)]
+pub(crate) struct TokenCounts {
+    /// By the text's hash: another text's number, which no one will meet, would cut a prompt a little sooner or later.
+    counts: HashMap<u64, usize>,
+}
+
+/// Counts kept; as many conversations take a few MB.
+const MOST_COUNTS: usize = 1 << 16;
+
+impl TokenCounts {
+    fn of(&mut self, tokenizer: &Tokenizer, text: &str) -> Result<usize> {
+        let mut hasher = DefaultHasher::new();
+        text.hash(&mut hasher);
+        let hash = hasher.finish();
+        if let Some(&count) = self.counts.get(&hash) {
+            return Ok(count);
+        }
+        let count = tokenizer.encode(text, Markup::AsText)?.len();
+        if self.counts.len() >= MOST_COUNTS {
+            self.counts.clear();
+        }
+        self.counts.insert(hash, count);
+        Ok(count)
     }
 }
 

@@ -10,7 +10,7 @@ use elenchus_lm::{Adapter, Logits};
 use crate::{
     Model, Refusal, Request, Result, StopReason,
     prefix_cache::PrefixCache,
-    prompt,
+    prompt::{self, TokenCounts},
     scheduler::{Pending, plan},
     speech::{Ending, Sequence, Speech},
 };
@@ -75,6 +75,7 @@ fn speak_all(
     let context = model.max_tokens();
     let mut spoken: Vec<Option<Spoken>> = vec![None; requests.len()];
     let mut waiting = requests.iter().enumerate();
+    let mut counts = TokenCounts::default();
     let mut speeches: Vec<(usize, Speech)> = Vec::new();
     loop {
         while speeches.len() < ROWS {
@@ -83,7 +84,7 @@ fn speak_all(
             if let Some(adapter) = adapter {
                 executor.prepare(adapter)?;
             }
-            let prompt = prompt::fit(model, request, context)?;
+            let prompt = prompt::fit(model, request, context, &mut counts)?;
             let adapter = adapter.as_ref().map(Adapter::id);
             let persona = prompt::persona_prefix(model, character, facts)?;
             if prompt.starts_with(&persona) && persona.len() < prompt.len() {

@@ -19,7 +19,7 @@ use crate::{
     counters::{Counters, Speed},
     outbox::Outbox,
     prefix_cache::PrefixCache,
-    prompt::{self, FINISH_TOKENS},
+    prompt::{self, FINISH_TOKENS, TokenCounts},
     scheduler::{Pending, Waiting, plan},
     speech::{Ending, Sequence, Speech, cancelled_report, max_tokens},
 };
@@ -105,6 +105,7 @@ struct Loaded {
     model: Model,
     context: usize,
     remembered: PrefixCache,
+    counts: TokenCounts,
 }
 
 /// A persona that is being read ahead.
@@ -245,8 +246,12 @@ impl Worker {
                 let context = self.settings.context.min(model.max_tokens());
                 let info = BaseInfo { name: model.name.clone(), sha256: model.sha256.clone(), context };
                 self.outbox.push(EngineEvent::Ready(info));
-                self.model =
-                    ModelState::Loaded(Box::new(Loaded { model, context, remembered: PrefixCache::default() }));
+                self.model = ModelState::Loaded(Box::new(Loaded {
+                    model,
+                    context,
+                    remembered: PrefixCache::default(),
+                    counts: TokenCounts::default(),
+                }));
             }
             Err(error) => {
                 self.model = ModelState::Failed(match &error {
@@ -491,8 +496,8 @@ impl Loaded {
         caught(|| self.model.executor.prepare(adapter))?.map_err(|error| Error::Adapter(error.to_string()))
     }
 
-    fn fit(&self, request: &crate::Request) -> Result<Vec<u32>> {
-        caught(|| prompt::fit(&self.model, request, self.context))?
+    fn fit(&mut self, request: &crate::Request) -> Result<Vec<u32>> {
+        caught(|| prompt::fit(&self.model, request, self.context, &mut self.counts))?
     }
 
     fn begin_warm_up(&mut self, warm_up: &WarmUp) -> Result<Sequence> {

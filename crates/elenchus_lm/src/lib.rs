@@ -23,6 +23,7 @@ mod hex;
 mod kv_cache;
 mod lora;
 mod mapped_file;
+mod memory;
 mod safetensors;
 mod sampler;
 #[cfg(any(test, feature = "testing"))]
@@ -44,6 +45,7 @@ pub use generate::generate;
 pub use hex::hex;
 pub use kv_cache::{KvCache, PAGE_TOKENS, PageLayout};
 pub use lora::{Adapter, AdapterId, Half, LoraAdapter, LoraDiff, LoraPair, Overlap, Precision, peft_tensor_name};
+pub use memory::{peak_resident_bytes, resident_bytes};
 pub use sampler::{REPLY_BREAK, Rng, Sampler, SamplerSettings, sample_softmax};
 pub use tokenizer::{Markup, Tokenizer};
 pub use weights::{RawTensor, TensorName, Weights};

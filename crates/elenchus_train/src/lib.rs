@@ -19,7 +19,6 @@ mod forward;
 pub mod judge;
 mod lesson;
 mod logit_kl;
-mod memory;
 mod numeric;
 mod order;
 mod perplexity;
@@ -40,7 +39,6 @@ pub use adamw::{AdamW, AdamWSettings};
 pub use error::{BrokenLine, Error, Result};
 pub use example::{Example, example, examples};
 pub use lesson::{Lesson, read_character, read_pairs};
-pub use memory::resident_bytes;
 pub use perplexity::{Perplexity, perplexity, spread};
 pub use report::reward_report;
 pub use reward_model::{

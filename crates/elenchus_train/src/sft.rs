@@ -16,14 +16,13 @@ use std::{
 use candle_core::{Tensor, backprop::GradStore};
 use elenchus_candle::{Activations, CandleExecutor, LoraDropout, TrainableLora};
 use elenchus_dialogue::{Character, Model};
-use elenchus_lm::{Adapter, Linear, LoraAdapter, Precision};
+use elenchus_lm::{Adapter, Linear, LoraAdapter, Precision, resident_bytes};
 use serde::{Deserialize, Serialize};
 
 use crate::{
     AdamW, Error, Example, LoraSettings, Result, RunFolder, Sample, SftConfig, SftSettings,
     adamw::{add_gradients, set_vars},
     forward::{passes, reply_logprobs},
-    memory::resident_bytes,
     order::{self, mixed},
     perplexity, report,
     run_folder::{Checkpoint, METRICS, SAMPLES},

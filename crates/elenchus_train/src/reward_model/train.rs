@@ -12,6 +12,7 @@ use std::{
 use candle_core::backprop::GradStore;
 use elenchus_candle::{Activations, CandleExecutor, LoraDropout};
 use elenchus_dialogue::{Character, Model, Turn};
+use elenchus_lm::resident_bytes;
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
@@ -28,7 +29,6 @@ use crate::{
     config_file,
     data::Pair,
     forward::{joined_passes, passes},
-    memory::resident_bytes,
     order::{batch, mixed},
     run_folder::{Checkpoint, METRICS},
     spread,

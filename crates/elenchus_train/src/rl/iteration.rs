@@ -4,6 +4,7 @@ use std::{collections::BTreeMap, time::Instant};
 
 use candle_core::backprop::GradStore;
 use elenchus_candle::{Activations, TrainableLora};
+use elenchus_lm::peak_resident_bytes;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
@@ -15,7 +16,6 @@ use crate::{
     AdamW, Error, Example, Result, RunFolder,
     adamw::add_gradients,
     forward::{joined_passes, passes, reply_logprobs},
-    memory::peak_resident_bytes,
     order::{self, mixed},
 };
 
