@@ -66,7 +66,7 @@ fn inspect_shows_what_is_in_the_files() {
             assert!(shown.contains(words), "{words:?} is not in {shown}");
         }
     };
-    check("model inspect --base tiny.gguf", &["Llama", "sha256", "Q8_0", "memory", "PERSONA", "LINE"]);
+    check("model inspect --base tiny.gguf", &["llama", "sha256", "Q8_0", "memory", "PERSONA", "LINE"]);
     check(
         "adapter inspect voice --base tiny.gguf",
         &["rank        4", "q_proj, v_proj in 2 layers", "fits        tiny.gguf"],

@@ -7,8 +7,13 @@ use serde_json::Value;
 /// Who is held to the battery. Each floor is one to four replies below what was measured, because a change of the prompt or of
 /// the sampler draws other replies.
 const HELD_TO: &[(&str, Floors)] = &[
-    ("socrates", Floors { own_name: 7, game_facts: 32, of_three: 32, players_name: 6, last_line: 7, role: 16 }),
-    ("hermes", Floors { own_name: 7, game_facts: 33, of_three: 33, players_name: 6, last_line: 6, role: 14 }),
+    ("socrates", Floors { own_name: 7, game_facts: 34, of_three: 30, players_name: 7, last_line: 8, role: 18 }),
+    ("hermes", Floors { own_name: 8, game_facts: 36, of_three: 29, players_name: 7, last_line: 6, role: 15 }),
+    ("cario", Floors { own_name: 8, game_facts: 30, of_three: 32, players_name: 6, last_line: 7, role: 16 }),
+    ("hippias", Floors { own_name: 8, game_facts: 33, of_three: 32, players_name: 8, last_line: 6, role: 15 }),
+    ("strepsiades", Floors { own_name: 8, game_facts: 35, of_three: 32, players_name: 6, last_line: 7, role: 16 }),
+    ("ischomachus", Floors { own_name: 8, game_facts: 36, of_three: 33, players_name: 7, last_line: 8, role: 16 }),
+    ("callicles", Floors { own_name: 8, game_facts: 32, of_three: 34, players_name: 7, last_line: 8, role: 15 }),
     ("olive_seller", Floors { own_name: 6, game_facts: 34, of_three: 32, players_name: 6, last_line: 7, role: 14 }),
     ("alcibiades", Floors { own_name: 7, game_facts: 31, of_three: 32, players_name: 6, last_line: 7, role: 14 }),
 ];
