@@ -120,7 +120,7 @@ impl BlockType {
         }
     }
 
-    /// Blocks of 32 of one row, in order. Dense types, Q2_K and Q3_K have none.
+    /// Blocks of 32 of one row, in order. Dense types, `Q2_K` and `Q3_K` have none.
     pub(crate) fn read_row(self, bytes: &[u8]) -> Vec<Block> {
         let blocks = bytes.chunks_exact(self.type_size());
         match self {
@@ -221,12 +221,12 @@ fn q6k_blocks(bytes: &[u8]) -> impl Iterator<Item = Block> {
     })
 }
 
-/// Two bits of weight `at` of a Q2_K or Q3_K super-block: each byte holds those of four weights that are 32 apart.
+/// Two bits of weight `at` of a `Q2_K` or `Q3_K` super-block: each byte holds those of four weights that are 32 apart.
 fn two_bits(bytes: &[u8], at: usize) -> u8 {
     bytes[at / 128 * 32 + at % 32] >> (at % 128 / 32 * 2) & 3
 }
 
-/// A Q2_K super-block: sixteen weights share a scale and a minimum of four bits each.
+/// A `Q2_K` super-block: sixteen weights share a scale and a minimum of four bits each.
 fn q2k(bytes: &[u8]) -> [f32; SUPER] {
     let (scales, quants, scale, minimum) =
         (&bytes[..16], &bytes[16..80], number(&bytes[80..82]), number(&bytes[82..84]));
@@ -236,7 +236,7 @@ fn q2k(bytes: &[u8]) -> [f32; SUPER] {
     })
 }
 
-/// A Q3_K super-block: sixteen weights share a scale of six bits.
+/// A `Q3_K` super-block: sixteen weights share a scale of six bits.
 fn q3k(bytes: &[u8]) -> [f32; SUPER] {
     let (high, quants, packed, scale) = (&bytes[..32], &bytes[32..96], &bytes[96..108], number(&bytes[108..110]));
     std::array::from_fn(|at| {
