@@ -219,8 +219,8 @@ impl CandleExecutor {
             batch.iter().flat_map(|row| row.cache.len()..row.cache.len() + row.tokens.len()).collect();
         let rotations = Rotation::of_layers(&self.config, &positions, &self.device)?;
         let mut x = self.embedding.embed(&Tensor::new(ids, &self.device)?)?;
-        for layer in 0..self.layers.len() {
-            x = self.block(x, layer, batch, &rotations[layer], spans)?;
+        for (layer, rotation) in rotations.iter().enumerate() {
+            x = self.block(x, layer, batch, rotation, spans)?;
         }
         let logits = self.head(&x, batch)?;
         for row in batch {

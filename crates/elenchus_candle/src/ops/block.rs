@@ -333,7 +333,7 @@ mod tests {
                 let weight = (random(10 + linear as u64, &[rows, columns]) * 0.4).unwrap();
                 Projection {
                     weight: Arc::new(Matrix::Dense(weight)),
-                    bias: (linear as usize % 2 == 0).then(|| random(20 + linear as u64, &[rows])),
+                    bias: (linear as usize).is_multiple_of(2).then(|| random(20 + linear as u64, &[rows])),
                     rotation: matches!(linear, Linear::Q | Linear::K).then(|| rotation.clone()),
                     scaling: 0.7,
                     dropout: (dropout > 0.0).then(|| DropoutMask::new(dropout, linear as u64)),
