@@ -21,15 +21,15 @@ use crate::{
 pub struct ElenchusPlugin {
     /// Which model, on how many threads, with how much memory.
     pub engine: EngineSettings,
-    /// Loads the model in place of [`EngineSettings::base`], also after [`ReloadEngine`]: an executor of your own, or a
+    /// Loads the model in place of [`EngineSettings::base`], also after [`ReloadEngine`](crate::ReloadEngine): an executor of your own, or a
     /// test's tiny model.
     pub loader: Option<ModelLoader>,
     /// Answers in place of the engine on this machine: a script in a game's own tests ([`testing`](crate::testing)), or a
-    /// server. Each [`StartEngine`] and [`ReloadEngine`] makes one.
+    /// server. Each [`StartEngine`](crate::StartEngine) and [`ReloadEngine`](crate::ReloadEngine) makes one.
     pub backend: Option<BackendStarter>,
     /// What may be changed while the game runs; becomes the resource of that name.
     pub settings: ElenchusSettings,
-    /// Whether the engine starts with the app. Without it, the game triggers [`StartEngine`], and a title screen has no
+    /// Whether the engine starts with the app. Without it, the game triggers [`StartEngine`](crate::StartEngine), and a title screen has no
     /// model in memory.
     pub autostart: bool,
 }
@@ -44,7 +44,7 @@ pub struct ElenchusSettings {
     pub fallback: String,
     /// Most engine events looked at in one frame; what remains waits for the next.
     pub events_per_frame: usize,
-    /// Judges the sentences of NPCs that have no [`SpeechFilter`] of their own. With a filter, [`ReplyDelta`]s are whole
+    /// Judges the sentences of NPCs that have no [`SpeechFilter`] of their own. With a filter, [`ReplyDelta`](crate::ReplyDelta)s are whole
     /// sentences; `None` releases every word at once and lets everything pass.
     #[reflect(ignore)]
     pub filter: Option<SpeechFilter>,
@@ -79,7 +79,7 @@ pub enum WhileSpeaking {
 /// The plugin's systems in order, all in `PreUpdate`, so that `Update` sees the same frame's words.
 #[derive(SystemSet, Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum ElenchusSystems {
-    /// The engine's events become [`EngineStatus`], [`EngineStats`] and reply events.
+    /// The engine's events become [`EngineStatus`], [`EngineStats`](crate::EngineStats) and reply events.
     Receive,
     /// Groups in which nobody speaks give the next turn.
     TakeTurns,
