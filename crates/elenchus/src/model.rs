@@ -97,7 +97,7 @@ const EXECUTORS: &[(&str, BuildExecutor)] = &[
     ("cpu", |weights, numerics| {
         ensure!(
             numerics == Numerics::Quantised,
-            "the CPU engine has quantised numerics only (hint: --numerics quantised, or --executor candle)"
+            "the CPU engine has quantised numerics only (hint: --numerics quantised, or --executor candle in a build with `--features train`)"
         );
         Ok(Box::new(CpuExecutor::new(weights, CpuSettings::default())?))
     }),

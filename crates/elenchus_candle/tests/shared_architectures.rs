@@ -5,7 +5,7 @@ mod common;
 use std::{collections::HashMap, path::Path, sync::Arc};
 
 use candle_core::{DType, Device, Tensor};
-use common::{all_logits, executor, largest_difference};
+use common::{all_logits, executor, largest_difference, relative_error};
 use elenchus_candle::{Activations, PackedSequences, Segment, TrainableLora};
 use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, Executor, LoraAdapter, Numerics, Weights, peft_tensor_name};
 
@@ -29,12 +29,6 @@ fn open(path: &Path) -> Weights {
 
 fn logits(executor: &dyn Executor, rows: &[Vec<u32>], adapter: Option<&Adapter>) -> Vec<f32> {
     rows.iter().flat_map(|ids| all_logits(executor, ids, adapter)).collect()
-}
-
-/// The root of the mean square error, as a share of the expected numbers'.
-fn error(x: &[f32], expected: &[f32]) -> f64 {
-    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
-    (squares(&mut x.iter().zip(expected).map(|(x, y)| x - y)) / squares(&mut expected.iter().copied())).sqrt()
 }
 
 #[test]
@@ -63,7 +57,7 @@ fn logits_adapters_and_gradients_of_every_family() {
         assert!((loss - expected).abs() < 1e-4, "{family}: loss {loss}, PEFT {expected}");
         let of_peft = load(&folder.join("lora_grads.safetensors"));
         assert_eq!(gradients.len(), of_peft.len());
-        let errors = gradients.iter().map(|(name, ours)| error(&floats(ours), &floats(&of_peft[name])));
+        let errors = gradients.iter().map(|(name, ours)| relative_error(&floats(ours), &floats(&of_peft[name])));
         let worst = errors.fold(0.0, f64::max);
         println!("{family}, gradients: {worst:.1e}");
         assert!(worst < 1e-3, "{family}: {worst}");
@@ -72,7 +66,7 @@ fn logits_adapters_and_gradients_of_every_family() {
         let quantised = executor(&weights, Numerics::Quantised);
         for (adapter, expected) in [(None, &plain), (Some(&adapter), &adapted)] {
             let (ours, peer) = (logits(&engine(&weights), &rows, adapter), logits(&quantised, &rows, adapter));
-            let (ours, peer) = (error(&ours, expected), error(&peer, expected));
+            let (ours, peer) = (relative_error(&ours, expected), relative_error(&peer, expected));
             println!("{family}, CPU engine, adapter {}: {ours:.4}, candle's {peer:.4}", adapter.is_some());
             assert!(ours < 1.25 * peer + 0.003, "{family}: {ours} beside {peer}");
         }
@@ -87,7 +81,7 @@ fn logits_adapters_and_gradients_of_every_family() {
                 let ours = logits(&exact, &rows, Some(&Adapter::new(lora)));
                 check("llama.cpp's adapter", &ours, &floats(&of_llama_cpp["lora_logits"]));
             }
-            let error = error(&logits(&engine(&weights), &rows, Some(&adapter)), &adapted);
+            let error = relative_error(&logits(&engine(&weights), &rows, Some(&adapter)), &adapted);
             println!("{family}, CPU engine on GGUF: {error:.4}");
             assert!(error < 0.05, "{family}: {error}");
         }

@@ -1,14 +1,12 @@
 //! A backend that answers from a script: a game's own tests need no model and no waiting.
 
-use std::{
-    sync::{Arc, Mutex, PoisonError},
-    time::Duration,
-};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::{
     Backend, BackendStarter, BaseInfo, EngineEvent, Error, ReplyReport, Request, RequestId, StopReason, sentences,
+    speech::cancelled_report,
 };
 
 /// What a script answers.
@@ -18,7 +16,7 @@ pub enum Answer {
     Say(String),
     /// An error.
     Fail(Error),
-    /// Nothing, until the request is cancelled: an NPC that goes on thinking.
+    /// Nothing, until the request is cancelled: an NPC that keeps the player waiting.
     Think,
 }
 
@@ -40,8 +38,8 @@ pub struct ScriptedBackend {
     answer: Box<dyn Fn(&Request) -> Answer + Send + Sync>,
     sender: Sender<EngineEvent>,
     events: Receiver<EngineEvent>,
-    /// Who thinks, with the generators to give back.
-    thinking: Mutex<Vec<(RequestId, elenchus_lm::Rng)>>,
+    /// Requests answered by [`Answer::Think`].
+    thinking: Mutex<Vec<Request>>,
 }
 
 impl ScriptedBackend {
@@ -62,22 +60,6 @@ impl ScriptedBackend {
         // The receiver is this struct's own.
         let _ = self.sender.send(event);
     }
-
-    fn finish(&self, id: RequestId, rng: elenchus_lm::Rng, text: String, stop: StopReason) {
-        let report = ReplyReport {
-            text,
-            stop,
-            rng,
-            adapter: None,
-            reply_ids: Vec::new(),
-            refused: Vec::new(),
-            prompt_tokens: 0,
-            cached_tokens: 0,
-            first_token: Duration::ZERO,
-            tokens_per_second: 0.0,
-        };
-        self.tell(EngineEvent::Finished(id, report));
-    }
 }
 
 impl Backend for ScriptedBackend {
@@ -89,12 +71,13 @@ impl Backend for ScriptedBackend {
                 for sentence in sentences(&text) {
                     self.tell(EngineEvent::Delta(id, sentence.to_owned()));
                 }
-                self.finish(id, request.rng, text, StopReason::EndToken);
+                let stop = StopReason::EndToken;
+                self.tell(EngineEvent::Finished(id, ReplyReport { text, stop, ..cancelled_report(request) }));
             }
             Answer::Fail(error) => self.tell(EngineEvent::Failed(id, error)),
             Answer::Think => {
                 self.tell(EngineEvent::Started(id));
-                self.thinking.lock().unwrap_or_else(PoisonError::into_inner).push((id, request.rng));
+                self.thinking.lock().unwrap_or_else(PoisonError::into_inner).push(request);
             }
         }
         Ok(())
@@ -102,9 +85,8 @@ impl Backend for ScriptedBackend {
 
     fn cancel(&self, id: RequestId) {
         let mut thinking = self.thinking.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(at) = thinking.iter().position(|(other, _)| *other == id) {
-            let (_, rng) = thinking.remove(at);
-            self.finish(id, rng, String::new(), StopReason::Cancelled);
+        if let Some(at) = thinking.iter().position(|request| request.id == id) {
+            self.tell(EngineEvent::Finished(id, cancelled_report(thinking.remove(at))));
         }
     }
 

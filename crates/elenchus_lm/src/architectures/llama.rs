@@ -55,12 +55,12 @@ pub(super) fn gguf_block(keys: &GgufKeys<'_>, layer: usize) -> Result<BlockSpec>
 }
 
 /// `attention_bias` and `mlp_bias` are transformers'.
-pub(super) fn hf_block(config: &HfConfig, _: usize) -> Result<BlockSpec, String> {
+pub(super) fn hf_block(config: &HfConfig, _: usize) -> BlockSpec {
     let [attention, mlp] = [(config.attention_bias, &Linear::ALL[..4]), (config.mlp_bias, &Linear::ALL[4..])]
         .map(|(has_biases, linears)| flags(if has_biases { linears } else { &[] }));
-    Ok(BlockSpec {
+    BlockSpec {
         biases: std::array::from_fn(|at| attention[at] || mlp[at]),
         rope_theta: config.rope_theta(),
         sliding_window: None,
-    })
+    }
 }

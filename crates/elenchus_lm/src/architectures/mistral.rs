@@ -17,7 +17,7 @@ pub(super) static MISTRAL: Architecture = Architecture {
 /// transformers' default, where the file does not say `null`.
 const WINDOW: usize = 4096;
 
-fn hf_block(config: &HfConfig, layer: usize) -> Result<BlockSpec, String> {
+fn hf_block(config: &HfConfig, layer: usize) -> BlockSpec {
     let sliding_window = config.sliding_window.unwrap_or(Some(WINDOW));
-    Ok(BlockSpec { sliding_window, ..llama::hf_block(config, layer)? })
+    BlockSpec { sliding_window, ..llama::hf_block(config, layer) }
 }

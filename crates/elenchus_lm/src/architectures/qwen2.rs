@@ -24,11 +24,11 @@ fn gguf_block(keys: &GgufKeys<'_>, layer: usize) -> Result<BlockSpec> {
 }
 
 /// From `max_window_layers` on the layers see a window, if the file says that windows are used.
-fn hf_block(config: &HfConfig, layer: usize) -> Result<BlockSpec, String> {
+fn hf_block(config: &HfConfig, layer: usize) -> BlockSpec {
     let windowed = config.use_sliding_window && layer >= config.max_window_layers.unwrap_or(28);
-    Ok(BlockSpec {
+    BlockSpec {
         biases: flags(&BIASED),
         rope_theta: config.rope_theta(),
         sliding_window: if windowed { config.sliding_window.unwrap_or(Some(4096)) } else { None },
-    })
+    }
 }

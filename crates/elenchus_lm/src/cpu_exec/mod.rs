@@ -67,6 +67,8 @@ pub struct CpuExecutor {
     config: ModelConfig,
     layout: PageLayout,
     kv_precision: KvPrecision,
+    /// [`ModelConfig::rope_thetas`].
+    rope_thetas: (Vec<f32>, Vec<usize>),
     model: PackedModel,
     kernels: &'static Kernels,
     team: Team,
@@ -97,7 +99,17 @@ impl CpuExecutor {
         let kv_precision = settings.kv_precision;
         let layout = kv_precision.layout(&config);
         let scratch = Mutex::new(Scratch::new(kernels));
-        Ok(Self { config, layout, kv_precision, model, kernels, team, adapters: AdapterStore::default(), scratch })
+        Ok(Self {
+            rope_thetas: config.rope_thetas(),
+            config,
+            layout,
+            kv_precision,
+            model,
+            kernels,
+            team,
+            adapters: AdapterStore::default(),
+            scratch,
+        })
     }
 
     /// The instruction set in use.

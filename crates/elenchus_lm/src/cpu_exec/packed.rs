@@ -198,7 +198,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The format that holds a block type, `None` for types that are dequantised and quantised anew to eight bits.
+/// The format that holds a block type, `None` for types that are dequantised and then quantised to eight bits.
 fn format_of(dtype: BlockType) -> Option<Format> {
     Some(match dtype {
         BlockType::Q4_0 => Format::Q4,

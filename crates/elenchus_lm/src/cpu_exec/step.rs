@@ -102,8 +102,8 @@ impl CpuExecutor {
             x.fill(0.0);
             self.model.row(self.model.embedding, line.token as usize, x);
         }
-        let (thetas, theta_of) = config.rope_thetas();
-        let rotations = self.rotations(&thetas, lines, cos, sin);
+        let (thetas, theta_of) = &self.rope_thetas;
+        let rotations = self.rotations(thetas, lines, cos, sin);
         let runs: Vec<Range<usize>> = attention_runs(lines).flat_map(|run| vec![run.clone(); run.len()]).collect();
 
         for (number, layer) in self.model.layers.iter().enumerate() {

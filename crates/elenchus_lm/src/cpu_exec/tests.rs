@@ -5,19 +5,6 @@ use std::{path::Path, sync::Arc};
 use super::*;
 use crate::{BlockType, LoraAdapter, block_type::tests::quantised_by_candle, testing::TinyModel};
 
-const TYPES: [BlockType; 10] = [
-    BlockType::Q4_0,
-    BlockType::Q4_1,
-    BlockType::Q5_0,
-    BlockType::Q5_1,
-    BlockType::Q8_0,
-    BlockType::Q4K,
-    BlockType::Q5K,
-    BlockType::Q6K,
-    BlockType::Q3K,
-    BlockType::F16,
-];
-
 fn tiny(folder: &Path, dtype: BlockType) -> Weights {
     let path = folder.join("tiny.gguf");
     let model = TinyModel { dtype, hidden: 256, ..TinyModel::default() };
@@ -41,7 +28,7 @@ fn every_block_type_gives_the_same_bits_on_every_instruction_set() {
     let folder = tempfile::tempdir().unwrap();
     let adapter = voice(folder.path(), 3);
     let ids: Vec<u32> = (0..90).map(|at| 20 + at * 7 % 200).collect();
-    for dtype in TYPES {
+    for dtype in BlockType::ALL {
         let weights = tiny(folder.path(), dtype);
         for adapter in [None, Some(&adapter)] {
             let run = |kernels| {

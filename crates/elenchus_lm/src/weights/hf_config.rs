@@ -124,7 +124,7 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         vocab_size: config.vocab_size,
         hidden_size,
         intermediate_size: config.intermediate_size,
-        layers: layers.collect::<Result<_, _>>().map_err(bad)?,
+        layers: layers.collect(),
         num_heads,
         num_kv_heads: config.num_key_value_heads.unwrap_or(default_kv_heads),
         head_dim,
