@@ -15,7 +15,7 @@ pub(super) struct PreparedAdapter {
     pairs: HashMap<(usize, Linear), Arc<PreparedPair>>,
 }
 
-/// Neighbouring rows of a batch that wear the same adapter.
+/// Neighbouring rows of a batch with the same adapter.
 pub(super) struct Span {
     pub rows: std::ops::Range<usize>,
     pub adapter: Arc<PreparedAdapter>,

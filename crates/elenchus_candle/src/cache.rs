@@ -1,4 +1,4 @@
-//! What this executor's cache pages hold: f32 in plain memory on a CPU, tensors elsewhere.
+//! The contents of this executor's cache pages: f32 in plain memory on a CPU, tensors elsewhere.
 
 use candle_core::{DType, Device, Result, Tensor};
 use elenchus_lm::{KvCache, ModelConfig, PAGE_TOKENS, PageLayout};
@@ -14,7 +14,7 @@ pub(crate) struct HostPage(Vec<f32>);
 /// The same on a device: per layer keys and values, `(PAGE_TOKENS, kv_dim)` each.
 struct DevicePage(Vec<(Tensor, Tensor)>);
 
-/// How a model's caches look on a device.
+/// The layout of a model's caches on a device.
 pub(crate) fn page_layout(config: &ModelConfig, device: &Device) -> PageLayout {
     PageLayout {
         form: if device.is_cpu() { HOST } else { DEVICE },
@@ -47,7 +47,7 @@ pub(crate) fn reserve(cache: &mut KvCache, tokens: usize, device: &Device) -> Re
     }
 }
 
-/// Writes one layer's keys and values, `(tokens, kv_dim)` each, behind the remembered tokens. Room must be reserved.
+/// Writes one layer's keys and values, `(tokens, kv_dim)` each, after the cached tokens. Room must be reserved.
 pub(crate) fn write(cache: &mut KvCache, layer: usize, k: &Tensor, v: &Tensor) -> Result<()> {
     if is_on_device(cache) {
         write_device(cache, layer, k, v)
@@ -56,7 +56,7 @@ pub(crate) fn write(cache: &mut KvCache, layer: usize, k: &Tensor, v: &Tensor) -
     }
 }
 
-/// The parts of `tokens` tokens behind the remembered ones that lie in a page each: `(first, slot, count)`.
+/// The parts of `tokens` tokens after the cached ones, split by page: `(first, slot, count)`.
 fn parts(len: usize, tokens: usize) -> impl Iterator<Item = (usize, usize, usize)> {
     let mut done = 0;
     std::iter::from_fn(move || {
@@ -91,7 +91,7 @@ pub(crate) fn write_device(cache: &KvCache, layer: usize, k: &Tensor, v: &Tensor
     Ok(())
 }
 
-/// Keys and values of one layer for the first `len` tokens, `(len, kv_dim)` each, remembered or just written.
+/// Keys and values of one layer for the first `len` tokens, `(len, kv_dim)` each, cached or just written.
 pub(crate) fn read_device(cache: &KvCache, layer: usize, len: usize) -> Result<(Tensor, Tensor)> {
     let side = |pick: fn(&(Tensor, Tensor)) -> &Tensor| {
         let parts: Vec<&Tensor> =
@@ -109,7 +109,7 @@ impl HostPage {
     }
 }
 
-/// Both forms, for tests that hold one to the other.
+/// Both forms, for tests that compare them.
 #[cfg(test)]
 pub(crate) fn both_layouts(config: &ModelConfig) -> (PageLayout, PageLayout) {
     let host = page_layout(config, &Device::Cpu);

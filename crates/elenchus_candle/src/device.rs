@@ -1,4 +1,4 @@
-//! Devices by name: the one place that knows which a build can have.
+//! Opens devices by name; only this file knows which devices a build can have.
 
 use candle_core::Device;
 use elenchus_lm::{ComputeDevice, Error, Result};

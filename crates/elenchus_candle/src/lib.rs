@@ -1,7 +1,7 @@
-//! The model on candle tensors, on any device: the oracle, the trainer's forward and the GPU path.
+//! The model on candle tensors, on any device: the reference, the trainer's forward and the GPU path.
 //!
-//! Rows of a batch are laid end to end, so that every product runs once over all of them; only attention and adapters
-//! look at a row by itself. Products with quantised weights are candle's own.
+//! Rows of a batch are concatenated, so that every product runs once over all of them; only attention and adapters
+//! handle each row separately. Products with quantised weights are candle's own.
 
 mod adapter;
 mod cache;
@@ -19,7 +19,7 @@ use candle_core::{Device, Tensor};
 use self::{
     adapter::{PreparedAdapter, Span, prepare, segments},
     matrix::{Matrix, dense},
-    ops::{Rotation, Sequence, add_lora, cached_attention, rms_norm, rope, swiglu},
+    ops::{Rotation, Sequence, add_lora, cached_attention, gated_unit, head_norm, rms_norm, rope},
 };
 use elenchus_lm::{
     Adapter, AdapterStore, Error, Executor, KvCache, Linear, Logits, ModelConfig, Numerics, PageLayout, Result, Row,
@@ -30,14 +30,14 @@ pub use device::open_device;
 pub use ops::Activations;
 pub use train::{LoraDropout, PackedSequences, Segment, TrainableLora, TrainablePair};
 
-/// As the rest of the engine reports it.
+/// In the form of the engine's other errors.
 fn refused(error: candle_core::Error) -> Error {
     Error::Tensors(Box::new(error))
 }
 
 /// Runs a model on candle tensors.
 ///
-/// On the CPU, candle's quantised products use a process-wide pool of its own (`CANDLE_NUM_THREADS`, by default one
+/// On the CPU, candle's quantised products use their own process-wide pool (`CANDLE_NUM_THREADS`, by default one
 /// thread a core), whatever pool this is called from; the other steps use the caller's rayon pool.
 pub struct CandleExecutor {
     config: ModelConfig,
@@ -51,12 +51,22 @@ pub struct CandleExecutor {
 }
 
 struct Layer {
-    attention_norm: Tensor,
-    ffn_norm: Tensor,
+    norms: Norms,
     /// In the order of [`Linear::ALL`].
     linears: [Arc<Matrix>; 7],
-    /// What is added to their products, `(out_features)`.
+    /// Biases of their products, `(out_features)`.
     biases: [Option<Tensor>; 7],
+    /// The norms of q and of k, `(head_dim)` or as wide as all heads.
+    qk_norm: Option<[Tensor; 2]>,
+}
+
+/// The norms of a layer's two parts, `(hidden_size)`: attention's, then the feed-forward part's.
+#[derive(Clone)]
+struct Norms {
+    /// Of what they read.
+    before: Option<[Tensor; 2]>,
+    /// Of what they add.
+    after: Option<[Tensor; 2]>,
 }
 
 impl CandleExecutor {
@@ -65,6 +75,11 @@ impl CandleExecutor {
         let config = weights.config().clone();
         let matrix = |name| Matrix::load(&weights.tensor(name)?, device, numerics).map_err(refused);
         let vector = |name| dense(&weights.tensor(name)?, device).map_err(refused);
+        let norm = |name| Tensor::new(weights.norm(name)?, device).map_err(refused);
+        let both = |is_there: bool, [attention, ffn]: [TensorName; 2]| match is_there {
+            true => Ok::<_, Error>(Some([norm(attention)?, norm(ffn)?])),
+            false => Ok(None),
+        };
         let embedding = Arc::new(matrix(TensorName::TokenEmbedding)?);
         let is_tied =
             std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
@@ -75,11 +90,21 @@ impl CandleExecutor {
         };
         let layers = (0..config.num_layers())
             .map(|layer| {
+                let spec = &config.layers[layer];
                 let biases = Linear::ALL.map(|linear| bias(layer, linear));
                 let [q, k, v, o, gate, up, down] = Linear::ALL.map(|linear| matrix(TensorName::Linear(layer, linear)));
                 Ok(Layer {
-                    attention_norm: vector(TensorName::AttentionNorm(layer))?,
-                    ffn_norm: vector(TensorName::FfnNorm(layer))?,
+                    qk_norm: both(spec.qk_norm.is_some(), [TensorName::QNorm(layer), TensorName::KNorm(layer)])?,
+                    norms: Norms {
+                        before: both(
+                            spec.norms.is_before(),
+                            [TensorName::AttentionNorm(layer), TensorName::FfnNorm(layer)],
+                        )?,
+                        after: both(
+                            spec.norms.is_after(),
+                            [TensorName::PostAttentionNorm(layer), TensorName::PostFfnNorm(layer)],
+                        )?,
+                    },
                     linears: [q?, k?, v?, o?, gate?, up?, down?].map(Arc::new),
                     biases: {
                         let [q, k, v, o, gate, up, down] = biases;
@@ -93,14 +118,15 @@ impl CandleExecutor {
             device: device.clone(),
             embedding,
             layers,
-            output_norm: vector(TensorName::OutputNorm)?,
+            // A scale of the logits is one of what the head reads.
+            output_norm: scaled(norm(TensorName::OutputNorm)?, config.scales.logits).map_err(refused)?,
             output,
             adapters: AdapterStore::default(),
             config,
         })
     }
 
-    /// Where the weights are.
+    /// The device of the weights.
     pub fn device(&self) -> &Device {
         &self.device
     }
@@ -108,16 +134,20 @@ impl CandleExecutor {
     /// Bytes the packed weights take.
     pub fn weight_bytes(&self) -> usize {
         let linears = self.layers.iter().flat_map(|layer| &layer.linears).map(|linear| linear.bytes()).sum::<usize>();
-        let norms = (2 * self.layers.len() + 1) * self.config.hidden_size * size_of::<f32>();
+        let of_layer = |layer: &Layer| -> usize {
+            let norms = [&layer.norms.before, &layer.norms.after, &layer.qk_norm].into_iter().flatten().flatten();
+            norms.chain(layer.biases.iter().flatten()).map(Tensor::elem_count).sum()
+        };
+        let vectors = self.layers.iter().map(of_layer).sum::<usize>() + self.output_norm.elem_count();
         let head = if Arc::ptr_eq(&self.embedding, &self.output) { 0 } else { self.output.bytes() };
-        linears + norms + self.embedding.bytes() + head
+        linears + vectors * size_of::<f32>() + self.embedding.bytes() + head
     }
 
     fn prepared(&self, adapter: &Adapter) -> Result<Arc<PreparedAdapter>> {
         self.adapters.get(adapter, &self.config, |adapter| prepare(adapter, &self.config, &self.device))
     }
 
-    /// Which rows of the stacked batch wear what.
+    /// The adapters of the concatenated rows.
     fn spans(&self, batch: &[Row<'_>]) -> Result<Vec<Span>> {
         let mut spans: Vec<Span> = Vec::new();
         let mut next = 0;
@@ -144,7 +174,7 @@ impl CandleExecutor {
         add_lora(y, x, &segments(spans, layer, linear))
     }
 
-    /// One block: `x` `(rows, hidden_size)` to the same; keys and values go behind each row's cache.
+    /// One block: `x` `(rows, hidden_size)` to the same; appends keys and values to each row's cache.
     fn block(
         &self,
         x: Tensor,
@@ -153,21 +183,33 @@ impl CandleExecutor {
         rotation: &Rotation,
         spans: &[Span],
     ) -> candle_core::Result<Tensor> {
-        let eps = self.config.rms_norm_eps;
-        let h = rms_norm(&x, &self.layers[layer].attention_norm, eps)?;
-        let q = rope(&self.linear(&h, layer, Linear::Q, spans)?, rotation)?;
-        let k = rope(&self.linear(&h, layer, Linear::K, spans)?, rotation)?;
+        let (eps, spec) = (self.config.rms_norm_eps, &self.config.layers[layer]);
+        let Layer { norms, qk_norm, .. } = &self.layers[layer];
+        let h = norms.read(&x, 0, eps)?;
+        let [q, k] = [Linear::Q, Linear::K].map(|linear| self.linear(&h, layer, linear, spans));
+        let (mut q, mut k) = (q?, k?);
+        if let Some([q_norm, k_norm]) = qk_norm {
+            (q, k) = (head_norm(&q, q_norm, eps)?, head_norm(&k, k_norm, eps)?);
+        }
+        let (q, k) = (rope(&q, rotation)?, rope(&k, rotation)?);
         let v = self.linear(&h, layer, Linear::V, spans)?;
         self.write(layer, batch, &k, &v)?;
         let sequences: Vec<Sequence<'_>> =
             batch.iter().map(|row| Sequence { cache: row.cache, tokens: row.tokens.len() }).collect();
-        let attended = cached_attention(&q, &self.config, layer, &sequences)?;
-        let x = (x + self.linear(&attended, layer, Linear::O, spans)?)?;
+        let residual = self.config.scales.residual;
+        let attended = scaled(cached_attention(&q, &self.config, layer, &sequences)?, residual)?;
+        let x = (x + norms.added(self.linear(&attended, layer, Linear::O, spans)?, 0, eps)?)?;
 
-        let h = rms_norm(&x, &self.layers[layer].ffn_norm, eps)?;
+        let h = norms.read(&x, 1, eps)?;
         let gate = self.linear(&h, layer, Linear::Gate, spans)?;
         let up = self.linear(&h, layer, Linear::Up, spans)?;
-        x + self.linear(&swiglu(&gate, &up)?, layer, Linear::Down, spans)?
+        let inner = scaled(gated_unit(&gate, &up, spec.activation)?, residual)?;
+        x + norms.added(self.linear(&inner, layer, Linear::Down, spans)?, 1, eps)?
+    }
+
+    /// `(tokens, hidden_size)`.
+    fn embed(&self, tokens: &[u32]) -> candle_core::Result<Tensor> {
+        scaled(self.embedding.embed(&Tensor::new(tokens, &self.device)?)?, self.config.scales.embedding)
     }
 
     fn write(&self, layer: usize, batch: &mut [Row<'_>], k: &Tensor, v: &Tensor) -> candle_core::Result<()> {
@@ -180,6 +222,29 @@ impl CandleExecutor {
         }
         Ok(())
     }
+}
+
+impl Norms {
+    /// What attention (0) or the feed-forward part (1) reads.
+    fn read(&self, x: &Tensor, part: usize, eps: f32) -> candle_core::Result<Tensor> {
+        match &self.before {
+            Some(weights) => rms_norm(x, &weights[part], eps),
+            None => Ok(x.clone()),
+        }
+    }
+
+    /// What it adds.
+    fn added(&self, y: Tensor, part: usize, eps: f32) -> candle_core::Result<Tensor> {
+        match &self.after {
+            Some(weights) => rms_norm(&y, &weights[part], eps),
+            None => Ok(y),
+        }
+    }
+}
+
+/// Multiplied by a constant that is 1 in most families.
+fn scaled(x: Tensor, by: f32) -> candle_core::Result<Tensor> {
+    if by == 1.0 { Ok(x) } else { x * f64::from(by) }
 }
 
 impl Executor for CandleExecutor {
@@ -218,7 +283,7 @@ impl CandleExecutor {
         let positions: Vec<usize> =
             batch.iter().flat_map(|row| row.cache.len()..row.cache.len() + row.tokens.len()).collect();
         let rotations = Rotation::of_layers(&self.config, &positions, &self.device)?;
-        let mut x = self.embedding.embed(&Tensor::new(ids, &self.device)?)?;
+        let mut x = self.embed(&ids)?;
         for (layer, rotation) in rotations.iter().enumerate() {
             x = self.block(x, layer, batch, rotation, spans)?;
         }
@@ -229,7 +294,7 @@ impl CandleExecutor {
         Ok(logits)
     }
 
-    /// Logits of the positions that were asked for, row by row.
+    /// Logits of the requested positions, row by row.
     fn head(&self, x: &Tensor, batch: &[Row<'_>]) -> candle_core::Result<Vec<Vec<f32>>> {
         let mut next = 0;
         let mut wanted = Vec::new();

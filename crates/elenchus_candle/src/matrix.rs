@@ -1,4 +1,4 @@
-//! A weight matrix: blocks as the file holds them, dense f32, or dense bf16.
+//! A weight matrix: blocks as in the file, dense f32, or dense bf16.
 
 use std::borrow::Cow;
 
@@ -21,7 +21,7 @@ pub(crate) enum Matrix {
 }
 
 impl Matrix {
-    /// Copies a tensor out of the map. With [`Numerics::Quantised`] a dense one becomes Q8_0 where its width allows.
+    /// Copies a tensor from the map. With [`Numerics::Quantised`] a dense one becomes Q8_0 if its width allows.
     pub fn load(raw: &RawTensor<'_>, device: &Device, numerics: Numerics) -> Result<Self> {
         let width = raw.shape[raw.shape.len() - 1];
         match (numerics, raw.dtype.is_dense()) {
@@ -42,7 +42,7 @@ impl Matrix {
         }
     }
 
-    /// [`Self::forward`] on plain CPU storage, as custom ops are given it.
+    /// [`Self::forward`] on plain CPU storage, for custom ops.
     pub fn forward_host(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         if let Self::Blocks(blocks) = self {
             return blocks.cpu_fwd(x, layout);
@@ -65,12 +65,12 @@ impl Matrix {
         grad.matmul(weight, (1, rows, dense.dim(1)?, out_features), layout, weight_layout)
     }
 
-    /// The gradient by `x` of [`Self::forward`]: `grad` `(rows, out_features)` to `(rows, in_features)`.
+    /// The gradient for `x` of [`Self::forward`]: `grad` `(rows, out_features)` to `(rows, in_features)`.
     pub fn backward(&self, grad: &Tensor) -> Result<Tensor> {
         grad.matmul(&self.dense()?)
     }
 
-    /// In f32; the matrix itself where it is that already.
+    /// In f32; the matrix itself if it is f32 already.
     pub fn dense(&self) -> Result<Tensor> {
         match self {
             Self::Blocks(blocks) => blocks.dequantize(&blocks.device()),
@@ -121,11 +121,11 @@ fn blocks(raw: &RawTensor<'_>, device: &Device) -> Result<QTensor> {
     QTensor::new(QStorage::from_data(Cow::Borrowed(raw.bytes), device, ggml_type(raw.dtype)?)?, raw.shape.clone())
 }
 
-/// A tensor as f32, dequantised where it holds blocks.
+/// A tensor as f32, dequantised if it holds blocks.
 pub(super) fn dense(raw: &RawTensor<'_>, device: &Device) -> Result<Tensor> {
     if raw.dtype.is_dense() {
         return Tensor::from_vec(raw.dequantise(), raw.shape.clone(), device);
     }
-    // candle's own reading: it is the reference for the CPU engine's.
+    // candle's own dequantisation: it is the reference for the CPU engine's.
     blocks(raw, &Device::Cpu)?.dequantize(&Device::Cpu)?.to_device(device)
 }

@@ -19,7 +19,7 @@ use super::{
     refused,
 };
 
-/// An adapter that learns.
+/// A trainable adapter.
 pub struct TrainableLora {
     pairs: BTreeMap<(usize, Linear), TrainablePair>,
 }
@@ -51,8 +51,8 @@ impl TrainableLora {
         Ok(Self { pairs: pairs.collect::<Result<_>>()? })
     }
 
-    /// A fresh adapter on some linears of every layer, as PEFT begins: A uniform in `±1 / sqrt(in_features)` (Kaiming with
-    /// `a = sqrt(5)`), B zero, so that the voice is at first the base's.
+    /// A fresh adapter on some linears of every layer, as PEFT begins: A uniform in `±1 / sqrt(in_features)` (Kaiming
+    /// with `a = sqrt(5)`), B zero, so that the voice is at first the base's.
     pub fn fresh(executor: &CandleExecutor, linears: &[Linear], rank: usize, alpha: f32, seed: u64) -> Result<Self> {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let mut pairs = BTreeMap::new();
@@ -96,9 +96,9 @@ impl TrainableLora {
     }
 }
 
-/// Dropout on what enters A, as PEFT's `lora_dropout`: each adapted linear of each pass has a mask of its own.
+/// Dropout on the input of A, as PEFT's `lora_dropout`: each adapted linear of each pass has its own mask.
 pub struct LoraDropout {
-    /// The share that is left out, below 1.
+    /// The share that is dropped, below 1.
     pub probability: f32,
     rng: Pcg64Mcg,
 }
@@ -116,7 +116,7 @@ impl LoraDropout {
     }
 }
 
-/// Sequences packed end to end; what several begin with is read once.
+/// Sequences packed end to end; a prefix that several share is read once.
 #[derive(Debug, Clone, Copy)]
 pub struct PackedSequences<'a> {
     /// The tokens of all segments, end to end.
@@ -125,12 +125,12 @@ pub struct PackedSequences<'a> {
     pub segments: &'a [Segment],
 }
 
-/// A stretch of tokens that one sequence ends with, or that several go on from.
+/// A stretch of tokens that one sequence ends with, or that several continue.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Segment {
-    /// The segment before these that it goes on from, by number; `None` where a sequence begins.
+    /// The earlier segment that it continues, by number; `None` where a sequence begins.
     pub behind: Option<usize>,
-    /// How many tokens it has.
+    /// Its number of tokens.
     pub length: usize,
 }
 
@@ -143,11 +143,11 @@ impl Segment {
 
 impl CandleExecutor {
     /// Hidden states before the head of every token, `(tokens, hidden_size)`; differentiable by the variables of `lora`
-    /// unless activations are dropped. A segment's tokens see those before them in it, and the segments it goes on from.
+    /// unless activations are dropped. A segment's tokens see those before them in it, and the segments it continues.
     ///
     /// # Errors
-    /// A token outside the vocabulary, segments that do not sum to the number of tokens or go on from one that is not before
-    /// them, or more positions than the model has.
+    /// A token outside the vocabulary, segments that do not sum to the number of tokens or continue one that is not
+    /// before them, or more positions than the model has.
     pub fn hidden_states(
         &self,
         batch: PackedSequences<'_>,
@@ -170,7 +170,7 @@ impl CandleExecutor {
         let rotations = Rotation::of_layers(&self.config, positions, &self.device)?;
         let orders = RowOrders::new(self)?;
         let attention = CausalAttention::new(&self.config, batch.segments);
-        let mut x = self.embedding.embed(&Tensor::new(batch.tokens, &self.device)?)?;
+        let mut x = self.embed(batch.tokens)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let mut vars = Vec::new();
             let projections = Linear::ALL.map(|linear| {
@@ -182,7 +182,6 @@ impl CandleExecutor {
                 Projection {
                     weight: layer.linears[linear as usize].clone(),
                     bias: layer.biases[linear as usize].clone(),
-                    rotation: matches!(linear, Linear::Q | Linear::K).then(|| rotations[number].clone()),
                     scaling: pair.map_or(0.0, |pair| pair.scaling),
                     dropout: mask,
                 }
@@ -196,8 +195,11 @@ impl CandleExecutor {
             });
             let block = Block {
                 projections,
-                attention_norm: layer.attention_norm.clone(),
-                ffn_norm: layer.ffn_norm.clone(),
+                rotation: rotations[number].clone(),
+                qk_norm: layer.qk_norm.clone(),
+                residual_scale: self.config.scales.residual,
+                norms: layer.norms.clone(),
+                activation: self.config.layers[number].activation,
                 eps: self.config.rms_norm_eps,
                 attention: attention.clone().within(self.config.layers[number].sliding_window),
             };
@@ -218,7 +220,9 @@ impl CandleExecutor {
             let start = match behind.map(|parent| ends.get(parent)) {
                 None => 0,
                 Some(Some(end)) => *end,
-                Some(None) => return Err(Error::Batch(format!("segment {at} goes on from one that is not before it"))),
+                Some(None) => {
+                    return Err(Error::Batch(format!("segment {at} continues a segment that is not before it")));
+                }
             };
             positions.extend(start..start + length);
             ends.push(start + length);
@@ -241,7 +245,7 @@ impl CandleExecutor {
     }
 }
 
-/// Where the base keeps q and k rows in another order than PEFT.
+/// The base's order of q and k rows, where it differs from PEFT's.
 struct RowOrders {
     q: Option<Tensor>,
     k: Option<Tensor>,
@@ -315,8 +319,8 @@ mod tests {
         (logprobs.to_vec1().unwrap(), logprobs.sum_all().unwrap().backward().unwrap())
     }
 
-    /// Every variable of an adapter on all linears of every layer is reached by a gradient that is not zero; what is not
-    /// is named.
+    /// Names the variables without a finite gradient above zero; an adapter on all linears of every layer should have
+    /// none.
     fn unreached(lora: &TrainableLora, grads: &GradStore) -> Vec<String> {
         let is_reached = |var: &Var| grads.get(var).is_some_and(|grad| norm(grad) > 0.0 && norm(grad).is_finite());
         lora.vars().into_iter().filter(|(_, var)| !is_reached(var)).map(|(name, _)| name).collect()
@@ -354,7 +358,7 @@ mod tests {
         for (key, pair) in &mut mutant.pairs {
             let original = &lora.pairs[key];
             pair.a = original.a.clone();
-            // A copy: the sums are the same, but no gradient finds its way to the original.
+            // A copy: the sums are the same, but no gradient reaches the original.
             pair.b = match key {
                 (1, Linear::Up) => Var::from_tensor(&original.b.copy().unwrap()).unwrap(),
                 _ => original.b.clone(),
@@ -388,7 +392,7 @@ mod tests {
         };
         let long = executor.config.max_positions;
         check(&[1, 2, 3], &[(None, 1), (Some(0), 1)], "sum to 2, but there are 3 tokens");
-        check(&[1, 2, 3], &[(None, 1), (Some(1), 2)], "segment 1 goes on from one that is not before it");
+        check(&[1, 2, 3], &[(None, 1), (Some(1), 2)], "segment 1 continues a segment that is not before it");
         check(&[], &[], "sum to 0");
         check(&[1, 1_000_000], &[(None, 2)], "token 1000000");
         let of_long = format!("{} tokens, the model {long}", long + 1);

@@ -1,4 +1,4 @@
-//! A row's numbers are its own: alone, in any batch, at any chunking, from any cached prefix.
+//! A row's numbers depend on itself alone: alone, in any batch, at any chunking, from any cached prefix.
 
 mod common;
 
@@ -30,7 +30,7 @@ fn real_model_logits_equal_transformers() {
     assert_eq!(best, FRANCE_TOP[0].0);
 }
 
-/// Eight voices for a model: none, and seven adapters on q and v, each at a scale of its own.
+/// Eight voices for a model: none, and seven adapters on q and v, each with a different scale.
 fn voices(folder: &std::path::Path, tiny: TinyModel) -> Vec<Option<Adapter>> {
     let voice = |seed: u64| {
         let folder = folder.join(format!("voice-{seed}"));
@@ -135,7 +135,7 @@ fn cpu_executor(threads: usize) -> CpuExecutor {
     CpuExecutor::new(real_weights(), CpuSettings { threads, ..CpuSettings::default() }).unwrap()
 }
 
-/// What becomes of the exact distributions over a text: sums over positions.
+/// How the exact distributions over a text change: sums over positions.
 #[derive(Debug, Default)]
 struct Drift {
     positions: f64,
@@ -224,7 +224,7 @@ fn a_forked_cache_continues_as_a_fresh_one_and_errors_change_nothing() {
     let prompt: Vec<u32> = (20..90).collect();
     let mut first = [executor.new_cache()];
     last_logits(&executor, std::slice::from_ref(&prompt), &[None], &mut first);
-    // The fork drops the last ten tokens and goes another way; the first is not disturbed.
+    // The fork drops the last ten tokens and continues differently; the original is not disturbed.
     let mut fork = first.clone();
     fork[0].truncate(60);
     let forked = last_logits(&executor, &[vec![99, 98]], &[None], &mut fork);

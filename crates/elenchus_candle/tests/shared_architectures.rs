@@ -1,4 +1,5 @@
-//! Every family's tiny checkpoint beside transformers, PEFT and llama.cpp: logits, an adapter on all linears, gradients.
+//! Compares every family's tiny checkpoint with transformers, PEFT and llama.cpp: logits, an adapter on all linears,
+//! gradients.
 
 mod common;
 
@@ -12,8 +13,22 @@ use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, Executor, LoraAdapter, Nume
 /// transformers' own f32 and f64 logits differ by up to 1e-4.
 const TOLERANCE: f32 = 5e-4;
 
+/// llama.cpp reads GELU from a table of f16.
+const GELU_TOLERANCE: f32 = 5e-3;
+
 /// The family, and whether llama.cpp computes the same (it knows no window under `llama`).
-const FAMILIES: [(&str, bool); 4] = [("llama", true), ("mistral", false), ("qwen2", true), ("qwen2_tied", true)];
+const FAMILIES: [(&str, bool); 10] = [
+    ("llama", true),
+    ("mistral", false),
+    ("qwen2", true),
+    ("qwen2_tied", true),
+    ("qwen3", true),
+    ("llama3", true),
+    ("smollm3", true),
+    ("granite", true),
+    ("olmo2", true),
+    ("gemma3_text", true),
+];
 
 fn load(path: &Path) -> HashMap<String, Tensor> {
     candle_core::safetensors::load(path, &Device::Cpu).unwrap()
@@ -45,7 +60,9 @@ fn logits_adapters_and_gradients_of_every_family() {
         let check = |what: &str, ours: &[f32], expected: &[f32]| {
             let difference = largest_difference(ours, expected);
             println!("{family}, {what}: {difference:.1e}");
-            assert!(difference < TOLERANCE, "{family}, {what}: {difference}");
+            let has_table = family.starts_with("gemma") && what.starts_with("llama.cpp");
+            let tolerance = if has_table { GELU_TOLERANCE } else { TOLERANCE };
+            assert!(difference < tolerance, "{family}, {what}: {difference}");
         };
 
         let weights = open(&folder);

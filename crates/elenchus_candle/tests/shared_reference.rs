@@ -1,4 +1,4 @@
-//! Our numbers beside those of transformers and PEFT, made with the scripts that lie beside them.
+//! Compares our numbers with those of transformers and PEFT, made with the scripts that lie beside them.
 
 mod common;
 

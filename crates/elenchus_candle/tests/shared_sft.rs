@@ -1,4 +1,4 @@
-//! Loss and gradients of one fixed batch beside PEFT's.
+//! Compares loss and gradients of one fixed batch with PEFT's.
 
 mod common;
 
@@ -31,7 +31,7 @@ fn shared_sft_loss_and_gradients_equal_peft() {
     let labels: Vec<Vec<i64>> = rows(&batch["labels"], DType::I64);
     let expected: Vec<Vec<f32>> = rows(&batch["token_logprobs"], DType::F32);
 
-    // Rows without their padding, end to end; a label belongs to the position before it.
+    // Rows without their padding, concatenated; a label belongs to the position before it.
     let lengths: Vec<usize> = mask.iter().map(|row| row.iter().sum::<i64>() as usize).collect();
     let tokens: Vec<u32> = ids.iter().zip(&lengths).flat_map(|(ids, &length)| ids[..length].to_vec()).collect();
     let (mut positions, mut targets, mut reference) = (Vec::new(), Vec::new(), Vec::new());

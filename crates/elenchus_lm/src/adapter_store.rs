@@ -1,4 +1,4 @@
-//! Adapters made ready for a base, kept while somebody holds the adapter they came from.
+//! Adapters prepared for a base, kept as long as the adapter they were made from is alive.
 
 use std::{
     collections::HashMap,
@@ -13,7 +13,7 @@ pub struct AdapterStore<P> {
 }
 
 impl<P> AdapterStore<P> {
-    /// The adapter made ready; the first call checks that it fits and does the work.
+    /// The prepared adapter; the first call checks that it fits and prepares it.
     ///
     /// # Errors
     /// The adapter does not fit the model, or what `prepare` returns.
@@ -24,14 +24,14 @@ impl<P> AdapterStore<P> {
         prepare: impl FnOnce(&Adapter) -> Result<P>,
     ) -> Result<Arc<P>> {
         let id = adapter.id();
-        // A panic elsewhere leaves the map whole: entries are inserted in one step.
+        // A panic elsewhere leaves the map consistent: entries are inserted in one step.
         let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
         if let Some((_, prepared)) = entries.get(&id) {
             return Ok(prepared.clone());
         }
         adapter.lora.check_fits(config)?;
         let prepared = Arc::new(prepare(adapter)?);
-        // Voices that were reloaded or dropped make room here.
+        // Removes entries of adapters that were reloaded or dropped.
         entries.retain(|_, (lora, _)| lora.strong_count() > 0);
         entries.insert(id, (Arc::downgrade(&adapter.lora), prepared.clone()));
         Ok(prepared)

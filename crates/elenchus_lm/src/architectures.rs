@@ -1,29 +1,43 @@
-//! The families of decoder that can be run: one file each, and one line in [`ALL`].
+//! The supported decoder families: one file each, and one line in [`ALL`].
 //!
-//! A family says what its files are called and what its blocks have; executors read the [`ModelConfig`] that comes of it
-//! and know no family by name.
+//! A family defines the names of its tensors and the contents of its blocks; executors read the resulting
+//! [`ModelConfig`] and know no family by name.
 
+mod gemma3;
+mod granite;
 mod llama;
 mod mistral;
+mod olmo2;
 mod qwen2;
+mod qwen3;
+mod smollm3;
 
 use std::fmt;
 
 use crate::{
-    BlockSpec, Linear, RopeLayout, TensorName,
+    BlockSpec, Linear, RopeLayout, Scales, TensorName,
     weights::{GgufKeys, HfConfig},
 };
 
-/// All families. Of two with the same name in GGUF files the first is meant there.
-const ALL: [&Architecture; 3] = [&llama::LLAMA, &mistral::MISTRAL, &qwen2::QWEN2];
+/// All families. Where two share a name in GGUF files, the first one is used.
+const ALL: [&Architecture; 8] = [
+    &llama::LLAMA,
+    &mistral::MISTRAL,
+    &qwen2::QWEN2,
+    &qwen3::QWEN3,
+    &smollm3::SMOLLM3,
+    &granite::GRANITE,
+    &gemma3::GEMMA3,
+    &olmo2::OLMO2,
+];
 
 /// A family of decoder.
 pub struct Architecture {
-    /// llama.cpp's name, with which the keys of its GGUF files begin.
+    /// llama.cpp's name, the prefix of the keys in its GGUF files.
     pub name: &'static str,
     /// Hugging Face's `model_type`.
     pub model_type: &'static str,
-    /// How the rows of q and k lie in GGUF files.
+    /// The order of the rows of q and k in GGUF files.
     pub gguf_rope_layout: RopeLayout,
     /// Its tensors in GGUF files.
     pub(crate) gguf_names: &'static TensorNames,
@@ -33,8 +47,24 @@ pub struct Architecture {
     pub(crate) gguf_block: fn(&GgufKeys<'_>, usize) -> crate::Result<BlockSpec>,
     /// A layer by a `config.json`.
     pub(crate) hf_block: fn(&HfConfig, usize) -> BlockSpec,
-    /// Key and value heads where a `config.json` names none; `None` for as many as there are heads.
+    /// Key and value heads if a `config.json` names none; `None` for as many as there are heads.
     pub(crate) hf_default_kv_heads: Option<usize>,
+    /// Width of a head if a `config.json` names none; `None` for the hidden size divided by the heads.
+    pub(crate) hf_default_head_dim: Option<usize>,
+    /// Whether head and embedding are one tensor if a `config.json` does not say.
+    pub(crate) hf_ties_by_default: bool,
+    /// The constants of a GGUF file; `None` for none but 1.
+    pub(crate) gguf_scales: Option<fn(&GgufKeys<'_>) -> crate::Result<Scales>>,
+    /// The constants of a `config.json`; `None` for none but 1.
+    pub(crate) hf_scales: Option<fn(&HfConfig) -> Scales>,
+    /// Keys of GGUF files that would change the computation of other families, and that this one reads.
+    pub(crate) gguf_own_keys: &'static [&'static str],
+    /// Hugging Face's name of the activation.
+    pub(crate) hf_activation: &'static str,
+    /// Whether rotary scaling of type `linear` is read from a `config.json`.
+    pub(crate) hf_linear_rope: bool,
+    /// Added to the weights of norms in Hugging Face checkpoints.
+    pub(crate) hf_norm_offset: f32,
 }
 
 /// What a file format calls a family's tensors.
@@ -42,12 +72,16 @@ pub(crate) struct TensorNames {
     pub token_embedding: &'static str,
     pub output_norm: &'static str,
     pub output: &'static str,
-    /// Before a layer's number.
+    /// The prefix before a layer's number.
     pub block: &'static str,
     pub attention_norm: &'static str,
     pub ffn_norm: &'static str,
+    pub post_attention_norm: &'static str,
+    pub post_ffn_norm: &'static str,
     /// In the order of [`Linear::ALL`].
     pub linears: [&'static str; 7],
+    pub q_norm: &'static str,
+    pub k_norm: &'static str,
 }
 
 impl TensorNames {
@@ -60,8 +94,12 @@ impl TensorNames {
             TensorName::Output => format!("{}.weight", self.output),
             TensorName::AttentionNorm(layer) => in_block(layer, self.attention_norm) + ".weight",
             TensorName::FfnNorm(layer) => in_block(layer, self.ffn_norm) + ".weight",
+            TensorName::PostAttentionNorm(layer) => in_block(layer, self.post_attention_norm) + ".weight",
+            TensorName::PostFfnNorm(layer) => in_block(layer, self.post_ffn_norm) + ".weight",
             TensorName::Linear(layer, linear) => in_block(layer, self.linears[linear as usize]) + ".weight",
             TensorName::Bias(layer, linear) => in_block(layer, self.linears[linear as usize]) + ".bias",
+            TensorName::QNorm(layer) => in_block(layer, self.q_norm) + ".weight",
+            TensorName::KNorm(layer) => in_block(layer, self.k_norm) + ".weight",
         }
     }
 }
@@ -77,7 +115,7 @@ impl Architecture {
         ALL.into_iter().find(|architecture| architecture.model_type == model_type)
     }
 
-    /// For messages: what can be run.
+    /// For messages: the supported families.
     pub(crate) fn known() -> String {
         ALL.map(|architecture| architecture.model_type).join(", ")
     }

@@ -4,7 +4,7 @@
 
 use half::{bf16, f16};
 
-/// How a tensor's numbers lie in a file, by ggml's names.
+/// How a file stores a tensor's numbers, by ggml's names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 #[allow(missing_docs, reason = "the names are the documentation")]
@@ -91,7 +91,7 @@ impl BlockType {
         }
     }
 
-    /// Whether each number stands by itself.
+    /// Whether each number is stored by itself.
     pub const fn is_dense(self) -> bool {
         self.block_size() == 1
     }
@@ -100,7 +100,7 @@ impl BlockType {
     pub fn dequantise(self, bytes: &[u8]) -> Vec<f32> {
         let blocks = bytes.chunks_exact(self.type_size());
         match self {
-            // Dense bytes may lie unaligned in the map, so they are read number by number.
+            // Dense bytes may be unaligned in the map, so they are read number by number.
             Self::F32 => bytes.as_chunks().0.iter().map(|&b| f32::from_le_bytes(b)).collect(),
             Self::F16 => bytes.as_chunks().0.iter().map(|&b| f16::from_le_bytes(b).to_f32()).collect(),
             Self::BF16 => bytes.as_chunks().0.iter().map(|&b| bf16::from_le_bytes(b).to_f32()).collect(),
@@ -110,7 +110,7 @@ impl BlockType {
         }
     }
 
-    /// What is taken from a [`Block`]'s quants before they are scaled.
+    /// What is subtracted from a [`Block`]'s quants before scaling.
     const fn zero(self) -> f32 {
         match self {
             Self::Q4_0 => 8.0,
@@ -147,7 +147,7 @@ impl BlockType {
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) struct Block {
     pub quants: [u8; 32],
-    /// Of the first and the second 16; the same number where the type has one.
+    /// For the first and the second 16; the same number if the type has one.
     pub scales: [f32; 2],
     pub offset: f32,
 }
@@ -205,7 +205,7 @@ fn k_blocks<'a>(bytes: &'a [u8], fifth: Option<&'a [u8]>, nibbles: &'a [u8]) -> 
     })
 }
 
-/// The eight blocks of a Q6_K super-block, whose halves have scales of their own.
+/// The eight blocks of a Q6_K super-block, whose halves have separate scales.
 fn q6k_blocks(bytes: &[u8]) -> impl Iterator<Item = Block> {
     let (low, high, scales, scale) = (&bytes[..128], &bytes[128..192], &bytes[192..208], number(&bytes[208..210]));
     (0..8).map(move |block| {
@@ -243,64 +243,9 @@ fn q3k(bytes: &[u8]) -> [f32; SUPER] {
         let group = at / 16;
         let low = if group < 8 { packed[group] & 15 } else { packed[group - 8] >> 4 };
         let scale_bits = low | (packed[8 + group % 4] >> (group / 4 * 2) & 3) << 4;
-        // The third bit is stored inverted: where it is not set, four is taken off.
+        // The third bit is stored inverted: where it is clear, four is subtracted.
         let third = if high[at % 32] >> (at / 32) & 1 == 1 { 0 } else { 4 };
         let quant = two_bits(quants, at) as i8 - third;
         scale * f32::from(scale_bits as i8 - 32) * f32::from(quant)
     })
-}
-
-#[cfg(test)]
-pub(crate) mod tests {
-    use std::borrow::Cow;
-
-    use candle_core::{
-        Device, Tensor,
-        quantized::{GgmlDType, QStorage, QTensor},
-    };
-    use rand::{Rng as _, SeedableRng as _};
-
-    use super::*;
-
-    fn ggml_type(block_type: BlockType) -> GgmlDType {
-        use GgmlDType::{BF16, F16, F32, Q2K, Q3K, Q4_0, Q4_1, Q4K, Q5_0, Q5_1, Q5K, Q6K, Q8_0};
-        let all = [F32, F16, BF16, Q4_0, Q4_1, Q5_0, Q5_1, Q8_0, Q2K, Q3K, Q4K, Q5K, Q6K];
-        BlockType::ALL.into_iter().zip(all).find(|(own, _)| *own == block_type).unwrap().1
-    }
-
-    /// Numbers as bytes of any type.
-    pub(crate) fn quantised_by_candle(block_type: BlockType, values: &[f32]) -> Vec<u8> {
-        let tensor = Tensor::from_slice(values, (1, values.len()), &Device::Cpu).unwrap();
-        QTensor::quantize(&tensor, ggml_type(block_type)).unwrap().data().unwrap().into_owned()
-    }
-
-    #[test]
-    fn every_type_is_read_to_the_bit_as_candle_reads_it() {
-        let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(1);
-        for block_type in BlockType::ALL {
-            let ggml = ggml_type(block_type);
-            assert_eq!((block_type.block_size(), block_type.type_size()), (ggml.block_size(), ggml.type_size()));
-            if block_type.is_dense() {
-                continue;
-            }
-            let blocks = 64;
-            let mut bytes = vec![0u8; blocks * block_type.type_size()];
-            rng.fill(&mut bytes[..]);
-            let scales: &[usize] = match block_type {
-                BlockType::Q2K => &[80, 82],
-                BlockType::Q3K => &[108],
-                BlockType::Q6K => &[208],
-                BlockType::Q4_1 | BlockType::Q5_1 | BlockType::Q4K | BlockType::Q5K => &[0, 2],
-                _ => &[0],
-            };
-            // A scale of the highest exponent would be no number.
-            for block in bytes.chunks_exact_mut(block_type.type_size()) {
-                scales.iter().for_each(|&at| block[at + 1] &= 0xbb);
-            }
-            let storage = QStorage::from_data(Cow::Borrowed(&bytes), &Device::Cpu, ggml).unwrap();
-            let tensor = QTensor::new(storage, (1, blocks * block_type.block_size())).unwrap();
-            let expected: Vec<f32> = tensor.dequantize(&Device::Cpu).unwrap().flatten_all().unwrap().to_vec1().unwrap();
-            assert_eq!(block_type.dequantise(&bytes), expected, "{block_type:?}");
-        }
-    }
 }

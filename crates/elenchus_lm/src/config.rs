@@ -9,11 +9,11 @@ use crate::Architecture;
 pub enum RopeLayout {
     /// `(i, i + head_dim / 2)`: Hugging Face checkpoints.
     Halves,
-    /// `(2i, 2i + 1)`: GGUF files of Llama itself, whose q and k rows were permuted for it.
+    /// `(2i, 2i + 1)`: Llama's own GGUF files, whose q and k rows were permuted for it.
     Interleaved,
 }
 
-/// One of the seven weight matrices of a block; the ones an adapter may touch.
+/// One of the seven weight matrices of a block: those that an adapter may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Linear {
     /// Queries, `(num_heads * head_dim, hidden_size)`.
@@ -24,9 +24,9 @@ pub enum Linear {
     V,
     /// Attention output, `(hidden_size, num_heads * head_dim)`.
     O,
-    /// SwiGLU's gate, `(intermediate_size, hidden_size)`.
+    /// The gated unit's gate, `(intermediate_size, hidden_size)`.
     Gate,
-    /// SwiGLU's other branch, `(intermediate_size, hidden_size)`.
+    /// The gated unit's other branch, `(intermediate_size, hidden_size)`.
     Up,
     /// Back to the residual stream, `(hidden_size, intermediate_size)`.
     Down,
@@ -103,7 +103,7 @@ pub struct ModelConfig {
     pub vocab_size: usize,
     /// Width of the residual stream.
     pub hidden_size: usize,
-    /// Width inside the SwiGLU.
+    /// Width inside the gated unit.
     pub intermediate_size: usize,
     /// The blocks.
     pub layers: Vec<BlockSpec>,
@@ -117,26 +117,106 @@ pub struct ModelConfig {
     pub rms_norm_eps: f32,
     /// How q and k rows are laid out.
     pub rope_layout: RopeLayout,
+    /// Divisors of the rotary frequencies, `(head_dim / 2)`: Llama 3's way to a longer context. Empty for none.
+    pub rope_factors: Vec<f32>,
+    /// Constants that multiply activations.
+    pub scales: Scales,
     /// Longest context the model was trained for, in tokens.
     pub max_positions: usize,
 }
 
-/// What one layer is, where families or layers differ.
+/// Constants that multiply activations; 1 in most families.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Scales {
+    /// Of a token's embedding.
+    pub embedding: f32,
+    /// Of the product of query and key; `None` for `1 / sqrt(head_dim)`.
+    pub attention: Option<f32>,
+    /// Of what attention and feed-forward part add to the residual stream.
+    pub residual: f32,
+    /// Of the logits.
+    pub logits: f32,
+}
+
+impl Default for Scales {
+    fn default() -> Self {
+        Self { embedding: 1.0, attention: None, residual: 1.0, logits: 1.0 }
+    }
+}
+
+/// What one layer has, where families or layers differ.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct BlockSpec {
     /// Which linears add a bias to their product, in the order of [`Linear::ALL`].
     pub biases: [bool; 7],
-    /// Base of the rotary frequencies.
-    pub rope_theta: f32,
+    /// Base of the rotary frequencies; `None` for a layer without positions.
+    pub rope_theta: Option<f32>,
+    /// Positions are divided by this before they rotate (linear scaling); 1 for none.
+    pub rope_scaling: f32,
+    /// The RMSNorm of q and of k before they are rotated.
+    pub qk_norm: Option<QkNorm>,
+    /// Where attention and feed-forward part have their RMSNorms.
+    pub norms: NormPlacement,
+    /// What the gate goes through.
+    pub activation: Activation,
     /// A token sees this many tokens, itself included; `None` sees all.
     pub sliding_window: Option<usize>,
 }
 
 impl Default for BlockSpec {
-    /// Llama's: no biases, a rotary base of 10,000, no window.
+    /// Llama's: no biases, a rotary base of 10,000, no norm of q and k, norms before each part, SiLU, no window.
     fn default() -> Self {
-        Self { biases: [false; 7], rope_theta: 10_000.0, sliding_window: None }
+        Self {
+            biases: [false; 7],
+            rope_theta: Some(10_000.0),
+            rope_scaling: 1.0,
+            qk_norm: None,
+            norms: NormPlacement::Before,
+            activation: Activation::Silu,
+            sliding_window: None,
+        }
     }
+}
+
+/// What an RMSNorm of q or k reads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QkNorm {
+    /// Each head by itself; the weight is as wide as a head.
+    Heads,
+    /// All heads together.
+    Whole,
+}
+
+/// Where a block's RMSNorms stand.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormPlacement {
+    /// Before each part: `x + f(norm(x))`.
+    Before,
+    /// After each part: `x + norm(f(x))`.
+    After,
+    /// On both sides: `x + norm(f(norm(x)))`.
+    Both,
+}
+
+impl NormPlacement {
+    /// Whether a part reads normed values.
+    pub fn is_before(self) -> bool {
+        self != Self::After
+    }
+
+    /// Whether what a part adds is normed.
+    pub fn is_after(self) -> bool {
+        self != Self::Before
+    }
+}
+
+/// The function of the gate in `act(gate) * up`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Activation {
+    /// `x / (1 + e^-x)`: SwiGLU.
+    Silu,
+    /// `x / 2 * (1 + tanh(sqrt(2 / pi) * (x + 0.044715 x^3)))`: GeGLU.
+    GeluTanh,
 }
 
 impl ModelConfig {
@@ -145,17 +225,38 @@ impl ModelConfig {
         self.layers.len()
     }
 
-    /// The rotary bases of all layers, each once, and for each layer which of them is its own.
-    pub fn rope_thetas(&self) -> (Vec<f32>, Vec<usize>) {
-        let mut thetas = Vec::new();
+    /// The rotary frequencies of all layers, each set of `head_dim / 2` once, and for each layer the index of its own.
+    ///
+    /// In f32 as transformers computes them, `theta^(-2i / head_dim)`, divided by [`Self::rope_factors`] and the layer's
+    /// linear scaling. A layer without positions has frequencies of 0: its rotation changes nothing.
+    pub fn rope_frequencies(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
+        let (bases, of_layers) = self.rope_bases();
+        let frequency = |(theta, scaling): (Option<f32>, f32), i: usize| {
+            let factor = self.rope_factors.get(i).unwrap_or(&1.0);
+            theta.map_or(0.0, |theta| 1.0 / libm::powf(theta, (2 * i) as f32 / self.head_dim as f32) / factor / scaling)
+        };
+        let half = self.head_dim / 2;
+        let sets = bases.into_iter().map(|base| (0..half).map(|i| frequency(base, i)).collect());
+        (sets.collect(), of_layers)
+    }
+
+    /// What the products of queries and keys are multiplied by.
+    pub fn attention_scale(&self) -> f32 {
+        self.scales.attention.unwrap_or(1.0 / (self.head_dim as f32).sqrt())
+    }
+
+    /// The rotary bases of all layers with their linear scaling, each pair once, and for each layer the index of its own.
+    pub fn rope_bases(&self) -> (Vec<(Option<f32>, f32)>, Vec<usize>) {
+        let mut bases = Vec::new();
         let of_layers = self.layers.iter().map(|layer| {
-            thetas.iter().position(|theta| *theta == layer.rope_theta).unwrap_or_else(|| {
-                thetas.push(layer.rope_theta);
-                thetas.len() - 1
+            let own = (layer.rope_theta, layer.rope_scaling);
+            bases.iter().position(|base| *base == own).unwrap_or_else(|| {
+                bases.push(own);
+                bases.len() - 1
             })
         });
         let of_layers = of_layers.collect();
-        (thetas, of_layers)
+        (bases, of_layers)
     }
 
     /// Width of all query heads together.
@@ -207,6 +308,8 @@ pub(crate) mod tests {
             head_dim: 16,
             rms_norm_eps: 1e-5,
             rope_layout: RopeLayout::Interleaved,
+            rope_factors: Vec::new(),
+            scales: Scales::default(),
             max_positions: 128,
         }
     }

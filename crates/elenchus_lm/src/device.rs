@@ -1,4 +1,4 @@
-//! Where a model runs and how its weights take part, by name; executors say what they can do.
+//! Names of devices and numerics; each executor says which it supports.
 
 use std::{fmt, str::FromStr};
 
@@ -12,7 +12,7 @@ pub enum ComputeDevice {
     Cuda(usize),
 }
 
-/// How base weights take part in products.
+/// How products use the base weights.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Numerics {
     /// Blocks as they are, activations quantised to eight bits for the product: fast. Dense weights become Q8_0.
@@ -20,7 +20,7 @@ pub enum Numerics {
     Quantised,
     /// Dequantised to f32: the reference.
     Exact,
-    /// Dequantised and rounded to bf16, half of the memory; products are f32, for which each weight is widened again.
+    /// Dequantised and rounded to bf16, half of the memory; products are f32, and widen each weight again.
     Bf16,
 }
 

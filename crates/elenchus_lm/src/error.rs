@@ -1,4 +1,4 @@
-//! What can go wrong between a file and a logit, named by cause.
+//! Everything that can go wrong between a file and a logit, named by cause.
 
 use std::path::PathBuf;
 
@@ -7,13 +7,14 @@ pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// Errors end with what to do about them.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A file could not be read or written.
     #[error("{}: {source}", path.display())]
     Io {
         /// The file.
         path: PathBuf,
-        /// The system's word.
+        /// The system's error.
         source: std::io::Error,
     },
     /// A model file is damaged or not what its name says.
@@ -29,7 +30,7 @@ pub enum Error {
     Unsupported {
         /// The feature or architecture.
         what: String,
-        /// What is, or what to do.
+        /// What is supported, or what to do.
         hint: String,
     },
     /// An adapter folder is damaged, of an unsupported kind, or made for another base.

@@ -1,28 +1,28 @@
-//! The seam between a model's description and the code that runs it.
+//! The interface between a model's description and the code that runs it.
 //!
-//! It is this narrow so that hand-written kernels ([`crate::CpuExecutor`]) and stock tensors (`elenchus_candle`) can stand
-//! behind it alike.
+//! It is narrow so that hand-written kernels ([`crate::CpuExecutor`]) and stock tensors (`elenchus_candle`) can both
+//! implement it.
 
 use crate::{Adapter, Error, KvCache, ModelConfig, Result, kv_cache::PageLayout};
 
-/// Which positions of a row need logits. The head is a fifth of a small model's work: ask for what is used.
+/// Which positions of a row need logits. The head is a fifth of a small model's work: request only what is used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Logits {
     /// None: a prefill chunk with more to come.
     None,
-    /// The last position's: what sampling needs.
+    /// The last position's, for sampling.
     Last,
-    /// Every position's: scoring and evaluation.
+    /// Every position's, for scoring and evaluation.
     All,
 }
 
-/// One sequence's part in a batch: new tokens, the voice they are read in, and the memory they continue.
+/// One sequence's part of a batch: new tokens, the adapter, and the cache they continue.
 pub struct Row<'a> {
     /// The tokens to append to `cache`; at least one.
     pub tokens: &'a [u32],
-    /// The adapter worn by this row; rows of one batch may differ.
+    /// The row's adapter; rows of one batch may differ.
     pub adapter: Option<&'a Adapter>,
-    /// Memory of the tokens before; grows by `tokens.len()`.
+    /// The cache of the tokens before; grows by `tokens.len()`.
     pub cache: &'a mut KvCache,
     /// Which logits to return.
     pub logits: Logits,
@@ -33,21 +33,32 @@ pub trait Executor: Send + Sync {
     /// The model's description.
     fn config(&self) -> &ModelConfig;
 
-    /// An empty memory in the form this executor reads.
+    /// An empty cache in this executor's form.
     fn new_cache(&self) -> KvCache;
 
     /// Bytes one token takes in a cache.
     fn cache_bytes_per_token(&self) -> usize;
 
-    /// Checks that an adapter fits this model and makes it ready, so that the first reply does not pay for it.
+    /// Checks that an adapter fits this model and prepares it, so that the first reply does not wait for it.
     fn prepare(&self, adapter: &Adapter) -> Result<()>;
 
     /// Appends every row's tokens to its cache and returns each row's logits, `(positions, vocab_size)` row-major:
     /// empty, one position or `tokens.len()` positions by [`Row::logits`]. On an error no cache has changed its length.
     fn forward(&self, batch: &mut [Row<'_>]) -> Result<Vec<Vec<f32>>>;
+
+    /// The same, given up in the middle once `is_unwanted` holds: then `None`, and no cache has changed its length. An
+    /// executor that cannot stop runs to the end.
+    fn forward_unless(
+        &self,
+        batch: &mut [Row<'_>],
+        is_unwanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Vec<Vec<f32>>>> {
+        let _ = is_unwanted;
+        self.forward(batch).map(Some)
+    }
 }
 
-/// What every executor refuses, before anything is changed.
+/// The checks of every executor, before anything is changed.
 ///
 /// # Errors
 /// A row without tokens, a token outside the vocabulary, more tokens than the model has positions, another executor's cache.

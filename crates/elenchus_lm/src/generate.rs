@@ -1,6 +1,6 @@
 //! The plainest loop: one sequence, until its end.
 //!
-//! Conversations are batched, cached and streamed by `elenchus_dialogue`; this is what that must agree with.
+//! Conversations are batched, cached and streamed by `elenchus_dialogue`, whose results must agree with this loop.
 
 use crate::{Adapter, Executor, Logits, Result, Row, Sampler};
 
@@ -16,7 +16,7 @@ pub fn generate(
     let mut cache = executor.new_cache();
     let mut history = prompt.to_vec();
     while history.len() < prompt.len() + max_tokens {
-        // The whole prompt first, then the one token that was drawn last.
+        // The whole prompt first, then the one token that was sampled last.
         let tokens = &history[cache.len()..];
         let mut logits = executor.forward(&mut [Row { tokens, adapter, cache: &mut cache, logits: Logits::Last }])?;
         let next = sampler.sample(&mut logits[0], &history[prompt.len()..])?;
@@ -33,9 +33,9 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::{Architecture, BlockSpec, KvCache, ModelConfig, PageLayout, Rng, RopeLayout, SamplerSettings};
+    use crate::{Architecture, BlockSpec, KvCache, ModelConfig, PageLayout, Rng, RopeLayout, SamplerSettings, Scales};
 
-    /// A model of ten words that counts: after 3 comes 4. Notes what it was asked to read.
+    /// A model of ten words that counts: after 3 comes 4. Records the tokens it reads.
     struct Counting {
         config: ModelConfig,
         read: Mutex<Vec<Vec<u32>>>,
@@ -53,6 +53,8 @@ mod tests {
             head_dim: 1,
             rms_norm_eps: 1e-5,
             rope_layout: RopeLayout::Halves,
+            rope_factors: Vec::new(),
+            scales: Scales::default(),
             max_positions: 64,
         };
         Counting { config, read: Mutex::default() }

@@ -1,8 +1,8 @@
 //! GGUF files: metadata and tensors, read from a memory map without trusting a single number in it.
 //!
-//! Every count is held against the bytes that are left before anything is allocated, and tensors must lie where
-//! llama.cpp's writer puts them: one behind the other, in the order of their descriptions. A damaged header is an error
-//! or, where the damage cannot be seen, another well-formed file; it is never a panic.
+//! Every count is checked against the bytes that are left before anything is allocated, and tensors must lie where
+//! llama.cpp's writer puts them: one after the other, in the order of their descriptions. A damaged header is an error
+//! or, where the damage cannot be seen, another well-formed file; it never panics.
 //! Format: <https://github.com/ggml-org/ggml/blob/master/docs/gguf.md>.
 
 use std::{collections::HashSet, ops::Range, path::Path};
@@ -43,7 +43,7 @@ pub enum Value {
     Array(Vec<Value>),
 }
 
-/// Where a tensor lies and what it holds.
+/// A tensor's place and contents.
 #[derive(Debug, Clone, PartialEq)]
 pub struct TensorInfo {
     /// Rows first: `[out_features, in_features]` (GGUF stores them the other way round).
@@ -84,7 +84,7 @@ impl Gguf {
         self.header.metadata.iter().find(|(name, _)| name == key).map(|(_, value)| value)
     }
 
-    /// An integer that must be there.
+    /// An integer that must be present.
     pub fn usize(&self, key: &str) -> Result<usize> {
         match self.need(key)? {
             Value::Int(int) => usize::try_from(*int)
@@ -93,7 +93,7 @@ impl Gguf {
         }
     }
 
-    /// A float that must be there.
+    /// A float that must be present.
     pub fn f32(&self, key: &str) -> Result<f32> {
         match self.need(key)? {
             Value::Float(float) => Ok(*float as f32),
@@ -101,7 +101,7 @@ impl Gguf {
         }
     }
 
-    /// A text that must be there.
+    /// A text that must be present.
     pub fn str(&self, key: &str) -> Result<&str> {
         match self.need(key)? {
             Value::String(text) => Ok(text),
@@ -118,7 +118,7 @@ impl Gguf {
         }
     }
 
-    /// An array that must be there.
+    /// An array that must be present.
     pub(crate) fn array(&self, key: &str) -> Result<&[Value]> {
         match self.need(key)? {
             Value::Array(values) => Ok(values),
@@ -166,7 +166,7 @@ impl TensorInfo {
     }
 }
 
-/// Bytes of a tensor, or why it cannot be. `shape` is rows first.
+/// The size of a tensor in bytes, or why it is impossible. `shape` is rows first.
 fn tensor_bytes(shape: &[usize], dtype: BlockType) -> Result<usize, String> {
     let row = *shape.last().ok_or("it has no dimension")?;
     if !row.is_multiple_of(dtype.block_size()) {
@@ -208,7 +208,7 @@ mod value_type {
     }
 }
 
-/// What stands before the tensor data, parsed and checked against the file's length.
+/// The part before the tensor data, parsed and checked against the file's length.
 #[derive(Debug, PartialEq)]
 struct Header {
     metadata: Vec<(String, Value)>,
@@ -217,17 +217,21 @@ struct Header {
 
 impl Header {
     fn parse(bytes: &[u8]) -> Result<Self, String> {
+        if bytes.starts_with(b"version https://git-lfs") {
+            return Err("it is a pointer of Git LFS, not the file itself (hint: `git lfs pull`)".into());
+        }
         if !bytes.starts_with(&MAGIC) {
             return Err("it does not start with `GGUF` (hint: not a model file, or a download's error page)".into());
         }
         let mut reader = Reader { bytes, at: MAGIC.len(), values_left: MAX_VALUES };
         match reader.u32()? {
             2 | 3 => {}
-            1 => return Err("GGUF version 1 is not supported (hint: convert it anew with llama.cpp)".into()),
+            1 => return Err("GGUF version 1 is not supported (hint: convert it again with llama.cpp)".into()),
             version if version.swap_bytes() < 16 => return Err("big-endian GGUF files are not supported".into()),
             version => return Err(format!("GGUF version {version} is not supported (2 and 3 are)")),
         }
-        // The shortest entries: name length, number of dimensions, one dimension, type, offset; and key length, type, value.
+        // The shortest entries: name length, number of dimensions, one dimension, type, offset; and key length, type,
+        // value.
         let tensor_count = reader.count(8 + 4 + 8 + 4 + 8).map_err(|reason| format!("number of tensors: {reason}"))?;
         let metadata_count = reader.count(8 + 4 + 1).map_err(|reason| format!("number of metadata keys: {reason}"))?;
 
@@ -418,7 +422,7 @@ impl<'a> Reader<'a> {
             format!("its block type has the number {number}, which is not supported (hint: Q4_0 to Q8_0 and Q2_K to Q6_K are)")
         })?;
         let bytes = tensor_bytes(&shape, dtype)?;
-        // Relative to the data section until `place` has seen where that begins.
+        // Relative to the data section until `place` knows where that begins.
         let offset = self.size()?;
         Ok(TensorInfo { shape, dtype, offset, bytes })
     }

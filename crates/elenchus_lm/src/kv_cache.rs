@@ -1,13 +1,13 @@
-//! One sequence's memory lives outside the weights, in append-only pages.
+//! A sequence's cache is separate from the weights, in append-only pages.
 //!
 //! A clone shares every page and copies none; the first append after that copies the one page that is not full. So all
 //! conversations of a character share the pages of its persona prompt, and a snapshot costs a few pointers.
 //!
-//! What a page holds is known to the executor alone that made the cache.
+//! Only the executor that made the cache knows what a page holds.
 
 use std::{any::Any, collections::HashSet, fmt, sync::Arc};
 
-/// Tokens a page holds.
+/// Tokens per page.
 pub const PAGE_TOKENS: usize = 32;
 
 /// Keys and values of the tokens a sequence has read. Made by [`crate::Executor::new_cache`], for that executor alone.
@@ -18,10 +18,10 @@ pub struct KvCache {
     layout: PageLayout,
 }
 
-/// How an executor's pages look, fixed when a cache is made. An executor reads caches of an equal layout.
+/// The form of an executor's pages, fixed when a cache is made. An executor reads caches of an equal layout.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PageLayout {
-    /// Whose pages they are, and how the numbers lie in them.
+    /// The executor's name for this form, and how it stores numbers.
     pub form: &'static str,
     /// Layers of the model.
     pub layers: usize,
@@ -51,9 +51,9 @@ impl fmt::Debug for KvCache {
     }
 }
 
-/// What callers of an executor see.
+/// For callers of an executor.
 impl KvCache {
-    /// Tokens remembered.
+    /// Cached tokens.
     pub fn len(&self) -> usize {
         self.len
     }
@@ -63,7 +63,7 @@ impl KvCache {
         self.len == 0
     }
 
-    /// Forgets all but the first `len` tokens; a larger `len` changes nothing.
+    /// Drops all but the first `len` tokens; a larger `len` changes nothing.
     pub fn truncate(&mut self, len: usize) {
         if len < self.len {
             self.len = len;
@@ -71,7 +71,7 @@ impl KvCache {
         }
     }
 
-    /// Bytes held by a set of caches, pages they share counted once.
+    /// Bytes held by a set of caches, shared pages counted once.
     pub fn resident_bytes<'a>(caches: impl IntoIterator<Item = &'a Self>) -> usize {
         let mut seen = HashSet::new();
         let mut bytes = 0;
@@ -86,14 +86,14 @@ impl KvCache {
     }
 }
 
-/// What an executor does with the caches it made; `P` is its page, of [`PAGE_TOKENS`] tokens in all layers.
+/// For executors; `P` is the executor's page type, of [`PAGE_TOKENS`] tokens in all layers.
 impl KvCache {
     /// An empty cache.
     pub fn new(layout: PageLayout) -> Self {
         Self { pages: Vec::new(), len: 0, layout }
     }
 
-    /// How its pages look.
+    /// The form of its pages.
     pub fn layout(&self) -> &PageLayout {
         &self.layout
     }
@@ -101,7 +101,7 @@ impl KvCache {
     /// Makes room for `tokens` more, so that writing cannot fail half-way. The length does not change.
     ///
     /// # Errors
-    /// What `new_page` and `copy` return.
+    /// The errors of `new_page` and `copy`.
     pub fn reserve<P: Any + Send + Sync, E>(
         &mut self,
         tokens: usize,
@@ -128,18 +128,18 @@ impl KvCache {
         page_of(&*self.pages[number])
     }
 
-    /// The pages from one on that lie behind [`Self::len`]: room that was reserved.
+    /// The pages from one on that lie after [`Self::len`]: reserved room.
     ///
     /// # Panics
     /// A page is shared, or they are another executor's.
     pub fn room<P: Any>(&mut self, first: usize) -> impl Iterator<Item = &mut P> {
         self.pages[first..].iter_mut().map(|page| {
-            let page = Arc::get_mut(page).expect("reserve() made the pages behind `len` unique");
+            let page = Arc::get_mut(page).expect("reserve() made the pages after `len` unique");
             page.downcast_mut().expect("the cache is this executor's")
         })
     }
 
-    /// Counts `tokens` written ones as remembered.
+    /// Marks `tokens` written tokens as cached.
     pub fn advance(&mut self, tokens: usize) {
         self.len += tokens;
     }

@@ -1,12 +1,14 @@
 //! One language model shared by many voices.
 //!
-//! Token ids go in, logits come out. Weights are immutable and shared; what a voice adds (a LoRA adapter) and what it
-//! remembers (a KV cache) are passed in with every call, so one batch can serve eight characters at once. This crate
+//! Token ids go in, logits come out. Weights are immutable and shared; a voice's LoRA adapter and a sequence's KV cache
+//! are passed in with every call, so one batch can serve eight characters at once. This crate
 //! knows no characters, no conversations and no Bevy: those are `elenchus_dialogue` and `bevy_elenchus`.
 //!
-//! The way through it: [`Weights::open`] maps a GGUF file or a Hugging Face folder, an [`Executor`] packs them for a
-//! device, [`Tokenizer`] and [`ChatTemplate`] turn messages into ids, [`Executor::forward`] turns ids into logits, and a
-//! [`Sampler`] turns logits into the next id.
+//! In order of use: [`Weights::open`] maps a GGUF file or a Hugging Face folder, an [`Executor`] packs them for a
+//! device, [`Tokenizer`] and [`ChatTemplate`] turn messages into ids, [`Executor::forward`] turns ids into logits, and
+//! a [`Sampler`] turns logits into the next id.
+
+#![cfg_attr(test, allow(clippy::disallowed_methods, reason = "a test's expected numbers need no bit to agree"))]
 
 mod adapter_store;
 mod architectures;
@@ -35,8 +37,8 @@ mod whole_file;
 pub use adapter_store::AdapterStore;
 pub use architectures::Architecture;
 pub use block_type::BlockType;
-pub use chat_template::{ChatTemplate, Message, Role};
-pub use config::{BlockSpec, Linear, ModelConfig, RopeLayout, window_start};
+pub use chat_template::{ChatTemplate, Message, Role, ThinkMarks};
+pub use config::{Activation, BlockSpec, Linear, ModelConfig, NormPlacement, QkNorm, RopeLayout, Scales, window_start};
 pub use cpu_exec::{CpuExecutor, CpuSettings, KvPrecision};
 pub use device::{ComputeDevice, Numerics};
 pub use error::{Error, Result};

@@ -1,9 +1,9 @@
-//! LoRA adapters, kept beside the base and never merged into it. Their format is PEFT's folder; llama.cpp's GGUF file is
-//! made from it and read back.
+//! LoRA adapters, kept beside the base and never merged into it. The format is PEFT's folder; llama.cpp's GGUF file is
+//! converted from it and back.
 //!
 //! An adapter is read without knowing its base: the same value serves a GGUF file, whose q and k rows are in another
-//! order, and a Hugging Face folder. What cannot be honoured exactly (DoRA, trained biases, whole modules) is refused by
-//! name rather than ignored.
+//! order, and a Hugging Face folder. Options that cannot be applied exactly (DoRA, trained biases, whole modules) are
+//! refused by name rather than ignored.
 
 mod diff;
 mod gguf;
@@ -28,7 +28,8 @@ use packed::PackedPairs;
 /// An adapter's updates by layer and linear.
 type Pairs = BTreeMap<(usize, Linear), LoraPair>;
 
-/// A voice's low-rank update of some linears: `W x + scale * scaling * B (A x)`. Knows no base model until it is worn.
+/// A voice's low-rank update of some linears: `W x + scale * scaling * B (A x)`. Independent of a base until it is
+/// used.
 #[derive(Debug)]
 pub struct LoraAdapter {
     name: String,
@@ -64,7 +65,7 @@ impl LoraPair {
     }
 }
 
-/// What to do about a file that a folder lacks, where that can be told from what it holds.
+/// What to do about a missing file, if the folder's contents tell.
 fn missing_hint(folder: &Path, file: &str) -> Option<&'static str> {
     let holds = |name: &str| folder.join(name).exists();
     if file == "adapter_config.json" && holds("adapter_model.safetensors") {
@@ -78,11 +79,11 @@ fn missing_hint(folder: &Path, file: &str) -> Option<&'static str> {
     }
 }
 
-/// Identity of a worn adapter: a hash of its content and the scale it is worn at.
+/// Identity of an adapter in use: a hash of its content and its scale.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct AdapterId(pub [u8; 32]);
 
-/// An adapter at the strength it is worn; cheap to clone.
+/// An adapter with its scale; cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Adapter {
     /// The weights.
@@ -94,9 +95,9 @@ pub struct Adapter {
 /// How an adapter's weights are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Precision {
-    /// Four bytes a weight: what training holds.
+    /// Four bytes a weight, as in training.
     F32,
-    /// Two bytes a weight: what ships.
+    /// Two bytes a weight, as shipped.
     F16,
 }
 
@@ -156,7 +157,7 @@ impl LoraAdapter {
     }
 
     /// One adapter whose updates are the weighted sums of these. Ranks add up: A matrices are stacked, B matrices stand
-    /// side by side, and nothing is approximated. A linear that only some of them adapt keeps what those bring.
+    /// side by side, and nothing is approximated. A linear that only some of them adapt gets the sum of theirs.
     pub fn merge(name: &str, parts: &[(&Self, f32)]) -> Result<Self> {
         Ok(Self::from_pairs(name, merge::merge(name, parts)?))
     }
@@ -183,7 +184,7 @@ impl LoraAdapter {
         Ok(())
     }
 
-    /// What errors call it.
+    /// Its name in errors.
     pub fn name(&self) -> &str {
         &self.name
     }
@@ -197,7 +198,7 @@ impl LoraAdapter {
         self.packed.places().get(&key).map(|place| self.packed.pair(place))
     }
 
-    /// What is adapted, and how its numbers are kept.
+    /// The adapted linears, and how their numbers are stored.
     pub(crate) fn places(&self) -> &BTreeMap<(usize, Linear), PairPlace> {
         self.packed.places()
     }
@@ -208,7 +209,7 @@ impl LoraAdapter {
         self.packed.halves(place)
     }
 
-    /// The adapter with its numbers rounded to f16; `None` where they are kept so already.
+    /// The adapter with its numbers rounded to f16; `None` if they are already.
     pub(crate) fn narrowed(&self) -> Result<Option<Self>> {
         let packed = self.packed.narrowed().map_err(|value| {
             Error::adapter(&self.name, format!("the value {value} does not fit f16 (hint: did training diverge?)"))
@@ -216,7 +217,7 @@ impl LoraAdapter {
         Ok(packed.map(|packed| Self { name: self.name.clone(), packed, hash: self.hash }))
     }
 
-    /// How many numbers were trained.
+    /// The number of trained parameters.
     pub fn num_parameters(&self) -> usize {
         self.places().values().map(|place| place.rank * (place.shape.0 + place.shape.1)).sum()
     }

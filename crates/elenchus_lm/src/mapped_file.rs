@@ -1,5 +1,5 @@
-//! Memory-mapped model files. The one unsafe module of this crate.
-#![expect(unsafe_code, reason = "mapping a file is unsafe: another process may truncate it while it is read")]
+//! Memory-mapped model files.
+#![expect(unsafe_code, reason = "another process may write to a mapped file, or truncate it, while it is read")]
 
 use std::{
     fs::File,
@@ -26,9 +26,10 @@ impl MappedFile {
         if length == 0 {
             return Err(Error::model_file(path, "the file is empty (hint: fetch it again)"));
         }
-        // SAFETY: the map is read-only and private to this process. Model files are written under a temporary name and
-        // renamed, never changed in place; a user who truncates one while a game runs gets SIGBUS,
-        // as with any program that maps its data.
+        // SAFETY: we rely on nobody writing to the file while it is mapped. This program's own files are written under a
+        // temporary name and renamed (`whole_file`), never changed in place. The system does not enforce it for others: a
+        // process that writes to the file changes bytes under a `&[u8]`, which is undefined behaviour, and one that
+        // truncates it makes a read fail with SIGBUS. `Weights::open` says so.
         let map = unsafe { Mmap::map(&file) }.map_err(|source| Error::io(path, source))?;
         Ok(Self { path: path.to_owned(), map })
     }

@@ -1,13 +1,13 @@
-//! What the operating system says this process holds.
+//! This process's memory, as the operating system reports it.
 
 use std::fs;
 
-/// Bytes of memory resident now; `None` where the system keeps no `/proc/self/status`.
+/// Bytes of memory resident now; `None` where the system has no `/proc/self/status`.
 pub fn resident_bytes() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/status").ok()?, "VmRSS:")
 }
 
-/// Bytes of memory that were resident at most since the process began; `None` where the system keeps no
+/// The most bytes of memory that were resident since the process began; `None` where the system has no
 /// `/proc/self/status`.
 pub fn peak_resident_bytes() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")

@@ -1,5 +1,5 @@
 //! The weight files of a Hugging Face folder, mapped: `model.safetensors`, or the shards that
-//! `model.safetensors.index.json` names. Other files of the folder are left alone, as transformers does.
+//! `model.safetensors.index.json` names. Other files of the folder are ignored, as in transformers.
 //!
 //! Tensors may begin at any byte of the map: a reader of 4-byte values must not assume alignment.
 
@@ -19,7 +19,7 @@ const SINGLE: &str = "model.safetensors";
 /// Real headers take some 100 kB.
 const MAX_HEADER_BYTES: usize = 1 << 24;
 
-/// Mapped weight files in name order, and where each tensor lies.
+/// Mapped weight files in name order, and the place of each tensor.
 pub struct SafetensorsFolder {
     files: Vec<MappedFile>,
     tensors: BTreeMap<String, Place>,
@@ -104,8 +104,8 @@ impl SafetensorsFolder {
     }
 }
 
-/// Where the data begins, and what it holds. Metadata's own reader checks that tensors lie one behind the other and take
-/// the bytes their shapes need; the sum is held against the file here, where it cannot overflow.
+/// Where the data begins, and its contents. Metadata's own reader checks that tensors lie one after the other and take
+/// the bytes their shapes need; their sum is checked against the file here, where it cannot overflow.
 fn parse_header(bytes: &[u8]) -> Result<(usize, Metadata), String> {
     let (length, rest) = bytes.split_first_chunk::<8>().ok_or("it is shorter than a header")?;
     let length = u64::from_le_bytes(*length);

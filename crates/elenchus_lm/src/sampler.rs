@@ -1,7 +1,8 @@
 //! From logits to the next token.
 //!
-//! Every filter keeps the front of one order, likeliest first and the lower id first among equals, and the draw walks what
-//! is kept by id: so a filter that removes nothing changes nothing, and a seed means the same words on every machine.
+//! Every filter keeps the front of one order, likeliest first and the lower id first among equals, and the final choice
+//! walks the kept tokens by id. So a filter that removes nothing changes nothing, and a seed means the same words on
+//! every machine.
 
 use std::{cmp::Ordering, collections::BTreeMap, fmt, str::FromStr};
 
@@ -24,7 +25,7 @@ pub struct Rng {
 /// How the next token is sampled, with llama.cpp's samplers in llama.cpp's order: penalties, DRY, top-k, top-p, min-p,
 /// temperature.
 ///
-/// Penalties and DRY see the tokens that [`Sampler::sample`] is given as `said`: what the speaker said itself, never the
+/// Penalties and DRY see the tokens that [`Sampler::sample`] gets as `said`: what the speaker said itself, never the
 /// prompt, whose words a right answer repeats.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
@@ -43,7 +44,7 @@ pub struct SamplerSettings {
     pub frequency_penalty: f32,
     /// Subtracted from the logit of every token said recently; 0 changes nothing.
     pub presence_penalty: f32,
-    /// How many of the tokens said last the three penalties and DRY see.
+    /// How many of the speaker's last tokens the three penalties and DRY see.
     pub repetition_window: usize,
     /// DRY ("don't repeat yourself"): a token that would extend a repeated sequence of `dry_allowed_length + n` tokens
     /// loses `dry_multiplier * dry_base^n`; 0 turns it off.
@@ -54,7 +55,7 @@ pub struct SamplerSettings {
     pub dry_allowed_length: usize,
 }
 
-/// Stands between two replies in what a [`Sampler`] is given as said: no repetition reaches across it. No vocabulary has
+/// Separates two replies in a [`Sampler`]'s `said`: no repetition reaches across it. No vocabulary has
 /// this token.
 pub const REPLY_BREAK: u32 = u32::MAX;
 
@@ -93,7 +94,7 @@ impl SamplerSettings {
         dry_allowed_length: 2,
     };
 
-    /// Refuses numbers from which no distribution follows, naming the field and what it may hold.
+    /// Refuses numbers that define no distribution, naming the field and its allowed values.
     fn check(&self) -> Result<()> {
         let share = |value: f32| (0.0..=1.0).contains(&value);
         let fields = [
@@ -178,19 +179,19 @@ impl TryFrom<String> for Rng {
     }
 }
 
-/// Draws one sequence's tokens.
+/// Samples one sequence's tokens.
 #[derive(Debug, Clone)]
 pub struct Sampler {
-    /// How.
+    /// The settings.
     pub settings: SamplerSettings,
-    /// The state a save game keeps.
+    /// The state that a save game stores.
     pub rng: Rng,
 }
 
 impl Sampler {
     /// Samples the next token. `logits` are changed in place; `said` is what the speaker has said so far, newest last,
     /// earlier replies before a [`REPLY_BREAK`] included where they should count as repetition, the prompt never.
-    /// NaN logits are never sampled; if none is finite, an error says so.
+    /// NaN logits are never sampled; if none is finite, it is an error.
     ///
     /// Every call takes one number from the generator, at temperature 0 too.
     pub fn sample(&mut self, logits: &mut [f32], said: &[u32]) -> Result<u32> {
@@ -210,7 +211,7 @@ impl Sampler {
         }
         let max = kept.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
         if settings.min_p > 0.0 {
-            let least = max + settings.min_p.ln();
+            let least = max + libm::logf(settings.min_p);
             kept.retain(|candidate| candidate.logit >= least);
         }
         kept.sort_unstable_by_key(|candidate| candidate.id);
@@ -218,9 +219,9 @@ impl Sampler {
     }
 }
 
-/// Draws from the softmax itself and says how likely what was drawn was, as a log-probability: what reinforcement learning
-/// samples with. It draws what a [`Sampler`] whose settings change nothing draws. Logits that are not finite are never
-/// drawn; if none is, an error says so.
+/// Samples from the softmax itself and returns the sample's log-probability, for reinforcement learning. The sample is
+/// the one of a [`Sampler`] whose settings change nothing. Logits that are not finite are never sampled; if none is
+/// finite, it is an error.
 pub fn sample_softmax(logits: &[f32], rng: &mut Rng) -> Result<(u32, f32)> {
     let unit = rng.next_unit();
     let max = logits.iter().copied().filter(|logit| logit.is_finite()).fold(f32::NEG_INFINITY, f32::max);
@@ -228,26 +229,26 @@ pub fn sample_softmax(logits: &[f32], rng: &mut Rng) -> Result<(u32, f32)> {
         return Err(none_is_finite(logits.len()));
     }
     let weights: Vec<f32> =
-        logits.iter().map(|&logit| if logit.is_finite() { (logit - max).exp() } else { 0.0 }).collect();
+        logits.iter().map(|&logit| if logit.is_finite() { libm::expf(logit - max) } else { 0.0 }).collect();
     let sum: f64 = weights.iter().map(|&weight| f64::from(weight)).sum();
     let (mut left, mut drawn) = (unit * sum, 0);
     for (id, &weight) in weights.iter().enumerate() {
         if weight > 0.0 {
-            drawn = id; // rounding may leave a crumb at the end: then the last possible one is drawn
+            drawn = id; // rounding may leave a crumb at the end: then the last possible token is sampled
             left -= f64::from(weight);
             if left < 0.0 {
                 break;
             }
         }
     }
-    Ok((drawn as u32, (f64::from(logits[drawn] - max) - sum.ln()) as f32))
+    Ok((drawn as u32, (f64::from(logits[drawn] - max) - libm::log(sum)) as f32))
 }
 
 fn none_is_finite(count: usize) -> Error {
     Error::Batch(format!("none of {count} logits is finite (hint: the model file or an adapter holds broken weights)"))
 }
 
-/// A token that may still be drawn.
+/// A token that may still be sampled.
 #[derive(Debug, Clone, Copy, PartialEq)]
 struct Candidate {
     logit: f32,
@@ -268,14 +269,14 @@ fn penalise(logits: &mut [f32], said: &[u32], settings: &SamplerSettings) {
     said.iter().for_each(|&id| *counts.entry(id).or_insert(0u32) += 1);
     for (id, count) in counts {
         if let Some(logit) = logits.get_mut(id as usize) {
-            // A token said twice is divided once, as in llama.cpp.
+            // A token that was said twice is divided once, as in llama.cpp.
             *logit = if *logit > 0.0 { *logit / penalty } else { *logit * penalty };
             *logit -= count as f32 * frequency_penalty + presence_penalty;
         }
     }
 }
 
-/// A repetition is not looked at beyond this: its penalty is out of reach long before.
+/// The longest repetition that is counted: its penalty is out of reach long before.
 const LONGEST_REPETITION: usize = 40;
 
 /// DRY: <https://github.com/oobabooga/text-generation-webui/pull/5677>, without sequence breakers but [`REPLY_BREAK`].
@@ -284,7 +285,7 @@ fn penalise_repeated_sequences(logits: &mut [f32], said: &[u32], settings: &Samp
     if dry_multiplier == 0.0 {
         return;
     }
-    // For each token that followed what was said last when it was said before: the longest such repetition.
+    // For each token that followed an earlier occurrence of the last tokens: the longest such repetition.
     let mut longest = BTreeMap::new();
     for (at, &next) in said.iter().enumerate().skip(1) {
         let before = said[..at].iter().rev();
@@ -297,12 +298,12 @@ fn penalise_repeated_sequences(logits: &mut [f32], said: &[u32], settings: &Samp
     }
     for (id, length) in longest {
         if let Some(logit) = logits.get_mut(id as usize) {
-            *logit -= dry_multiplier * dry_base.powi((length - dry_allowed_length) as i32);
+            *logit -= dry_multiplier * libm::powf(dry_base, (length - dry_allowed_length) as f32);
         }
     }
 }
 
-/// The `k` likeliest finite logits (all for 0), in no order. One pass that looks closely only at what beats the k-th so far.
+/// The `k` likeliest finite logits (all for 0), in no order. One pass that examines only logits above the k-th so far.
 fn likeliest(logits: &[f32], k: usize) -> Vec<Candidate> {
     let candidates = (0..).zip(logits).filter(|(_, logit)| logit.is_finite());
     let candidates = candidates.map(|(id, &logit)| Candidate { logit: logit + 0.0, id }); // no -0.0, which sorts below 0.0
@@ -328,11 +329,11 @@ fn likeliest(logits: &[f32], k: usize) -> Vec<Candidate> {
     best
 }
 
-/// Keeps the likeliest that together reach probability `p`, at least one. Sorts no more than it must: the front is grown
+/// Keeps the likeliest that together reach probability `p`, at least one. Sorts no more than necessary: the front grows
 /// until it holds enough.
 fn keep_top_p(kept: &mut Vec<Candidate>, p: f32) {
     let max = kept.iter().map(|candidate| candidate.logit).fold(f32::NEG_INFINITY, f32::max);
-    let weight = |candidate: &Candidate| f64::from(candidate.logit - max).exp();
+    let weight = |candidate: &Candidate| libm::exp(f64::from(candidate.logit - max));
     let enough = f64::from(p) * kept.iter().map(weight).sum::<f64>();
     let (mut sorted, mut sum) = (0, 0.0);
     while sorted < kept.len() {
@@ -354,14 +355,14 @@ fn keep_top_p(kept: &mut Vec<Candidate>, p: f32) {
 
 /// The candidate at `unit` of the way through the distribution, walked by id.
 fn draw(kept: &[Candidate], max: f32, temperature: f32, unit: f64) -> u32 {
-    // At temperature 0 one candidate is left, and any divisor draws it.
+    // At temperature 0 one candidate is left, and any divisor selects it.
     let temperature = if temperature == 0.0 { 1.0 } else { f64::from(temperature) };
-    let weights = kept.iter().map(|candidate| ((f64::from(candidate.logit) - f64::from(max)) / temperature).exp());
+    let weights = kept.iter().map(|candidate| libm::exp((f64::from(candidate.logit) - f64::from(max)) / temperature));
     let mut left = unit * weights.clone().sum::<f64>();
     let mut drawn = kept[0].id;
     for (candidate, weight) in kept.iter().zip(weights) {
         if weight > 0.0 {
-            drawn = candidate.id; // rounding may leave a crumb at the end: then the last possible one is drawn
+            drawn = candidate.id; // rounding may leave a crumb at the end: then the last possible token is sampled
             left -= weight;
             if left < 0.0 {
                 break;
@@ -384,7 +385,7 @@ mod tests {
         sampler.sample(&mut logits.to_vec(), history)
     }
 
-    /// How often each token is drawn from `logits`, as shares.
+    /// How often each token is sampled from `logits`, as shares.
     fn shares(settings: &SamplerSettings, logits: &[f32], history: &[u32]) -> Vec<f64> {
         const DRAWS: usize = 20_000;
         let mut sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(7) };
@@ -443,11 +444,11 @@ mod tests {
         check(SamplerSettings { min_p: 0.2, ..PLAIN }, [0.125, 0.5, 0.125, 0.25]);
         check(SamplerSettings { min_p: 1.0, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
         check(SamplerSettings { temperature: 0.0, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
-        // Squared and brought back to one: 4, 1, 1/4, 1/4 of 5.5.
+        // Squared and normalised: 4, 1, 1/4, 1/4 of 5.5.
         check(SamplerSettings { temperature: 0.5, ..PLAIN }, [0.25 / 5.5, 4.0 / 5.5, 0.25 / 5.5, 1.0 / 5.5]);
-        // top-k first: of the two that are left, top-p takes 2/3 for enough.
+        // top-k first: of the two that are left, 2/3 is enough for top-p.
         check(SamplerSettings { top_k: 2, top_p: 0.6, ..PLAIN }, [0.0, 1.0, 0.0, 0.0]);
-        // Temperature last: top-p looks at the distribution the model gave.
+        // Temperature last: top-p sees the model's own distribution.
         check(SamplerSettings { temperature: 100.0, top_p: 0.51, ..PLAIN }, [0.0, 0.5, 0.0, 0.5]);
     }
 
@@ -522,7 +523,7 @@ mod tests {
         check(&[1, 2, 3, 0, 1, 2], [0.0, 0.0, 0.0, -1.0]);
         check(&[0, 1, 2, 3, 0, 1, 2], [0.0, 0.0, 0.0, -2.0]);
         check(&[2, 3, 0, 2], [0.0; 4]);
-        // The longest counts, and what overlaps itself is a repetition too.
+        // The longest counts, and an overlapping repetition counts too.
         check(&[1, 1, 1, 1], [0.0, -2.0, 0.0, 0.0]);
         // Two replies that begin alike do not continue each other's ends.
         check(&[1, 2, 3, REPLY_BREAK, 1, 2], [0.0, 0.0, 0.0, -1.0]);
@@ -531,7 +532,7 @@ mod tests {
 
     #[test]
     fn frequencies_follow_the_distribution() {
-        // Pearson's chi-squared over 99 degrees of freedom: 148 is passed by chance once in a thousand times.
+        // Pearson's chi-squared over 99 degrees of freedom: a random value exceeds 148 once in a thousand times.
         let logits: Vec<f32> = (0..100u32).map(|id| (id.wrapping_mul(2_654_435_761) % 97) as f32 / 30.0).collect();
         for (settings, temperature) in [(PLAIN, 1.0), (SamplerSettings { temperature: 2.0, ..PLAIN }, 2.0)] {
             let expected = softmax(&logits, temperature);
@@ -555,9 +556,9 @@ mod tests {
     }
 
     #[test]
-    fn an_rng_is_written_as_short_text_and_goes_on_where_it_was() {
+    fn an_rng_is_written_as_short_text_and_resumes_where_it_was() {
         let mut rng = Rng::from_seed(u64::MAX);
-        // A fixed point: a saved game must draw the same words with every later build.
+        // Fixed numbers: a saved game must sample the same words with every later build.
         assert_eq!(Rng::from_seed(42).next_unit(), 0.573_591_580_908_174_1);
         for _ in 0..3 {
             rng.next_unit();
@@ -572,7 +573,7 @@ mod tests {
         }
     }
 
-    /// The filters said plainly: sort everything, then cut.
+    /// The filters in their simplest form: sort everything, then cut.
     fn plain_filters(logits: &[f32], settings: &SamplerSettings) -> Vec<u32> {
         let mut all: Vec<Candidate> = (0..).zip(logits).map(|(id, &logit)| Candidate { logit, id }).collect();
         all.sort_by(likeliest_first);

@@ -1,7 +1,7 @@
-//! Immutable weights as the file holds them, shared behind `Arc`; each executor packs its own copy from here.
+//! Immutable weights as the file stores them, shared behind `Arc`; each executor packs its own copy from here.
 //!
-//! Whatever could make a model compute something else than it was trained for (an unknown tensor, a rotary scaling, a
-//! bias) is refused by name when the file is opened: a wrong answer is worse than none.
+//! Anything that could make a model compute something else than it was trained for (an unknown tensor, a rotary
+//! scaling, a bias) is refused by name when the file is opened: a wrong answer is worse than none.
 
 use std::{
     collections::HashSet,
@@ -11,7 +11,7 @@ use std::{
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Architecture, BlockType, ChatTemplate, Error, Linear, ModelConfig, Result, Tokenizer, gguf::Gguf,
+    Architecture, BlockType, ChatTemplate, Error, Linear, ModelConfig, QkNorm, Result, Scales, Tokenizer, gguf::Gguf,
     safetensors::SafetensorsFolder,
 };
 
@@ -21,12 +21,12 @@ mod hf_config;
 pub(crate) use gguf_config::GgufKeys;
 pub(crate) use hf_config::HfConfig;
 
-/// Says all that a folder lacks at once: whoever named the wrong one sees that it is no model.
+/// Reports everything that a folder lacks at once, so that a wrong folder is recognised as no model.
 fn check_folder(path: &Path) -> Result<()> {
     let has = |name: &str| path.join(name).is_file();
     let mut entries = std::fs::read_dir(path).into_iter().flatten().flatten();
     let weights = entries.any(|entry| entry.path().extension().is_some_and(|extension| extension == "safetensors"));
-    // Who computes and reads no text needs no tokenizer.
+    // Code that computes and reads no text needs no tokenizer.
     if has("config.json") && weights {
         return Ok(());
     }
@@ -44,23 +44,31 @@ fn check_folder(path: &Path) -> Result<()> {
 /// Bytes hashed between two reports of progress.
 const HASH_CHUNK: usize = 4 << 20;
 
-/// Names a tensor whatever file format it lies in.
+/// A tensor's name, independent of the file format.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum TensorName {
     /// `(vocab_size, hidden_size)`.
     TokenEmbedding,
     /// The norm before the head, `(hidden_size)`.
     OutputNorm,
-    /// The head, `(vocab_size, hidden_size)`; falls back to the embedding where a model ties the two.
+    /// The head, `(vocab_size, hidden_size)`; falls back to the embedding if a model ties the two.
     Output,
     /// The norm before attention of a layer.
     AttentionNorm(usize),
     /// The norm before the feed-forward part of a layer.
     FfnNorm(usize),
+    /// The norm of what attention of a layer adds.
+    PostAttentionNorm(usize),
+    /// The norm of what the feed-forward part of a layer adds.
+    PostFfnNorm(usize),
     /// One of a layer's seven matrices.
     Linear(usize, Linear),
-    /// What is added to its product, `(out_features)`.
+    /// The bias of its product, `(out_features)`.
     Bias(usize, Linear),
+    /// The norm of a layer's queries, `(head_dim)` or as wide as all heads.
+    QNorm(usize),
+    /// The same of its keys.
+    KNorm(usize),
 }
 
 /// A tensor's bytes in the map.
@@ -97,7 +105,10 @@ enum Source {
 
 impl Weights {
     /// Opens a `.gguf` file or a folder with `config.json` and `*.safetensors`. Reads every byte once to hash it;
-    /// `progress` hears the share read, 0 to 1.
+    /// `progress` is called with the share read, 0 to 1.
+    ///
+    /// The files are mapped, not copied, for as long as the weights live: nobody may write to them meanwhile. A new version
+    /// is written beside the old one and renamed.
     pub fn open(path: &Path, progress: &mut dyn FnMut(f32)) -> Result<Self> {
         let (config, tied, source) = if path.is_dir() {
             check_folder(path)?;
@@ -130,12 +141,12 @@ impl Weights {
         crate::hex(&self.hash)
     }
 
-    /// Where it was opened.
+    /// The path it was opened from.
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// The tokenizer the file or folder holds.
+    /// The tokenizer of the file or folder.
     pub fn tokenizer(&self) -> Result<Tokenizer> {
         let tokenizer = match &self.source {
             Source::Gguf(gguf) => Tokenizer::from_gguf(gguf)?,
@@ -149,7 +160,7 @@ impl Weights {
         Ok(tokenizer)
     }
 
-    /// The chat template the file or folder holds.
+    /// The chat template of the file or folder.
     pub fn chat_template(&self) -> Result<ChatTemplate> {
         match &self.source {
             Source::Gguf(gguf) => ChatTemplate::from_gguf(gguf),
@@ -173,6 +184,15 @@ impl Weights {
         Ok(tensor)
     }
 
+    /// The weight of a norm, as what is normed is multiplied by it: some families' folders store the difference to 1.
+    pub fn norm(&self, name: TensorName) -> Result<Vec<f32>> {
+        let mut weight = self.tensor(name)?.dequantise();
+        if matches!(self.source, Source::Folder(_)) {
+            weight.iter_mut().for_each(|weight| *weight += self.config.architecture.hf_norm_offset);
+        }
+        Ok(weight)
+    }
+
     fn own_name(&self, name: TensorName) -> String {
         match self.source {
             Source::Gguf(_) => self.config.architecture.gguf_names.name(name),
@@ -180,20 +200,23 @@ impl Weights {
         }
     }
 
-    /// Every tensor that must be there is, and none is there that this crate would leave out of the computation.
+    /// Checks that every required tensor is present, and that no tensor is present that this crate would ignore.
     fn check_tensors(&self) -> Result<()> {
         let names = TensorName::all(&self.config);
         for &name in &names {
             self.tensor(name)?;
         }
-        let known: HashSet<String> = names.iter().map(|&name| self.own_name(name)).collect();
+        let mut known: HashSet<String> = names.iter().map(|&name| self.own_name(name)).collect();
+        if matches!(self.source, Source::Gguf(_)) {
+            known.insert(gguf_config::ROPE_FACTORS.to_owned());
+        }
         for name in self.source.names() {
             // Older checkpoints store the rotary frequencies, which follow from the configuration.
             if !known.contains(name) && !name.ends_with(".rotary_emb.inv_freq") {
                 return Err(Error::Unsupported {
                     what: format!("{}: tensor `{name}`", self.path.display()),
                     hint: format!(
-                        "models of these architectures, without experts or rotary scaling, can be run: {}",
+                        "models of these architectures, without experts, can be run: {}",
                         Architecture::known()
                     ),
                 });
@@ -253,10 +276,18 @@ impl TensorName {
     pub fn all(config: &ModelConfig) -> Vec<Self> {
         let mut names = vec![Self::TokenEmbedding, Self::OutputNorm, Self::Output];
         for (layer, block) in config.layers.iter().enumerate() {
-            names.extend([Self::AttentionNorm(layer), Self::FfnNorm(layer)]);
+            if block.norms.is_before() {
+                names.extend([Self::AttentionNorm(layer), Self::FfnNorm(layer)]);
+            }
+            if block.norms.is_after() {
+                names.extend([Self::PostAttentionNorm(layer), Self::PostFfnNorm(layer)]);
+            }
             names.extend(Linear::ALL.map(|linear| Self::Linear(layer, linear)));
             let biased = Linear::ALL.into_iter().filter(|&linear| block.biases[linear as usize]);
             names.extend(biased.map(|linear| Self::Bias(layer, linear)));
+            if block.qk_norm.is_some() {
+                names.extend([Self::QNorm(layer), Self::KNorm(layer)]);
+            }
         }
         names
     }
@@ -265,20 +296,29 @@ impl TensorName {
     pub(crate) fn shape(self, config: &ModelConfig) -> Vec<usize> {
         match self {
             Self::TokenEmbedding | Self::Output => vec![config.vocab_size, config.hidden_size],
-            Self::OutputNorm | Self::AttentionNorm(_) | Self::FfnNorm(_) => vec![config.hidden_size],
+            Self::OutputNorm
+            | Self::AttentionNorm(_)
+            | Self::FfnNorm(_)
+            | Self::PostAttentionNorm(_)
+            | Self::PostFfnNorm(_) => vec![config.hidden_size],
             Self::Linear(_, linear) => {
                 let (rows, columns) = linear.shape(config);
                 vec![rows, columns]
             }
             Self::Bias(_, linear) => vec![linear.shape(config).0],
+            Self::QNorm(layer) | Self::KNorm(layer) if config.layers[layer].qk_norm != Some(QkNorm::Whole) => {
+                vec![config.head_dim]
+            }
+            Self::QNorm(_) => vec![config.q_dim()],
+            Self::KNorm(_) => vec![config.kv_dim()],
         }
     }
 }
 
-/// More layers than this no sane model has.
+/// An upper limit for a sane model's layers.
 const MOST_LAYERS: usize = 1 << 10;
 
-/// Checked before anything is made for each layer.
+/// Checked before anything is allocated for each layer.
 fn check_num_layers(layers: usize) -> Result<(), String> {
     if layers == 0 || layers > MOST_LAYERS {
         return Err(format!("the number of layers is {layers}; 1 to {MOST_LAYERS} is possible"));
@@ -286,8 +326,8 @@ fn check_num_layers(layers: usize) -> Result<(), String> {
     Ok(())
 }
 
-/// What no sane model has, whatever its file says. The bounds leave an order of magnitude above the largest Llama, and
-/// keep every later product of two sizes far from overflow.
+/// Upper limits for a sane model, whatever its file says. The bounds leave an order of magnitude above the largest
+/// Llama, and keep every later product of two sizes far from overflow.
 fn check_config(config: &ModelConfig) -> Result<(), String> {
     for (name, size, most) in [
         ("vocabulary size", config.vocab_size, 1 << 22),
@@ -312,11 +352,25 @@ fn check_config(config: &ModelConfig) -> Result<(), String> {
     if !config.head_dim.is_multiple_of(2) {
         return Err(format!("the head dimension {} is odd, but rotary embedding pairs dimensions", config.head_dim));
     }
-    let bases = config.layers.iter().map(|layer| ("rotary base", layer.rope_theta));
-    for (name, number) in std::iter::once(("RMSNorm epsilon", config.rms_norm_eps)).chain(bases) {
+    let Scales { embedding, attention, residual, logits } = config.scales;
+    let numbers = [
+        ("RMSNorm epsilon", config.rms_norm_eps),
+        ("scale of embeddings", embedding),
+        ("scale of attention", attention.unwrap_or(1.0)),
+        ("scale of the residual stream", residual),
+        ("scale of the logits", logits),
+    ];
+    let bases = config.layers.iter().filter_map(|layer| Some(("rotary base", layer.rope_theta?)));
+    let scalings = config.layers.iter().map(|layer| ("rotary scaling", layer.rope_scaling));
+    let factors = config.rope_factors.iter().map(|&factor| ("rotary factor", factor));
+    for (name, number) in numbers.into_iter().chain(bases).chain(scalings).chain(factors) {
         if !(number.is_finite() && number > 0.0) {
             return Err(format!("the {name} is {number}, but must be a positive number"));
         }
+    }
+    if ![0, config.head_dim / 2].contains(&config.rope_factors.len()) {
+        let (factors, half) = (config.rope_factors.len(), config.head_dim / 2);
+        return Err(format!("there are {factors} rotary factors, but half a head has {half} dimensions"));
     }
     Ok(())
 }

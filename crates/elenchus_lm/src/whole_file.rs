@@ -1,4 +1,4 @@
-//! A file that others may be reading is replaced as a whole: written beside itself, synced, renamed. A kill at any moment
+//! Replaces a file that others may be reading as a whole: written beside itself, synced, renamed. A kill at any moment
 //! leaves the old file or the new one.
 
 use std::{
@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-/// Replaces the file at `path`; it may be read by whom any new file may be.
+/// Replaces the file at `path`; its permissions are those of any new file.
 pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     let folder = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let mut builder = tempfile::Builder::new();
@@ -14,7 +14,7 @@ pub fn write_whole(path: &Path, bytes: &[u8]) -> io::Result<()> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::PermissionsExt;
-        // Temporary files are their owner's alone; what replaces a file is as open as the umask lets files be.
+        // Temporary files are private to their owner; the replacement gets the permissions that the umask allows.
         builder.permissions(std::fs::Permissions::from_mode(0o666));
     }
     let mut file = builder.tempfile_in(folder)?;

@@ -5,7 +5,7 @@ use std::{fs, path::Path};
 use elenchus_lm::{Message, Result, Role, Weights, testing::TinyModel};
 use rand::{Rng as _, SeedableRng as _};
 
-/// All that a game asks of a model file before the first reply.
+/// Everything that a game needs from a model file before the first reply.
 fn open(path: &Path) -> Result<()> {
     let weights = Weights::open(path, &mut |_| {})?;
     let (tokenizer, template) = (weights.tokenizer()?, weights.chat_template()?);

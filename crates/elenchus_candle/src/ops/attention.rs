@@ -9,7 +9,7 @@ use super::{dot, exp, host};
 use crate::cache::{self, HostPage};
 use elenchus_lm::{KvCache, ModelConfig, PAGE_TOKENS, window_start};
 
-/// One sequence's part of a batch: its memory (new keys and values already written) and its new rows.
+/// One sequence's part of a batch: its cache (new keys and values already written) and its new rows.
 pub(crate) struct Sequence<'a> {
     pub cache: &'a KvCache,
     pub tokens: usize,
@@ -51,7 +51,8 @@ fn composed(q: &Tensor, config: &ModelConfig, layer: usize, sequences: &[Sequenc
         };
         let (k, v) = (grouped(k)?, grouped(v)?);
         let q = q.narrow(0, row, *tokens)?.reshape((*tokens, num_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
-        let scores = (q.matmul(&k.t()?.contiguous()?)? * (1.0 / (head_dim as f64).sqrt()))?; // (heads, tokens, total)
+        let scale = f64::from(config.attention_scale());
+        let scores = (q.matmul(&k.t()?.contiguous()?)? * scale)?; // (heads, tokens, total)
         let seen = |token: usize, key: usize| {
             key <= past + token && key >= window_start(config.layers[layer].sliding_window, past + token)
         };
@@ -118,20 +119,20 @@ fn attend_token(
         let page = |position: usize| pages[position / PAGE_TOKENS].layer(layer, kv_dim);
         let k = |position: usize| &page(position).0[at(position)..at(position) + head_dim];
         let v = |position: usize| &page(position).1[at(position)..at(position) + head_dim];
-        softmax_weights(q, seen.clone(), k, weights);
+        softmax_weights(q, seen.clone(), k, config.attention_scale(), weights);
         weigh(seen.clone(), v, weights, y);
     }
 }
 
-/// `softmax(q k / sqrt(head_dim))` over the seen positions.
+/// `softmax(scale q k)` over the seen positions.
 #[inline(always)]
 pub(super) fn softmax_weights<'a>(
     q: &[f32],
     seen: Range<usize>,
     k: impl Fn(usize) -> &'a [f32],
+    scale: f32,
     weights: &mut Vec<f32>,
 ) {
-    let scale = 1.0 / (q.len() as f32).sqrt();
     weights.clear();
     weights.extend(seen.map(|position| dot(q, k(position)) * scale));
     let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
@@ -166,7 +167,7 @@ mod tests {
     use super::{super::tests::*, *};
     use crate::cache;
 
-    /// A host and a device cache that remember the same `past` tokens and hold `tokens` new ones behind them.
+    /// A host and a device cache with the same `past` tokens, and `tokens` new ones after them.
     fn caches(config: &ModelConfig, seed: u64, past: usize, tokens: usize) -> (KvCache, KvCache) {
         let (host, device) = cache::both_layouts(config);
         let (mut host, mut device) = (KvCache::new(host), KvCache::new(device));

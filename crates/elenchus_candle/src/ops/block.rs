@@ -1,40 +1,48 @@
-//! A whole block as one op with a gradient: what training runs. Between forward and backward it keeps what is costly to
-//! compute again (queries, keys, values, both sides of the gate) and nothing of what is cheap, or nothing at all (gradient
-//! checkpointing); and gradients are summed in place, which candle's own graph would do in a fresh tensor each time.
+//! A whole block as one op with a gradient, for training. Between forward and backward it keeps what is costly to
+//! recompute (queries, keys, values, both sides of the gate) and nothing that is cheap, or nothing at all (gradient
+//! checkpointing). Gradients are summed in place; candle's own graph would use a fresh tensor each time.
 
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Storage, Tensor, Var, backend::BackendStorage, bail};
 
 use super::{
     causal_attention::{CausalAttention, causal_attention},
+    gated_unit::{GateGradients, gated, gated_unit},
     host,
     projection::{Adapted, LoraPart, Projection, add_scaled},
-    rms_norm::{add_gradient, normalised, rms_norm},
+    rms_norm::{add_gradient, head_norm, normalised},
+    rope::{Rotation, rope, rotate, unrotate},
     rows::Rows,
-    swiglu::{gated, gradients, swiglu},
     with_host,
 };
-use elenchus_lm::Linear;
+use elenchus_lm::{Activation, Linear};
 
-/// What is kept of a forward pass for the gradient.
+use crate::Norms;
+
+/// What a forward pass keeps for the gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Activations {
     /// Nothing: there will be no gradient.
     Drop,
-    /// What is costly to compute again: the fastest.
+    /// What is costly to recompute: the fastest.
     #[default]
     Keep,
-    /// Each block's input alone; the backward pass computes the block again (gradient checkpointing).
+    /// Only each block's input; the backward pass computes the block again (gradient checkpointing).
     Recompute,
 }
 
-/// One block of the model, made ready for a pass.
+/// One block of the model, prepared for a pass.
 pub(crate) struct Block {
     /// In the order of [`Linear::ALL`].
     pub projections: [Projection; 7],
-    pub attention_norm: Tensor,
-    pub ffn_norm: Tensor,
+    pub rotation: Arc<Rotation>,
+    /// The norms of q and of k, `(head_dim)` or as wide as all heads.
+    pub qk_norm: Option<[Tensor; 2]>,
+    /// Of what attention and feed-forward part add to the residual stream.
+    pub residual_scale: f32,
+    pub norms: Norms,
+    pub activation: Activation,
     pub eps: f32,
     pub attention: CausalAttention,
 }
@@ -48,7 +56,7 @@ impl Block {
         if !x.device().is_cpu() && activations != Activations::Recompute {
             return self.composed(x, variables);
         }
-        // An op has few inputs: all variables enter as one.
+        // An op has few inputs, so all variables enter as one.
         let flat = variables.iter().flat_map(|(_, a, b)| [a, b]).map(Tensor::flatten_all);
         let mut flat = flat.collect::<Result<Vec<Tensor>>>()?;
         if flat.is_empty() {
@@ -77,45 +85,60 @@ impl Block {
         }
     }
 
-    /// The same of tensor operations, for devices other than the CPU.
+    /// The same with tensor operations, for devices other than the CPU.
     fn composed(&self, x: &Tensor, variables: &[Variables]) -> Result<Tensor> {
         let linear = |x: &Tensor, linear: Linear, residual: Option<&Tensor>| {
             let lora = variables.iter().find(|(adapted, ..)| *adapted == linear).map(|(_, a, b)| (a, b));
             self.projections[linear as usize].composed(x, lora, residual)
         };
-        let h = rms_norm(x, &self.attention_norm, self.eps)?;
-        let (q, k, v) = (linear(&h, Linear::Q, None)?, linear(&h, Linear::K, None)?, linear(&h, Linear::V, None)?);
-        let attended = causal_attention(&q, &k, &v, &self.attention)?;
-        let x = linear(&attended, Linear::O, Some(x))?;
-        let h = rms_norm(&x, &self.ffn_norm, self.eps)?;
-        let inner = swiglu(&linear(&h, Linear::Gate, None)?, &linear(&h, Linear::Up, None)?)?;
-        linear(&inner, Linear::Down, Some(&x))
+        let add = |x: &Tensor, read: &Tensor, last: Linear, part: usize| match &self.norms.after {
+            Some(_) => x + self.norms.added(linear(read, last, None)?, part, self.eps)?,
+            None => linear(read, last, Some(x)),
+        };
+        let h = self.norms.read(x, 0, self.eps)?;
+        let (mut q, mut k, v) =
+            (linear(&h, Linear::Q, None)?, linear(&h, Linear::K, None)?, linear(&h, Linear::V, None)?);
+        if let Some([q_norm, k_norm]) = &self.qk_norm {
+            (q, k) = (head_norm(&q, q_norm, self.eps)?, head_norm(&k, k_norm, self.eps)?);
+        }
+        let (q, k) = (rope(&q, &self.rotation)?, rope(&k, &self.rotation)?);
+        let scaled = |x: Tensor| if self.residual_scale == 1.0 { Ok(x) } else { x * f64::from(self.residual_scale) };
+        let attended = scaled(causal_attention(&q, &k, &v, &self.attention)?)?;
+        let x = add(x, &attended, Linear::O, 0)?;
+        let h = self.norms.read(&x, 1, self.eps)?;
+        let (gate, up) = (linear(&h, Linear::Gate, None)?, linear(&h, Linear::Up, None)?);
+        let inner = scaled(gated_unit(&gate, &up, self.activation)?)?;
+        add(&x, &inner, Linear::Down, 1)
     }
 }
 
 struct BlockOp {
     block: Block,
-    /// Where A and B of each linear lie in the flat tensor of all variables.
+    /// The offsets of A and B of each linear in the flat tensor of all variables.
     parts: [Option<(Layout, Layout)>; 7],
     activations: Activations,
     kept: Mutex<Option<Kept>>,
-    /// The output, where the device is no CPU.
+    /// The output, on devices other than the CPU.
     composed: Option<Tensor>,
 }
 
-/// What the gradient needs of a forward pass, besides its input.
+/// What the gradient needs from a forward pass, besides its input.
 struct Kept {
-    /// Rotated, as attention saw them.
+    /// Before their norm, if they have one.
+    unnormed: Option<[Rows; 2]>,
+    /// Normed and rotated, as attention saw them.
     q: Rows,
     k: Rows,
     v: Rows,
-    /// What attention gave, if O is adapted.
+    /// The scaled attention output, if O is adapted.
     attended: Option<Rows>,
-    /// The sum behind attention.
+    /// What attention and feed-forward part add, before its norm, if it has one.
+    unnormed_parts: Option<[Rows; 2]>,
+    /// The sum after attention.
     middle: Rows,
     gate: Rows,
     up: Rows,
-    /// What lies between A and B of each adapted linear.
+    /// The values between A and B of each adapted linear.
     inner: [Option<Rows>; 7],
 }
 
@@ -141,22 +164,85 @@ impl BlockOp {
             inner[linear as usize] = between;
             Ok::<_, candle_core::Error>(y)
         };
-        let h = self.norm(x, &self.block.attention_norm, rows)?;
-        let (q, k, v) = (project(Linear::Q, &h)?, project(Linear::K, &h)?, project(Linear::V, &h)?);
+        let h = self.read(x, 0, rows)?;
+        let (mut q, mut k, v) = (project(Linear::Q, &h)?, project(Linear::K, &h)?, project(Linear::V, &h)?);
         drop(h);
-        let attended = Rows::new(self.block.attention.attend(q.values()?, k.values()?, v.values()?)?, rows)?;
-        let mut middle = project(Linear::O, &attended)?;
+        let unnormed = match &self.block.qk_norm {
+            Some([q_norm, k_norm]) => {
+                let normed = [self.norm(q.values()?, q_norm, rows)?, self.norm(k.values()?, k_norm, rows)?];
+                let [normed_q, normed_k] = normed;
+                Some([std::mem::replace(&mut q, normed_q), std::mem::replace(&mut k, normed_k)])
+            }
+            None => None,
+        };
+        for rotated in [&mut q, &mut k] {
+            rotate(rotated.values_mut()?, rows, &self.block.rotation)?;
+        }
+        let mut attended = self.block.attention.attend(q.values()?, k.values()?, v.values()?)?;
+        self.scale_residual(&mut attended);
+        let attended = Rows::new(attended, rows)?;
+        let (mut middle, unnormed_attention) = self.added(project(Linear::O, &attended)?, 0)?;
         add_scaled(middle.values_mut()?, 1.0, x);
-        let h = self.norm(middle.values()?, &self.block.ffn_norm, rows)?;
+        let h = self.read(middle.values()?, 1, rows)?;
         let (gate, up) = (project(Linear::Gate, &h)?, project(Linear::Up, &h)?);
         drop(h);
-        let mut y = project(Linear::Down, &Rows::new(gated(gate.values()?, up.values()?), rows)?)?;
+        let (mut y, unnormed_ffn) = self.added(project(Linear::Down, &self.product(&gate, &up)?)?, 1)?;
         add_scaled(y.values_mut()?, 1.0, middle.values()?);
+        let unnormed_parts = unnormed_attention.zip(unnormed_ffn).map(<[Rows; 2]>::from);
         let attended = self.adapts(&[Linear::O]).then_some(attended);
-        Ok((y, Kept { q, k, v, attended, middle, gate, up, inner }))
+        Ok((y, Kept { unnormed, q, k, v, attended, unnormed_parts, middle, gate, up, inner }))
     }
 
-    /// Gradients by `x`, where it `is_wanted`, and by the variables.
+    /// What attention (0) or the feed-forward part (1) reads.
+    fn read(&self, x: &[f32], part: usize, rows: usize) -> Result<Rows> {
+        match &self.block.norms.before {
+            Some(weights) => self.norm(x, &weights[part], rows),
+            None => Ok(Rows::new(x.to_vec(), rows)?),
+        }
+    }
+
+    /// What it adds; with a norm of that, what was normed too.
+    fn added(&self, y: Rows, part: usize) -> Result<(Rows, Option<Rows>)> {
+        match &self.block.norms.after {
+            Some(weights) => Ok((self.norm(y.values()?, &weights[part], y.rows())?, Some(y))),
+            None => Ok((y, None)),
+        }
+    }
+
+    /// The gradient of what a part's last linear gave, from the gradient of what the part adds.
+    fn added_gradient(&self, unnormed: Option<&Rows>, part: usize, grad: &Rows) -> Result<Option<Rows>> {
+        let (Some(weights), Some(unnormed)) = (&self.block.norms.after, unnormed) else { return Ok(None) };
+        let mut d_y = Rows::new(vec![0f32; grad.values()?.len()], grad.rows())?;
+        self.add_norm_gradient(unnormed.values()?, &weights[part], grad, &mut d_y)?;
+        Ok(Some(d_y))
+    }
+
+    /// Adds to `d_x` the gradient that reaches a part's input through what it reads.
+    fn add_read_gradient(&self, x: &[f32], part: usize, grad: &Rows, d_x: &mut Rows) -> Result<()> {
+        match &self.block.norms.before {
+            Some(weights) => self.add_norm_gradient(x, &weights[part], grad, d_x),
+            None => {
+                add_scaled(d_x.values_mut()?, 1.0, grad.values()?);
+                Ok(())
+            }
+        }
+    }
+
+    /// The input of Down.
+    fn product(&self, gate: &Rows, up: &Rows) -> Result<Rows> {
+        let mut product = gated(gate.values()?, up.values()?, self.block.activation);
+        self.scale_residual(&mut product);
+        Rows::new(product, gate.rows())
+    }
+
+    /// Scales what is added to the residual stream, or its gradient. The linear between is the same either way.
+    fn scale_residual(&self, x: &mut [f32]) {
+        if self.block.residual_scale != 1.0 {
+            x.iter_mut().for_each(|x| *x *= self.block.residual_scale);
+        }
+    }
+
+    /// Gradients for `x`, if `is_wanted`, and for the variables.
     fn backward(
         &self,
         x: &[f32],
@@ -165,7 +251,8 @@ impl BlockOp {
         grad: &[f32],
         is_wanted: bool,
     ) -> Result<(Option<Rows>, Vec<f32>)> {
-        let Kept { q, k, v, attended, middle, gate, up, inner } = kept;
+        let Kept { unnormed, q, k, v, attended, unnormed_parts, middle, gate, up, inner } = kept;
+        let [unnormed_attention, unnormed_ffn] = unnormed_parts.map_or([None, None], |parts| parts.map(Some));
         let rows = middle.rows();
         let mut d_values = vec![0f32; values.as_slice::<f32>()?.len()];
         let mut back = |linear: Linear, x: Option<&Rows>, grad: &Rows, is_wanted: bool| {
@@ -180,38 +267,54 @@ impl BlockOp {
 
         let mut d_x = Rows::new(grad.to_vec(), rows)?;
         let product = match self.adapts(&[Linear::Down]) {
-            true => Some(Rows::new(gated(gate.values()?, up.values()?), rows)?),
+            true => Some(self.product(&gate, &up)?),
             false => None,
         };
-        let d_product = wanted(back(Linear::Down, product.as_ref(), &d_x, true)?)?;
-        drop(product);
+        let d_down = self.added_gradient(unnormed_ffn.as_ref(), 1, &d_x)?;
+        let mut d_product = wanted(back(Linear::Down, product.as_ref(), d_down.as_ref().unwrap_or(&d_x), true)?)?;
+        self.scale_residual(d_product.values_mut()?);
+        drop((product, d_down, unnormed_ffn));
         let (mut d_gate, mut d_up) = (vec![0f32; gate.values()?.len()], vec![0f32; up.values()?.len()]);
-        gradients(gate.values()?, up.values()?, d_product.values()?, &mut d_gate, &mut d_up);
+        let gradients = GateGradients { gate: gate.values()?, up: up.values()?, grad: d_product.values()? };
+        gradients.write(self.block.activation, &mut d_gate, &mut d_up);
         drop((gate, up, d_product));
         let h = match self.adapts(&[Linear::Gate, Linear::Up]) {
-            true => Some(self.norm(middle.values()?, &self.block.ffn_norm, rows)?),
+            true => Some(self.read(middle.values()?, 1, rows)?),
             false => None,
         };
         let mut d_h = wanted(back(Linear::Gate, h.as_ref(), &Rows::new(d_gate, rows)?, true)?)?;
         let other = wanted(back(Linear::Up, h.as_ref(), &Rows::new(d_up, rows)?, true)?)?;
         add_scaled(d_h.values_mut()?, 1.0, other.values()?);
-        self.add_norm_gradient(middle.values()?, &self.block.ffn_norm, &d_h, &mut d_x)?;
+        self.add_read_gradient(middle.values()?, 1, &d_h, &mut d_x)?;
         drop((h, other, d_h, middle));
 
-        let d_attended = wanted(back(Linear::O, attended.as_ref(), &d_x, true)?)?;
+        let d_o = self.added_gradient(unnormed_attention.as_ref(), 0, &d_x)?;
+        let mut d_attended = wanted(back(Linear::O, attended.as_ref(), d_o.as_ref().unwrap_or(&d_x), true)?)?;
+        drop((d_o, unnormed_attention));
+        self.scale_residual(d_attended.values_mut()?);
         let (q_len, k_len) = (q.values()?.len(), k.values()?.len());
         let mut d_q = self.block.attention.gradients(q.values()?, k.values()?, v.values()?, d_attended.values()?);
         drop((q, k, v, attended, d_attended));
         let mut d_k = d_q.split_off(q_len);
         let d_v = d_k.split_off(k_len);
         let h = match self.adapts(&[Linear::Q, Linear::K, Linear::V]) {
-            true => Some(self.norm(x, &self.block.attention_norm, rows)?),
+            true => Some(self.read(x, 0, rows)?),
             false => None,
         };
         let mut d_h: Option<Rows> = None;
-        for (linear, grad) in [(Linear::Q, d_q), (Linear::K, d_k), (Linear::V, d_v)] {
-            let mut grad = Rows::new(grad, rows)?;
-            self.block.projections[linear as usize].unrotate(&mut grad)?;
+        for (number, (linear, mut grad)) in
+            [(Linear::Q, d_q), (Linear::K, d_k), (Linear::V, d_v)].into_iter().enumerate()
+        {
+            if linear != Linear::V {
+                unrotate(&mut grad, rows, &self.block.rotation)?;
+            }
+            if let (Some(unnormed), Some(norms), 0 | 1) = (&unnormed, &self.block.qk_norm, number) {
+                let mut d_unnormed = vec![0f32; grad.len()];
+                let x = unnormed[number].values()?;
+                with_host(&norms[number], |norm| add_gradient(x, norm, &grad, self.block.eps, &mut d_unnormed))?;
+                grad = d_unnormed;
+            }
+            let grad = Rows::new(grad, rows)?;
             let part = back(linear, h.as_ref(), &grad, is_wanted)?;
             match (&mut d_h, part) {
                 (Some(d_h), Some(part)) => add_scaled(d_h.values_mut()?, 1.0, part.values()?),
@@ -220,7 +323,7 @@ impl BlockOp {
         }
         match d_h {
             Some(d_h) => {
-                self.add_norm_gradient(x, &self.block.attention_norm, &d_h, &mut d_x)?;
+                self.add_read_gradient(x, 0, &d_h, &mut d_x)?;
                 Ok((Some(d_x), d_values))
             }
             None => Ok((None, d_values)),
@@ -232,7 +335,7 @@ impl BlockOp {
         with_host(weight, |weight| add_gradient(x, weight, grad, self.block.eps, d_x))
     }
 
-    /// The variables of each linear, out of the flat tensor.
+    /// The variables of each linear, from the flat tensor.
     fn variables(&self, flat: &Tensor) -> Result<Vec<Variables>> {
         let part = |layout: &Layout| {
             flat.narrow(0, layout.start_offset(), layout.shape().elem_count())?.reshape(layout.shape())
@@ -246,7 +349,7 @@ impl BlockOp {
 }
 
 fn wanted(gradient: Option<Rows>) -> Result<Rows> {
-    gradient.ok_or_else(|| candle_core::Error::msg("a gradient was asked for and not given"))
+    gradient.ok_or_else(|| candle_core::Error::msg("a gradient was requested and not computed"))
 }
 
 impl CustomOp2 for BlockOp {
@@ -287,7 +390,7 @@ impl CustomOp2 for BlockOp {
         let rows = x.dim(0)?;
         let (storage, _) = flat.storage_and_layout();
         let Storage::Cpu(values) = &*storage else { bail!("a block's variables are not on the CPU") };
-        // Taken, so that memory shrinks as the gradient goes back; a second gradient computes it again.
+        // Taken, so that memory shrinks as the backward pass proceeds; a second gradient recomputes it.
         let kept = self.kept.lock().unwrap_or_else(PoisonError::into_inner).take();
         let (d_x, d_values) = with_host(x, |x_values| {
             let kept = match kept {
@@ -323,9 +426,29 @@ mod tests {
     ];
     const RANK: usize = 2;
 
-    fn block(config: &ModelConfig, dropout: f32) -> Block {
+    /// What families' blocks differ in.
+    #[derive(Debug, Clone, Copy, PartialEq)]
+    enum Kind {
+        Llama,
+        /// Norms of the heads of q and k, and a scale of the residual stream.
+        Scaled,
+        /// Norms on both sides of the parts, and GeGLU.
+        Sandwich,
+        /// Norms after the parts, and of q and k as a whole.
+        After,
+    }
+
+    const KINDS: [Kind; 4] = [Kind::Llama, Kind::Scaled, Kind::Sandwich, Kind::After];
+
+    fn block(config: &ModelConfig, dropout: f32, kind: Kind) -> Block {
         let positions: Vec<usize> = (0..5).chain([2]).collect();
-        let rotation = Arc::new(Rotation::new(config, 1e4, &positions, &Device::Cpu).unwrap());
+        let frequencies = &config.rope_frequencies().0[0];
+        let rotation = Arc::new(Rotation::new(config, frequencies, &positions, &Device::Cpu).unwrap());
+        // Small, so that attention is not too sharp for finite differences.
+        let qk_norm = |widths: [usize; 2]| {
+            [(5, widths[0]), (6, widths[1])]
+                .map(|(seed, width)| ((random(seed, &[width]) * 0.3).unwrap() + 0.6).unwrap())
+        };
         let norm = |seed| (random(seed, &[config.hidden_size]) + 2.0).unwrap();
         Block {
             projections: Linear::ALL.map(|linear| {
@@ -334,13 +457,22 @@ mod tests {
                 Projection {
                     weight: Arc::new(Matrix::Dense(weight)),
                     bias: (linear as usize).is_multiple_of(2).then(|| random(20 + linear as u64, &[rows])),
-                    rotation: matches!(linear, Linear::Q | Linear::K).then(|| rotation.clone()),
                     scaling: 0.7,
                     dropout: (dropout > 0.0).then(|| DropoutMask::new(dropout, linear as u64)),
                 }
             }),
-            attention_norm: norm(1),
-            ffn_norm: norm(2),
+            rotation,
+            qk_norm: match kind {
+                Kind::Scaled => Some(qk_norm([config.head_dim; 2])),
+                Kind::After => Some(qk_norm([config.q_dim(), config.kv_dim()])),
+                Kind::Llama | Kind::Sandwich => None,
+            },
+            residual_scale: if kind == Kind::Scaled { 0.6 } else { 1.0 },
+            norms: Norms {
+                before: (kind != Kind::After).then(|| [norm(1), norm(2)]),
+                after: matches!(kind, Kind::Sandwich | Kind::After).then(|| [norm(7), norm(8)]),
+            },
+            activation: if kind == Kind::Sandwich { Activation::GeluTanh } else { Activation::Silu },
             eps: 1e-5,
             attention: CausalAttention::new(config, &SEGMENTS),
         }
@@ -363,27 +495,30 @@ mod tests {
     const ADAPTED: [&[Linear]; 5] =
         [&[], &[Linear::Q, Linear::V], &[Linear::O], &[Linear::Down, Linear::Gate], &Linear::ALL];
 
-    /// Every gradient equals finite differences, whatever is adapted, with dropout and without.
+    /// Every gradient equals finite differences, for any adapted linears, with dropout and without.
     #[test]
     fn gradient_equals_finite_differences() {
         let config = ModelConfig { hidden_size: 8, intermediate_size: 6, head_dim: 4, ..tiny() };
         for linears in ADAPTED {
             for (dropout, activations) in [(0.0, Activations::Keep), (0.3, Activations::Recompute)] {
-                check_gradient(&inputs(&config, linears), |inputs| {
-                    let variables = variables(linears, inputs);
-                    block(&config, dropout).apply(&inputs[0], &variables, activations).unwrap()
-                });
+                for kind in KINDS {
+                    check_gradient(&inputs(&config, linears), |inputs| {
+                        let variables = variables(linears, inputs);
+                        block(&config, dropout, kind).apply(&inputs[0], &variables, activations).unwrap()
+                    });
+                }
             }
         }
     }
 
-    /// Values and gradients are those of tensor operations, also where the input is no variable, and of a second gradient.
+    /// Values and gradients equal those of tensor operations, also if the input is no variable, and for a second
+    /// gradient.
     #[test]
     fn fused_equals_composed() {
         let config = tiny();
         for linears in ADAPTED {
             let inputs = inputs(&config, linears);
-            for is_input_variable in [true, false] {
+            for (is_input_variable, kind) in KINDS.map(|kind| (true, kind)).into_iter().chain([(false, Kind::Llama)]) {
                 if !is_input_variable && linears.is_empty() {
                     continue;
                 }
@@ -395,14 +530,14 @@ mod tests {
                 let variables = variables(linears, &tensors);
                 let weighing = random(9, inputs[0].dims());
                 let loss = |y: &Tensor| (y * &weighing).unwrap().sum_all().unwrap();
-                let fused = block(&config, 0.2).apply(&tensors[0], &variables, Activations::Keep).unwrap();
-                let composed = block(&config, 0.2).composed(&tensors[0], &variables).unwrap();
+                let fused = block(&config, 0.2, kind).apply(&tensors[0], &variables, Activations::Keep).unwrap();
+                let composed = block(&config, 0.2, kind).composed(&tensors[0], &variables).unwrap();
                 assert!(distance(&fused, &composed) < 1e-4, "{linears:?}");
                 let expected = loss(&composed).backward().unwrap();
                 for _ in 0..2 {
                     let grads = loss(&fused).backward().unwrap();
                     for (at, var) in vars.iter().enumerate().skip(usize::from(!is_input_variable)) {
-                        // Gradients reach 1,200 here, where sums in another order differ by 2e-3: what counts is the
+                        // Gradients reach 1,200 here, where sums in another order differ by 2e-3: the test compares the
                         // share of the largest (2.5e-6 measured on AVX2).
                         let expected = expected.get(var).unwrap();
                         let difference = distance(grads.get(var).unwrap(), expected);
@@ -410,7 +545,7 @@ mod tests {
                         assert!(difference < 1e-5 * largest, "{linears:?}, input {at}: {difference} of {largest}");
                     }
                 }
-                let dropped = block(&config, 0.2).apply(&tensors[0], &variables, Activations::Drop).unwrap();
+                let dropped = block(&config, 0.2, kind).apply(&tensors[0], &variables, Activations::Drop).unwrap();
                 assert!(!dropped.track_op() && distance(&fused, &dropped) == 0.0);
             }
         }

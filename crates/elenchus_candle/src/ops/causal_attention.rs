@@ -1,7 +1,7 @@
-//! Attention of whole sequences over themselves and the beginnings they share, with a gradient: what training runs.
+//! Attention of whole sequences over themselves and their shared prefixes, with a gradient, for training.
 //!
-//! Sequences are cut into segments, each behind the one that it goes on from, and see nothing else. Weights are computed
-//! again in the backward pass, so nothing of size tokens x tokens outlives one head of one segment.
+//! Sequences are cut into segments, each after the one that it continues, and see nothing else. The backward pass
+//! recomputes the weights, so nothing of size tokens x tokens outlives one head of one segment.
 
 use std::ops::Range;
 
@@ -22,6 +22,8 @@ pub(crate) struct CausalAttention {
     num_heads: usize,
     num_kv_heads: usize,
     head_dim: usize,
+    /// Of the products of queries and keys.
+    scale: f32,
     sliding_window: Option<usize>,
     spans: Vec<Span>,
 }
@@ -56,7 +58,7 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, op: &CausalAttention) -> Result<
         let (k, v) = (grouped(k)?, grouped(v)?);
         let q = q.narrow(0, span.rows.start, length)?.reshape((length, num_heads, head_dim))?;
         let q = q.transpose(0, 1)?.contiguous()?;
-        let scores = (q.matmul(&k.t()?.contiguous()?)? * (1.0 / (head_dim as f64).sqrt()))?;
+        let scores = (q.matmul(&k.t()?.contiguous()?)? * f64::from(op.scale))?;
         let seen = |row: usize, key: usize| op.seen(span, row).contains(&key);
         let mask = (0..length).flat_map(|row| (0..keys).map(move |key| if seen(row, key) { 0.0 } else { f32::MIN }));
         let scores = scores.broadcast_add(&Tensor::from_iter(mask, q.device())?.reshape((1, length, keys))?)?;
@@ -83,14 +85,14 @@ impl Span {
         self.before.iter().chain([&self.rows]).flat_map(Clone::clone)
     }
 
-    /// The same of its own rows.
+    /// The same for its own rows only.
     fn own<'a>(&self, x: &'a [f32], width: usize, column: Range<usize>) -> Vec<&'a [f32]> {
         self.rows.clone().map(|row| &x[row * width..][column.clone()]).collect()
     }
 }
 
 impl CausalAttention {
-    /// Of segments that lie end to end; each names one before it that it goes on from, if any.
+    /// For concatenated segments; each names an earlier one that it continues, if any.
     pub fn new(config: &ModelConfig, segments: &[Segment]) -> Self {
         let mut spans: Vec<Span> = Vec::with_capacity(segments.len());
         let mut end = 0;
@@ -106,12 +108,13 @@ impl CausalAttention {
             num_heads: config.num_heads,
             num_kv_heads: config.num_kv_heads,
             head_dim: config.head_dim,
+            scale: config.attention_scale(),
             sliding_window: None,
             spans: spans.into_iter().filter(|span| !span.rows.is_empty()).collect(),
         }
     }
 
-    /// The same for a layer whose tokens see a window.
+    /// The same for a layer with a sliding window.
     pub fn within(self, sliding_window: Option<usize>) -> Self {
         Self { sliding_window, ..self }
     }
@@ -141,7 +144,7 @@ impl CausalAttention {
         Ok(y)
     }
 
-    /// Its gradients by `q`, `k` and `v`, end to end.
+    /// Its gradients for `q`, `k` and `v`, concatenated.
     pub fn gradients(&self, q: &[f32], k: &[f32], v: &[f32], grad: &[f32]) -> Vec<f32> {
         let tasks = self.tasks();
         let run = |&(span, kv_head): &(&Span, usize)| {
@@ -152,7 +155,7 @@ impl CausalAttention {
         let mut all = vec![0f32; q.len() + k.len() + v.len()];
         let (d_q, rest) = all.split_at_mut(q.len());
         let (d_k, d_v) = rest.split_at_mut(k.len());
-        // Span by span, so that what is shared sums its gradients in the same order every time.
+        // Span by span, so that shared rows sum their gradients in the same order every time.
         for ((span, kv_head), part) in tasks.into_iter().zip(&parts) {
             let heads = part.q.chunks_exact(span.rows.len() * self.head_dim);
             for (head, part) in self.group(kv_head).zip(heads) {
@@ -183,23 +186,19 @@ impl CausalAttention {
         self.num_kv_heads * self.head_dim
     }
 
-    fn scale(&self) -> f32 {
-        1.0 / (self.head_dim as f32).sqrt()
-    }
-
     /// The query heads that a kv head serves.
     fn group(&self, kv_head: usize) -> Range<usize> {
         let group = self.num_heads / self.num_kv_heads;
         kv_head * group..(kv_head + 1) * group
     }
 
-    /// Every kv head of every span is a task of its own.
+    /// Every kv head of every span is a separate task.
     fn tasks(&self) -> Vec<(&Span, usize)> {
         self.spans.iter().flat_map(|span| (0..self.num_kv_heads).map(move |kv_head| (span, kv_head))).collect()
     }
 
-    /// Attention weights of [`ROWS`] rows from `row` on, and where the last of them stops seeing; zeros elsewhere. `q` has
-    /// the head's rows.
+    /// Attention weights of [`ROWS`] rows from `row` on, and the end of what the last of them sees; zeros elsewhere.
+    /// `q` has the head's rows.
     #[inline(always)]
     fn weights<S: Simd>(
         &self,
@@ -216,17 +215,17 @@ impl CausalAttention {
         pack_rows(&q[row..row + rows], tile);
         product(simd, tile, keys, 0..self.head_dim, limit, into, false);
         for (at, scores) in into.chunks_exact_mut(keys.padded_width()).enumerate() {
-            // Rows behind the sequence's end weigh nothing.
+            // Rows after the sequence's end get weight zero.
             let seen = if at < rows { self.seen(span, row + at) } else { 0..0 };
             scores[..seen.start].fill(0.0);
             scores[seen.end..].fill(0.0);
-            softmax(&mut scores[seen], self.scale());
+            softmax(&mut scores[seen], self.scale);
         }
         limit
     }
 }
 
-/// Columns of a left side from its rows: `tile[at][row] = rows[row][at]`, zeros behind the last row.
+/// Columns of a left side from its rows: `tile[at][row] = rows[row][at]`, zeros after the last row.
 #[inline(always)]
 fn pack_rows(rows: &[&[f32]], tile: &mut Vec<[f32; ROWS]>) {
     tile.clear();
@@ -354,7 +353,7 @@ fn rows_of<const N: usize>(matrix: &[f32], width: usize, limit: usize) -> [&[f32
     std::array::from_fn(|row| &matrix[row * width..][..limit])
 }
 
-/// The three gradients end to end.
+/// The three gradients, concatenated.
 struct CausalAttentionBackward<'a> {
     forward: &'a CausalAttention,
     grad: &'a Tensor,
@@ -389,7 +388,7 @@ struct Gradients {
 }
 
 /// With weights `p`, `dp = grad v` and `D = p dp`: `dv = p^T grad`, `ds = p (dp - D)`, `dq = ds k`, `dk = ds^T q`, the last
-/// two times `1 / sqrt(head_dim)`.
+/// two times the scale.
 struct HeadBackward<'a> {
     forward: HeadForward<'a>,
     grad: &'a [f32],
@@ -415,7 +414,7 @@ impl HeadBackward<'_> {
         let values = Panels::of_columns(simd, head_dim, v_rows.into_iter());
         let key_rows = Panels::of_rows(simd, head_dim, k_rows.into_iter());
         let (width, narrow) = (keys.padded_width(), key_rows.padded_width());
-        // A row of zeros more than a multiple of ROWS needs, and columns likewise, so that every tile is whole.
+        // Padding rows of zeros to a multiple of ROWS, and columns likewise, so that every tile is whole.
         let padded = length.next_multiple_of(ROWS);
         let (mut p, mut d_s) = (vec![0f32; padded * width + ROWS], vec![0f32; padded * width + ROWS]);
         let mut outputs = vec![0f32; ROWS * narrow];
@@ -435,7 +434,7 @@ impl HeadBackward<'_> {
                 for (p, d_s) in p.chunks_exact(width).zip(d_s.chunks_exact_mut(width)) {
                     let along = super::dot(&p[..limit], &d_s[..limit]);
                     for (d_s, p) in d_s[..limit].iter_mut().zip(p) {
-                        *d_s = p * (*d_s - along) * op.scale();
+                        *d_s = p * (*d_s - along) * op.scale;
                     }
                     d_s[limit..].fill(0.0);
                 }
@@ -447,7 +446,7 @@ impl HeadBackward<'_> {
             let queries = Panels::of_rows(simd, head_dim, q.into_iter());
             let grads = Panels::of_rows(simd, head_dim, grad.into_iter());
             for key in (0..seen).step_by(ROWS) {
-                // The first row that sees a key of this tile, and all behind it.
+                // The first row that sees a key of this tile, and all after it.
                 let rows = key.saturating_sub(span.prefix)..length;
                 let into = key * narrow..(key + ROWS) * narrow;
                 for (weights, by, into) in [(&p, &grads, &mut d_v[into.clone()]), (&d_s, &queries, &mut d_k[into])] {
@@ -483,7 +482,7 @@ mod tests {
                 let op = CausalAttention::new(&config, segments).within(sliding_window);
                 causal_attention(&inputs[0], &inputs[1], &inputs[2], &op).unwrap()
             };
-            // Two sequences; two behind a beginning; one behind one; two of three behind a beginning behind a beginning.
+            // Two sequences; two after a prefix; one after one; two of three after a prefix after a prefix.
             let tree =
                 [segment(None, 2), segment(Some(0), 2), segment(Some(1), 2), segment(Some(1), 1), segment(Some(0), 2)];
             for segments in [
@@ -494,7 +493,7 @@ mod tests {
             ] {
                 check_gradient(&inputs, |inputs| attend(inputs, segments));
             }
-            // Each sequence alone, with the whole of what it sees.
+            // Each sequence alone, with everything it sees.
             let rows = |x: &Tensor, parts: &[(usize, usize)]| {
                 let parts = parts.iter().map(|&(start, length)| x.narrow(0, start, length).unwrap());
                 Tensor::cat(&parts.collect::<Vec<_>>(), 0).unwrap()

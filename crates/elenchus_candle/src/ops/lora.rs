@@ -1,4 +1,4 @@
-//! `y += B (A x)` for the rows that wear an adapter; every row may wear another.
+//! `y += B (A x)` for the rows with an adapter; each row may have a different one.
 
 use std::{ops::Range, sync::Arc};
 
@@ -7,17 +7,17 @@ use rayon::prelude::*;
 
 use super::{dot, host};
 
-/// One linear's update, made ready for a base: B's rows in the base's order, both scalings multiplied into it.
+/// One linear's update, prepared for a base: B's rows in the base's order, both scalings multiplied into it.
 pub(crate) struct PreparedPair {
     /// `(rank, in_features)` and `(out_features, rank)`, row-major.
     pub a: Vec<f32>,
     pub b: Vec<f32>,
     pub rank: usize,
-    /// The same on the device, where it is not the CPU.
+    /// The same on the device, if that is not the CPU.
     pub device: Option<(Tensor, Tensor)>,
 }
 
-/// Neighbouring rows of a batch that wear the same adapter.
+/// Neighbouring rows of a batch with the same adapter.
 pub(crate) struct LoraSegment {
     pub rows: Range<usize>,
     pub pair: Arc<PreparedPair>,
@@ -25,7 +25,7 @@ pub(crate) struct LoraSegment {
 
 struct LoraRows<'a>(&'a [LoraSegment]);
 
-/// Adds each segment's update of `x` `(rows, in_features)` to `y` `(rows, out_features)`, which nothing else may hold.
+/// Adds each segment's update of `x` `(rows, in_features)` to `y` `(rows, out_features)`, which must not be shared.
 pub(crate) fn add_lora(y: Tensor, x: &Tensor, segments: &[LoraSegment]) -> Result<Tensor> {
     if segments.is_empty() {
         return Ok(y);

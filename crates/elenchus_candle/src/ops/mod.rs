@@ -1,10 +1,11 @@
 //! The fused steps of a block, as custom ops on the CPU and composed of tensor operations on other devices.
 //!
-//! Each CPU kernel sums in an order that depends on nothing but the row itself, so a row's numbers are the same alone and
+//! Each CPU kernel sums in an order that depends only on the row itself, so a row's numbers are the same alone and
 //! in any batch. They are compiled for every instruction set and picked at run time (`pulp`), without unsafe code here.
+#![allow(clippy::too_many_arguments, reason = "candle gives an op each storage with its layout")]
 
-/// Runs a kernel compiled for the best instruction set of this machine. What is not inlined all the way would be compiled for
-/// the oldest: hence the attribute, and no closure for `pulp` itself, which calls one through a shim.
+/// Runs a kernel compiled for the best instruction set of this machine. Code that is not inlined all the way would be
+/// compiled for the oldest: hence the attribute, and no closure for `pulp` itself, which calls one through a shim.
 macro_rules! vectorised {
     ($kernel:expr) => {
         $crate::ops::run_vectorised(
@@ -17,12 +18,12 @@ macro_rules! vectorised {
 mod attention;
 mod block;
 mod causal_attention;
+mod gated_unit;
 mod lora;
 mod projection;
 mod rms_norm;
 mod rope;
 mod rows;
-mod swiglu;
 mod tile;
 mod token_logprobs;
 
@@ -30,17 +31,17 @@ pub(crate) use attention::{Sequence, cached_attention};
 pub use block::Activations;
 pub(crate) use block::{Block, Variables};
 pub(crate) use causal_attention::CausalAttention;
+pub(crate) use gated_unit::gated_unit;
 pub(crate) use lora::{LoraSegment, PreparedPair, add_lora};
 pub(crate) use projection::{DropoutMask, Projection};
-pub(crate) use rms_norm::rms_norm;
+pub(crate) use rms_norm::{head_norm, rms_norm};
 pub(crate) use rope::{Rotation, rope};
-pub(crate) use swiglu::swiglu;
 pub(crate) use token_logprobs::token_logprobs;
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
 
-/// Runs a closure as [`vectorised!`] gives it.
+/// Runs a closure from [`vectorised!`].
 fn run_vectorised<R>(kernel: impl FnMut() -> R) -> R {
     struct Kernel<F>(F);
 
@@ -64,13 +65,13 @@ fn host<'a>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [f32]> {
     }
 }
 
-/// Rows of `width` numbers that one task takes: all of them where waking the pool costs more than the work.
+/// Rows of `width` numbers per task: all of them where waking the pool costs more than the work.
 fn row_chunks(rows: usize, width: usize) -> usize {
     const NUMBERS: usize = 1 << 15;
     if rows * width <= 2 * NUMBERS { rows.max(1) } else { (NUMBERS / width).max(1) }
 }
 
-/// The base is frozen: a weight that somebody wants to train here would get no gradient, so that is an error.
+/// The base is frozen: a trainable weight here would get no gradient, so that is an error.
 fn refuse_variable(weight: &Tensor, what: &str) -> Result<()> {
     if weight.is_variable() {
         bail!("{what} is part of the frozen base, but a variable was given: it would get no gradient")
@@ -78,7 +79,7 @@ fn refuse_variable(weight: &Tensor, what: &str) -> Result<()> {
     Ok(())
 }
 
-/// Lends a contiguous CPU tensor's numbers.
+/// Borrows a contiguous CPU tensor's numbers.
 pub(crate) fn with_host<R>(tensor: &Tensor, read: impl FnOnce(&[f32]) -> R) -> Result<R> {
     let (storage, layout) = tensor.storage_and_layout();
     match &*storage {
@@ -104,7 +105,7 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     sum_lanes(lanes)
 }
 
-/// The largest number, in lanes; negative infinity of none.
+/// The largest number, in lanes; negative infinity for an empty slice.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
     let mut lanes = [f32::NEG_INFINITY; 16];
@@ -210,7 +211,7 @@ mod tests {
         config
     }
 
-    /// Random numbers for the tests of ops, in shape.
+    /// Random numbers of a shape, for the tests of ops.
     pub(super) fn random(seed: u64, shape: &[usize]) -> Tensor {
         use rand::{Rng, SeedableRng};
         let mut rng = rand_pcg::Pcg64Mcg::seed_from_u64(seed);
@@ -224,8 +225,8 @@ mod tests {
         difference.max(0).unwrap().to_scalar::<f32>().unwrap()
     }
 
-    /// Holds the gradient of a random weighing of `f`'s output against central differences, input by input and element
-    /// by element.
+    /// Compares the gradient of a random weighting of `f`'s output with central differences of the fourth order, input by
+    /// input and element by element.
     pub(super) fn check_gradient(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Tensor) {
         const STEP: f32 = 1e-2;
         let weighing = random(99, f(inputs).dims());
@@ -246,7 +247,8 @@ mod tests {
             };
             let scale = grad.iter().fold(1e-3f32, |largest, g| largest.max(g.abs()));
             for (element, grad) in grad.iter().enumerate() {
-                let difference = (at(element, STEP) - at(element, -STEP)) / f64::from(2.0 * STEP);
+                let change = |step: f32| at(element, step) - at(element, -step);
+                let difference = (8.0 * change(STEP) - change(2.0 * STEP)) / f64::from(12.0 * STEP);
                 let error = (difference as f32 - grad).abs() / scale;
                 assert!(error < 5e-3, "input {number}, element {element}: {grad} instead of {difference}");
             }

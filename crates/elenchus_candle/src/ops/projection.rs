@@ -1,5 +1,4 @@
-//! A linear of the frozen base with all that follows it in a block: the adapter's update and its dropout, and the rotation of
-//! q and k.
+//! A linear of the frozen base with the adapter's update and its dropout.
 
 use std::sync::Arc;
 
@@ -8,21 +7,14 @@ use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 use rayon::prelude::*;
 
-use super::{
-    super::matrix::Matrix,
-    rope::{Rotation, rope, rotate, unrotate},
-    row_chunks,
-    rows::Rows,
-    with_host,
-};
+use super::{super::matrix::Matrix, row_chunks, rows::Rows, with_host};
 
-/// `rotate(x W^T + bias + scaling dropout(x) A^T B^T)`, each part but the first where it is given.
+/// `x W^T + bias + scaling dropout(x) A^T B^T`, each part but the first if it is given.
 #[derive(Clone)]
 pub(crate) struct Projection {
     pub weight: Arc<Matrix>,
     /// `(out_features)`.
     pub bias: Option<Tensor>,
-    pub rotation: Option<Arc<Rotation>>,
     pub scaling: f32,
     pub dropout: Option<DropoutMask>,
 }
@@ -49,10 +41,6 @@ impl Projection {
             }
             None => y,
         };
-        let y = match &self.rotation {
-            Some(rotation) => rope(&y, rotation)?,
-            None => y,
-        };
         residual.map_or(Ok(y.clone()), |residual| residual + &y)
     }
 
@@ -76,22 +64,14 @@ impl Projection {
             }
             None => None,
         };
-        if let Some(rotation) = &self.rotation {
-            rotate(y.values_mut()?, rows, rotation)?;
-        }
         Ok((y, inner))
     }
 
-    /// Turns the rows of a gradient back in place, where the linear's output was rotated.
-    pub fn unrotate(&self, grad: &mut Rows) -> Result<()> {
-        let rows = grad.rows();
-        self.rotation.as_ref().map_or(Ok(()), |rotation| unrotate(grad.values_mut()?, rows, rotation))
-    }
-
-    /// The gradients, given that of the output before its rotation ([`Self::unrotate`]): by `x`, where it `is_wanted`, and by A and B, which go to their places in
-    /// `d_values`. `x` and `inner` are what [`Self::forward`] was given and gave; both are there where the linear is adapted.
+    /// The gradients, given that of the output: for `x`, if `is_wanted`, and
+    /// for A and B, which go to their places in `d_values`. `x` and `inner` are the input and output of
+    /// [`Self::forward`]; both are present if the linear is adapted.
     ///
-    /// With `g` that gradient, `d` what dropout left of `x`, `u = d A^T`, `du = scaling g B`:
+    /// With `g` that gradient, `d` the output of dropout on `x`, `u = d A^T`, `du = scaling g B`:
     /// `dA = du^T d`, `dB = scaling g^T u`, `dx = g W + dropout(du A)`.
     pub fn backward(
         &self,
@@ -128,7 +108,7 @@ impl Projection {
     }
 }
 
-/// A linear's A `(rank, in_features)` and B `(out_features, rank)` within all that a block learns.
+/// A linear's A `(rank, in_features)` and B `(out_features, rank)` within all variables of a block.
 pub(crate) struct LoraPart<'a> {
     pub values: &'a CpuStorage,
     pub a: Layout,
@@ -142,7 +122,7 @@ pub(crate) struct Adapted<'a> {
     pub inner: &'a Rows,
 }
 
-/// A product with blocks as a file holds them, differentiable by its input.
+/// A product with blocks as in the file, differentiable by its input.
 struct Frozen(Arc<Matrix>);
 
 impl CustomOp1 for Frozen {
@@ -178,7 +158,7 @@ fn scale(y: &mut [f32], scale: f32) {
     y.iter_mut().for_each(|y| *y *= scale);
 }
 
-/// Which inputs of a linear are left out: a function of a seed and of row and column, so that nothing of it is kept
+/// Dropout of a linear's inputs: a function of a seed and of row and column, so that nothing of it is kept
 /// between forward and backward.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct DropoutMask {
@@ -187,12 +167,12 @@ pub(crate) struct DropoutMask {
 }
 
 impl DropoutMask {
-    /// A mask that leaves out this share, in steps of 2^-16; what stays is scaled up.
+    /// A mask that drops this share, in steps of 2^-16; the rest is scaled up.
     pub fn new(probability: f32, seed: u64) -> Self {
         Self { probability, seed }
     }
 
-    /// Masks `values`, `rows` of them end to end.
+    /// Masks `values`, `rows` of them concatenated.
     fn apply(&self, values: &mut [f32], rows: usize) {
         let width = values.len() / rows;
         let limit = (self.probability * 65_536.0).round() as u32;
@@ -208,7 +188,7 @@ impl DropoutMask {
         });
     }
 
-    /// What it leaves of some rows.
+    /// The masked copy of some rows.
     fn applied(&self, x: &Rows) -> Result<Rows> {
         let mut values = x.values()?.to_vec();
         self.apply(&mut values, x.rows());
@@ -223,8 +203,8 @@ impl DropoutMask {
     }
 }
 
-/// Each column's draw is a hash of its number and the row's key, so that a vector of them is drawn at once: Ellis'
-/// `lowbias32`, with the key in two parts.
+/// Each column's random number is a hash of its index and the row's key, so that a vector of them is computed at once:
+/// Ellis' `lowbias32`, with the key in two parts.
 #[inline(always)]
 fn mask_row(values: &mut [f32], key: u64, limit: u32, scale: f32) {
     let (low, high) = (key as u32, (key >> 32) as u32);
@@ -262,15 +242,14 @@ mod tests {
 
     fn check_base(weight: Matrix, dense: &Tensor, tolerance: f32, name: &str) {
         let x = candle_core::Var::from_tensor(&random(2, &[3, 256])).unwrap();
-        let projection =
-            Projection { weight: Arc::new(weight), bias: None, rotation: None, scaling: 0.0, dropout: None };
+        let projection = Projection { weight: Arc::new(weight), bias: None, scaling: 0.0, dropout: None };
         let y = projection.composed(x.as_tensor(), None, None).unwrap();
         assert!(distance(&y, &x.matmul(&dense.t().unwrap()).unwrap()) < tolerance, "{name} forward");
         let weighing = random(3, &[3, 6]);
         let grads = (&y * &weighing).unwrap().sum_all().unwrap().backward().unwrap();
         let expected = weighing.matmul(dense).unwrap();
         assert!(distance(grads.get(&x).unwrap(), &expected) < 1e-4, "{name} backward");
-        // Of rows in memory the very same.
+        // Of rows in memory exactly the same.
         let rows = |x: &Tensor| Rows::new(x.flatten_all().unwrap().to_vec1().unwrap(), 3).unwrap();
         let (in_memory, _) = projection.forward(&rows(&x), None).unwrap();
         assert_eq!(in_memory.values().unwrap(), y.flatten_all().unwrap().to_vec1::<f32>().unwrap(), "{name}");

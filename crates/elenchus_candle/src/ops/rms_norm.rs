@@ -14,6 +14,12 @@ pub(crate) fn rms_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> 
     if x.device().is_cpu() { x.apply_op2(weight, RmsNorm { eps }) } else { composed(x, weight, eps) }
 }
 
+/// The same of each head of `x` `(rows, heads * head_dim)`, by `weight` `(head_dim)`.
+pub(crate) fn head_norm(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
+    let heads = x.elem_count() / weight.elem_count();
+    rms_norm(&x.reshape((heads, weight.elem_count()))?, weight, eps)?.reshape(x.shape())
+}
+
 fn composed(x: &Tensor, weight: &Tensor, eps: f32) -> Result<Tensor> {
     let mean_square = x.sqr()?.mean_keepdim(1)?;
     x.broadcast_div(&(mean_square + f64::from(eps))?.sqrt()?)?.broadcast_mul(weight)
@@ -68,7 +74,7 @@ pub(super) fn normalised(x: &[f32], weight: &[f32], eps: f32) -> Vec<f32> {
     y
 }
 
-/// Adds its gradient by `x` to `dx`.
+/// Adds its gradient for `x` to `dx`.
 pub(super) fn add_gradient(x: &[f32], weight: &[f32], grad: &[f32], eps: f32, dx: &mut [f32]) {
     let chunk = weight.len() * row_chunks(x.len() / weight.len(), weight.len());
     let parts = x.par_chunks(chunk).zip(grad.par_chunks(chunk)).zip(dx.par_chunks_mut(chunk));

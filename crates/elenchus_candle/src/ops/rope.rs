@@ -1,4 +1,4 @@
-//! Rotary position embedding, in the layout the model's rows are in.
+//! Rotary position embedding, in the layout of the model's rows.
 
 use std::sync::Arc;
 
@@ -17,11 +17,9 @@ pub(crate) struct Rotation {
 }
 
 impl Rotation {
-    /// Angles are computed in f32 as transformers does (`position * theta^(-2i / head_dim)`), so that both agree.
-    pub fn new(config: &ModelConfig, theta: f32, positions: &[usize], device: &Device) -> Result<Self> {
+    /// From `head_dim / 2` frequencies; angles are computed in f32, as transformers does.
+    pub fn new(config: &ModelConfig, frequencies: &[f32], positions: &[usize], device: &Device) -> Result<Self> {
         let half = config.head_dim / 2;
-        let frequency = |i: usize| 1.0 / theta.powf((2 * i) as f32 / config.head_dim as f32);
-        let frequencies: Vec<f32> = (0..half).map(frequency).collect();
         let angles = positions.iter().flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f));
         let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
         let tensor = |values| Tensor::from_vec(values, (positions.len(), half), device);
@@ -30,8 +28,8 @@ impl Rotation {
 
     /// Each layer's.
     pub fn of_layers(config: &ModelConfig, positions: &[usize], device: &Device) -> Result<Vec<Arc<Self>>> {
-        let (thetas, of_layers) = config.rope_thetas();
-        let rotations = thetas.iter().map(|&theta| Self::new(config, theta, positions, device).map(Arc::new));
+        let (sets, of_layers) = config.rope_frequencies();
+        let rotations = sets.iter().map(|set| Self::new(config, set, positions, device).map(Arc::new));
         let rotations = rotations.collect::<Result<Vec<_>>>()?;
         Ok(of_layers.into_iter().map(|number| rotations[number].clone()).collect())
     }
@@ -40,7 +38,7 @@ impl Rotation {
 struct Rope {
     layout: RopeLayout,
     head_dim: usize,
-    /// 1, or -1 to turn back.
+    /// 1, or -1 to rotate back.
     direction: f32,
 }
 
@@ -89,7 +87,7 @@ fn turned(y: &mut [f32], rows: usize, rotation: &Rotation, direction: f32) -> Re
 }
 
 impl Rope {
-    /// Turns every head of `y`; `cos` and `sin` have one row of half a head for each of its rows.
+    /// Rotates every head of `y`; `cos` and `sin` have one row of half a head for each of its rows.
     fn turn(&self, y: &mut [f32], cos: &[f32], sin: &[f32]) {
         let half = self.head_dim / 2;
         let rows = cos.len() / half;
@@ -130,7 +128,7 @@ impl CustomOp3 for Rope {
         Ok((CpuStorage::F32(y), x_l.shape().clone()))
     }
 
-    /// A rotation's gradient is the rotation back.
+    /// A rotation's gradient is the inverse rotation.
     fn bwd(
         &self,
         _: &Tensor,
@@ -170,7 +168,8 @@ mod tests {
     fn fused_equals_composed_in_both_layouts() {
         for rope_layout in [RopeLayout::Halves, RopeLayout::Interleaved] {
             let config = ModelConfig { rope_layout, ..tiny() };
-            let rotation = Rotation::new(&config, 1e4, &[0, 1, 7, 100], &Device::Cpu).unwrap();
+            let rotation =
+                Rotation::new(&config, &config.rope_frequencies().0[0], &[0, 1, 7, 100], &Device::Cpu).unwrap();
             let x = random(3, &[4, 3 * config.head_dim]);
             let difference = distance(&rope(&x, &rotation).unwrap(), &composed(&x, &rotation).unwrap());
             assert!(difference < 1e-6, "{rope_layout:?}: {difference}");
@@ -185,7 +184,8 @@ mod tests {
         let order: Vec<u32> = interleaved.rope_row_order(2).unwrap().iter().map(|&row| row as u32).collect();
         let order = Tensor::new(order, &Device::Cpu).unwrap();
         let rotate = |config: &ModelConfig, x: &Tensor| {
-            rope(x, &Rotation::new(config, 1e4, &[5, 6, 90], &Device::Cpu).unwrap()).unwrap()
+            rope(x, &Rotation::new(config, &config.rope_frequencies().0[0], &[5, 6, 90], &Device::Cpu).unwrap())
+                .unwrap()
         };
         let reordered = rotate(&interleaved, &x.index_select(&order, 1).unwrap());
         let expected = rotate(&halves, &x).index_select(&order, 1).unwrap();
@@ -196,7 +196,7 @@ mod tests {
     fn gradient_equals_finite_differences() {
         for rope_layout in [RopeLayout::Halves, RopeLayout::Interleaved] {
             let config = ModelConfig { rope_layout, head_dim: 6, ..tiny() };
-            let rotation = Rotation::new(&config, 1e4, &[0, 3, 50], &Device::Cpu).unwrap();
+            let rotation = Rotation::new(&config, &config.rope_frequencies().0[0], &[0, 3, 50], &Device::Cpu).unwrap();
             check_gradient(&[random(1, &[3, 12])], |inputs| rope(&inputs[0], &rotation).unwrap());
         }
     }

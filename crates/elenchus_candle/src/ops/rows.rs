@@ -1,4 +1,4 @@
-//! Rows of numbers in memory, which products take as they are.
+//! Rows of numbers in memory, which products use without a copy.
 
 use candle_core::{CpuStorage, Layout, Result, backend::BackendStorage, bail};
 
@@ -17,7 +17,7 @@ impl Rows {
         Ok(Self { storage: CpuStorage::F32(values), layout })
     }
 
-    /// What a product gave.
+    /// The result of a product.
     pub fn from_storage(storage: CpuStorage, rows: usize) -> Result<Self> {
         match storage {
             CpuStorage::F32(values) => Self::new(values, rows),

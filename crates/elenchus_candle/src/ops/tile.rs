@@ -1,4 +1,4 @@
-//! Products of matrices that are small or cut causally, in registers: what attention is made of.
+//! Products of matrices that are small or cut causally, in registers: the building blocks of attention.
 //!
 //! The left side is packed in columns of [`ROWS`] numbers, the right side in panels two vectors wide, so that the innermost
 //! loop reads both from front to back and holds its sums in registers. Vectors are as wide as the CPU has them (`pulp`).
@@ -10,7 +10,7 @@ use pulp::Simd;
 /// Rows of a tile: with two vectors each, as many sums as AVX2 has registers for.
 pub(super) const ROWS: usize = 6;
 
-/// The right side of a product, `(depth, width)`, zeros behind the width's end.
+/// The right side of a product, `(depth, width)`, with zeros after the width's end.
 pub(super) struct Panels<S: Simd> {
     data: Vec<[S::f32s; 2]>,
     depth: usize,
@@ -50,13 +50,13 @@ impl<S: Simd> Panels<S> {
         Self { data, depth, count }
     }
 
-    /// Columns, padding included: the width of what a product writes.
+    /// Columns, padding included: the width of a product's output.
     pub fn padded_width(&self) -> usize {
         self.count * Self::WIDTH
     }
 }
 
-/// The packed numbers as such.
+/// The packed numbers.
 #[inline(always)]
 fn numbers_of<S: Simd>(data: &mut [[S::f32s; 2]]) -> &mut [f32] {
     pulp::bytemuck::cast_slice_mut(data.as_flattened_mut())

@@ -1,7 +1,7 @@
 //! The head and the log-softmax at target positions, in chunks: logits of a whole batch never exist at once.
 //!
-//! The gradient by the hidden states is computed together with the value, while a chunk's logits are at hand, so the head runs
-//! once in each direction and nothing of the vocabulary's width is kept.
+//! The gradient for the hidden states is computed together with the value, while a chunk's logits are at hand, so the
+//! head runs once in each direction and nothing of the vocabulary's width is kept.
 
 use std::sync::{Mutex, PoisonError};
 
@@ -80,7 +80,7 @@ fn to_gradient(logits: &mut [f32], target: usize) -> f32 {
 /// Turns the rows of `(targets, vocab_size)` in place.
 struct ToGradient<'a> {
     targets: &'a [u32],
-    /// Where the rows' logprobs go.
+    /// The place for the rows' logprobs.
     logprobs: &'a Mutex<Vec<f32>>,
 }
 

@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Helpers shared by this crate's tests.
 #![allow(dead_code, unused_imports, reason = "each test binary uses its part")]
 
 #[path = "../../../elenchus_lm/tests/common/mod.rs"]
@@ -23,7 +23,7 @@ pub fn all_logits(executor: &dyn Executor, ids: &[u32], adapter: Option<&elenchu
 pub fn largest_difference(x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len());
     let differences = x.iter().zip(y).map(|(x, y)| (x - y).abs());
-    // `max` would pass over a NaN.
+    // `max` would ignore a NaN.
     differences.inspect(|difference| assert!(!difference.is_nan(), "NaN")).fold(0.0, f32::max)
 }
 

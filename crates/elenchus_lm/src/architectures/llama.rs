@@ -1,4 +1,4 @@
-//! Llama, SmolLM2, and what else llama.cpp writes as `llama`, Mistral's files among it.
+//! Llama, SmolLM2, and all else that llama.cpp writes as `llama`, Mistral's files included.
 
 use super::{Architecture, TensorNames, flags};
 use crate::{
@@ -6,7 +6,10 @@ use crate::{
     weights::{GgufKeys, HfConfig},
 };
 
-pub(super) static LLAMA: Architecture = Architecture {
+pub(super) static LLAMA: Architecture = BASE;
+
+/// What most families share.
+pub(super) const BASE: Architecture = Architecture {
     name: "llama",
     model_type: "llama",
     gguf_rope_layout: RopeLayout::Interleaved,
@@ -15,6 +18,14 @@ pub(super) static LLAMA: Architecture = Architecture {
     gguf_block,
     hf_block,
     hf_default_kv_heads: None,
+    hf_default_head_dim: None,
+    hf_ties_by_default: false,
+    gguf_scales: None,
+    hf_scales: None,
+    gguf_own_keys: &[],
+    hf_activation: "silu",
+    hf_linear_rope: false,
+    hf_norm_offset: 0.0,
 };
 
 pub(super) static GGUF_NAMES: TensorNames = TensorNames {
@@ -24,16 +35,23 @@ pub(super) static GGUF_NAMES: TensorNames = TensorNames {
     block: "blk.",
     attention_norm: "attn_norm",
     ffn_norm: "ffn_norm",
+    post_attention_norm: "post_attention_norm",
+    post_ffn_norm: "post_ffw_norm",
     linears: ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"],
+    q_norm: "attn_q_norm",
+    k_norm: "attn_k_norm",
 };
 
-pub(super) static HF_NAMES: TensorNames = TensorNames {
+pub(super) const HF_NAMES: TensorNames = TensorNames {
     token_embedding: "model.embed_tokens",
     output_norm: "model.norm",
     output: "lm_head",
     block: "model.layers.",
     attention_norm: "input_layernorm",
     ffn_norm: "post_attention_layernorm",
+    // Families with norms after a part have other names: `SANDWICH_NAMES`.
+    post_attention_norm: "",
+    post_ffn_norm: "",
     linears: [
         "self_attn.q_proj",
         "self_attn.k_proj",
@@ -43,14 +61,24 @@ pub(super) static HF_NAMES: TensorNames = TensorNames {
         "mlp.up_proj",
         "mlp.down_proj",
     ],
+    q_norm: "self_attn.q_norm",
+    k_norm: "self_attn.k_norm",
 };
 
-/// Biases where the file holds them, as llama.cpp loads it.
+/// Hugging Face's names where norms stand after the parts.
+pub(super) static SANDWICH_NAMES: TensorNames = TensorNames {
+    ffn_norm: "pre_feedforward_layernorm",
+    post_attention_norm: "post_attention_layernorm",
+    post_ffn_norm: "post_feedforward_layernorm",
+    ..HF_NAMES
+};
+
+/// Biases if the file has them, as llama.cpp loads it.
 pub(super) fn gguf_block(keys: &GgufKeys<'_>, layer: usize) -> Result<BlockSpec> {
     Ok(BlockSpec {
         biases: keys.biases(&GGUF_NAMES, layer),
-        rope_theta: keys.f32_or("rope.freq_base", 10_000.0)?,
-        sliding_window: None,
+        rope_theta: Some(keys.f32_or("rope.freq_base", 10_000.0)?),
+        ..BlockSpec::default()
     })
 }
 
@@ -60,7 +88,7 @@ pub(super) fn hf_block(config: &HfConfig, _: usize) -> BlockSpec {
         .map(|(has_biases, linears)| flags(if has_biases { linears } else { &[] }));
     BlockSpec {
         biases: std::array::from_fn(|at| attention[at] || mlp[at]),
-        rope_theta: config.rope_theta(),
-        sliding_window: None,
+        rope_theta: Some(config.rope_theta()),
+        ..BlockSpec::default()
     }
 }

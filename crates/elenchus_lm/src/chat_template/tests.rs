@@ -37,7 +37,7 @@ fn conversation() -> Vec<Message> {
     ]
 }
 
-/// The ids as text in which control tokens show.
+/// The ids as text, with control tokens shown.
 fn shown(ids: &[u32]) -> String {
     let mut bytes = Vec::new();
     for &id in ids {
@@ -50,7 +50,7 @@ fn shown(ids: &[u32]) -> String {
     String::from_utf8(bytes).unwrap()
 }
 
-/// What a template makes of the conversation.
+/// Checks the rendered conversation.
 fn check(source: &str, messages: &[Message], expected: &str) {
     let (tokenizer, template) = with_template(source).unwrap();
     assert_eq!(shown(&template.encode(&tokenizer, messages, true).unwrap()), expected, "{source}");
@@ -72,7 +72,9 @@ fn a_conversation_has_the_ids_of_its_rendered_text() {
         for count in 1..=4 {
             let messages = &conversation()[..count];
             let contents: Vec<&str> = messages.iter().map(|message| message.content.trim()).collect();
-            let rendered = template.render(messages, &contents, reply).unwrap();
+            let turns: Vec<Turn> =
+                messages.iter().zip(&contents).map(|(message, text)| (message.role, text.to_string())).collect();
+            let rendered = template.render(&turns, reply).unwrap();
             let expected = tokenizer.encode(&rendered, Markup::AsControl).unwrap();
             assert_eq!(template.encode(&tokenizer, messages, reply).unwrap(), expected, "{rendered}");
         }
@@ -127,8 +129,8 @@ fn contents_may_be_repeated_and_reordered_but_not_lost() {
 
 #[test]
 fn a_lost_message_is_an_error_and_an_empty_one_is_not() {
-    let only_users = "{% for m in messages if m.role == 'user' %}{{ m.content }}{% endfor %}";
-    check_error(only_users, &conversation(), "leaves out message 1 of 4 (role system)");
+    let no_assistant = "{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}";
+    check_error(no_assistant, &conversation(), "leaves out message 3 of 4 (role assistant)");
     check(
         "{% for m in messages %}{% if m.content %}{{ m.content }}{% else %}-{% endif %}{% endfor %}",
         &[message(Role::System, " \n"), message(Role::User, "x")],
@@ -203,12 +205,12 @@ fn the_begin_token_goes_in_front_once() {
 }
 
 #[test]
-fn a_folder_keeps_its_template_in_one_of_two_files() {
+fn a_folder_keeps_its_template_in_one_of_three_files() {
     let folder = tempfile::tempdir().unwrap();
     let write = |name: &str, text: &str| fs::write(folder.path().join(name), text).unwrap();
     let rendered = || {
         let template = ChatTemplate::from_folder(folder.path())?;
-        template.render(&[message(Role::User, "")], &["x"], false)
+        template.render(&[(Role::User, "x".to_owned())], false)
     };
     let error = rendered().unwrap_err().to_string();
     assert!(error.contains("it has no chat template"), "{error}");
@@ -221,9 +223,136 @@ fn a_folder_keeps_its_template_in_one_of_two_files() {
         r#"{"chat_template": [{"name": "rag", "template": "2"}, {"name": "default", "template": "3"}]}"#,
     );
     assert_eq!(rendered().unwrap(), "3");
+    write("tokenizer_config.json", r#"{"chat_template": [{"name": "rag", "template": "2"}]}"#);
+    assert_eq!(rendered().unwrap(), "<|im_start|>user\nx<|im_end|>\n");
+    let origin = ChatTemplate::from_folder(folder.path()).unwrap().origin().to_owned();
+    assert_eq!(origin, "ChatML, because there are only templates for rag");
+    write("chat_template.json", r#"{"chat_template": "json"}"#);
+    assert_eq!(rendered().unwrap(), "json");
     write("chat_template.jinja", "4{{ eos_token }}");
     assert_eq!(rendered().unwrap(), "4");
     write("tokenizer_config.json", "{");
     let error = rendered().unwrap_err().to_string();
     assert!(error.contains("tokenizer_config.json: EOF"), "{error}");
+}
+
+#[test]
+fn a_template_that_refuses_or_omits_system_messages_gets_them_in_front_of_the_players_line() {
+    let turns =
+        "{% for m in messages %}{% if m.role != 'system' %}{{ m.role }}({{ m.content }}){% endif %}{% endfor %}";
+    let refusing =
+        format!("{{% if messages[0].role == 'system' %}}{{{{ raise_exception('none') }}}}{{% endif %}}{turns}");
+    for source in [turns, refusing.as_str()] {
+        check(
+            source,
+            &conversation(),
+            "user(You are Socrates.\nWhat is ἀρετή?)assistant(Let us ask together.)user(Gladly.)",
+        );
+        check(source, &conversation()[1..2], "user(What is ἀρετή?)");
+        check(source, &conversation()[..1], "user(You are Socrates.)");
+        let npc_first = [
+            message(Role::System, "A"),
+            message(Role::System, "B"),
+            message(Role::Assistant, "C"),
+            message(Role::User, "D"),
+        ];
+        check(source, &npc_first, "user(A\nB)assistant(C)user(D)");
+        let empty = [message(Role::System, " "), message(Role::User, "D"), message(Role::User, "E")];
+        check(source, &empty, "user(D)user(E)");
+        // The persona is text there, too.
+        let spoken = [message(Role::System, "<|im_end|>"), message(Role::User, "x")];
+        check(source, &spoken, "user(<|im_end|>\nx)");
+    }
+    check(
+        "{% for m in messages %}{{ m.role }}({{ m.content }}){% endfor %}",
+        &conversation()[..1],
+        "system(You are Socrates.)",
+    );
+}
+
+#[test]
+fn a_template_that_reads_parts_gets_parts() {
+    let parts = "{% for m in messages %}{{ m.role }}({% for part in m.content %}{% if part.type == 'text' %}{{ part.text }}{% endif %}{% endfor %}){% endfor %}";
+    check(parts, &conversation()[..2], "system(You are Socrates.)user(What is ἀρετή?)");
+    let either = "{% for m in messages %}{{ 'text' if m.content is string else 'parts' }}{{ m.content if m.content is string else '' }}{% endfor %}";
+    check(either, &conversation()[..1], "textYou are Socrates.");
+}
+
+#[test]
+fn thinking_is_switched_off_and_its_marks_are_known() {
+    let one = [message(Role::User, "x")];
+    let switch = "{% for m in messages %}{{ m.content }}{% endfor %}{% if enable_thinking is defined and enable_thinking is false %}<think>\n\n</think>{% endif %}";
+    check(switch, &one, "x<think>\n\n</think>");
+    let marks = |source: &str| with_template(source).unwrap().1.think_marks();
+    let expected = |open, close, opened_by_prompt| Some(ThinkMarks { open, close, opened_by_prompt });
+    assert_eq!(marks(switch), expected("<think>", "</think>", false));
+    assert_eq!(marks(&format!("{CONTENTS}[THINK]")), expected("[THINK]", "[/THINK]", true));
+    assert_eq!(marks(&format!("{CONTENTS}{{# </think> #}}")), expected("<think>", "</think>", false));
+    assert_eq!(marks(CONTENTS), None);
+    let (_, template) = open(|writer| {
+        let tokens = (0..258).map(|id| format!("t{id}")).chain(["<think>".to_owned()]).collect::<Vec<_>>();
+        writer.replace("tokenizer.ggml.tokens", tokens.iter().map(String::as_str).collect::<Vec<_>>());
+        writer.replace("tokenizer.chat_template", CONTENTS);
+    })
+    .unwrap();
+    assert_eq!(template.think_marks(), expected("<think>", "</think>", false), "the model may open them itself");
+}
+
+/// The same template, conversation and tokens as in llama.cpp's own test, whose renderer also puts the system message in
+/// front of the first user message where a template would lose it.
+#[test]
+#[ignore = "needs ../shared"]
+fn shared_conversations_render_as_in_llama_cpp() {
+    #[derive(serde::Deserialize)]
+    struct Said {
+        role: String,
+        content: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Case {
+        name: String,
+        template_str: String,
+        expected_output: String,
+        expected_output_jinja: String,
+        #[serde(default)]
+        bos_token: String,
+        #[serde(default)]
+        eos_token: String,
+    }
+    #[derive(serde::Deserialize)]
+    struct Cases {
+        conversation: Vec<Said>,
+        cases: Vec<Case>,
+    }
+    // A macro of C++ that was taken over with the text.
+    fn bare(text: &str) -> &str {
+        text.strip_prefix("U8C ( ").and_then(|text| text.strip_suffix(" )")).unwrap_or(text)
+    }
+    let file = "/../../../shared/data/chat_templates/llama_cpp_renderings.json";
+    let json = fs::read([env!("CARGO_MANIFEST_DIR"), file].concat()).unwrap();
+    let Cases { conversation, cases } = serde_json::from_slice(&json).unwrap();
+    let turns: Vec<Turn> = conversation
+        .into_iter()
+        .map(|said| {
+            let role = [Role::System, Role::User, Role::Assistant].into_iter().find(|role| role.name() == said.role);
+            (role.unwrap(), said.content)
+        })
+        .collect();
+    let (mut right, mut wrong) = (0, Vec::new());
+    // Conversations of their own with tools, and a template that reads a list from `tokenizer_config.json`.
+    let left_out = |name: &str| name.ends_with("(tool call)") || name.starts_with("ai-sage/GigaChat");
+    for case in cases.iter().filter(|case| !left_out(&case.name)) {
+        let expected = match &*case.expected_output_jinja {
+            "" => bare(&case.expected_output),
+            jinja => bare(jinja),
+        };
+        let template =
+            ChatTemplate::compile(bare(&case.template_str), &case.bos_token, &case.eos_token, String::new()).unwrap();
+        let turns = if template.takes_system { turns.clone() } else { without_system(turns.clone()) };
+        match template.render(&turns, true) {
+            Ok(text) if text == expected => right += 1,
+            found => wrong.push(format!("{}\n  expected {expected:?}\n  rendered {found:?}", case.name)),
+        }
+    }
+    assert!(wrong.is_empty(), "{right} right, {} wrong:\n{}", wrong.len(), wrong.join("\n"));
 }

@@ -1,4 +1,4 @@
-//! Adapters as the kernels read them: the adapter's own memory, where it is in f16.
+//! Adapters as the kernels read them: the adapter's own memory if it is in f16.
 
 use super::kernels::LANES;
 use crate::{
@@ -6,12 +6,12 @@ use crate::{
     lora::{PairPlace, TILE},
 };
 
-// A tile of B stands beside a tile of the matrix, and ranks come by the vector.
+// A tile of B is used beside a tile of the matrix, and ranks are read one vector at a time.
 const _: () = assert!(TILE == LANES);
 
-/// An adapter made ready.
+/// A prepared adapter.
 pub(super) struct ReadyAdapter {
-    /// A copy in f16 of one that is kept wider.
+    /// An f16 copy of an adapter that is kept wider.
     narrowed: Option<LoraAdapter>,
     /// By layer and linear.
     places: Vec<[Option<PairPlace>; 7]>,
@@ -31,9 +31,9 @@ impl ReadyAdapter {
     }
 }
 
-/// An adapter at the strength it is worn.
+/// An adapter with its scale.
 #[derive(Clone, Copy)]
-pub(super) struct Worn<'a> {
+pub(super) struct Scaled<'a> {
     ready: &'a ReadyAdapter,
     lora: &'a LoraAdapter,
     scale: f32,
@@ -41,7 +41,7 @@ pub(super) struct Worn<'a> {
 
 /// One linear's update.
 #[derive(Clone, Copy)]
-pub(super) struct WornPair<'a> {
+pub(super) struct ScaledPair<'a> {
     /// `(in_features padded to blocks, rank padded to 16)`.
     pub a: &'a [u16],
     /// `(tiles, rank, 16)`.
@@ -50,23 +50,23 @@ pub(super) struct WornPair<'a> {
     pub scale: f32,
 }
 
-impl<'a> Worn<'a> {
-    /// `ready` was made of this adapter.
+impl<'a> Scaled<'a> {
+    /// `ready` was made from this adapter.
     pub fn new(adapter: &'a Adapter, ready: &'a ReadyAdapter) -> Self {
         Self { ready, lora: ready.narrowed.as_ref().unwrap_or(&adapter.lora), scale: adapter.scale }
     }
 
-    /// Whether two lines wear the same: an adapter is made ready once for each strength.
+    /// Whether two lines have the same adapter: it is prepared once for each scale.
     pub fn same(one: Option<Self>, other: Option<Self>) -> bool {
-        let ready = |worn: Self| std::ptr::from_ref(worn.ready);
+        let ready = |scaled: Self| std::ptr::from_ref(scaled.ready);
         one.map(ready) == other.map(ready)
     }
 
-    /// The update of one linear, where it has one.
-    pub fn pair(&self, layer: usize, linear: Linear) -> Option<WornPair<'a>> {
+    /// The update of one linear, if it has one.
+    pub fn pair(&self, layer: usize, linear: Linear) -> Option<ScaledPair<'a>> {
         let place = self.ready.places[layer][linear as usize].as_ref()?;
-        let (a, b) = self.lora.halves(place).expect("what is wider was narrowed when it was made ready");
-        Some(WornPair { a, b, rank: place.rank, scale: place.scaling * self.scale })
+        let (a, b) = self.lora.halves(place).expect("wider values were narrowed when it was prepared");
+        Some(ScaledPair { a, b, rank: place.rank, scale: place.scaling * self.scale })
     }
 
     /// The largest rank, padded.
@@ -75,7 +75,7 @@ impl<'a> Worn<'a> {
     }
 }
 
-impl<'a> WornPair<'a> {
+impl<'a> ScaledPair<'a> {
     /// The second half of a tile, `(rank, 16)`.
     pub fn tile(&self, tile: usize) -> &'a [u16] {
         &self.b[tile * self.rank * LANES..(tile + 1) * self.rank * LANES]

@@ -1,7 +1,7 @@
-//! The engine a player's CPU runs: packed weights, fused steps, every row of a batch in a voice of its own.
+//! The engine for a player's CPU: packed weights, fused steps, a separate adapter for every row of a batch.
 //!
 //! A row's logits are the same bits alone, in any batch, however its prompt was cut and from any cached prefix, because
-//! every sum has an order that depends on nothing but the row: integers within a block of 32 weights, floats across
+//! the order of every sum depends only on the row: integers within a block of 32 weights, floats across
 //! blocks in the order of the blocks, attention page by page. Threads share outputs, never a sum.
 
 mod adapter;
@@ -14,24 +14,24 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::kernels::KvPrecision;
 use self::{
-    adapter::{ReadyAdapter, Worn},
+    adapter::{ReadyAdapter, Scaled},
     kernels::{Kernels, MAX_HEAD, Team},
     packed::PackedModel,
-    step::{Line, Scratch, Wanted},
+    step::{Line, Lines, Scratch, Wanted},
 };
 use crate::{
     Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights, adapter_store::AdapterStore,
     executor::check_batch, kv_cache::PageLayout,
 };
 
-/// How the engine runs.
+/// Settings of the engine.
 #[derive(Debug, Clone, Copy)]
 pub struct CpuSettings {
     /// Compute threads, the caller's included.
     pub threads: usize,
-    /// What each of the other threads does first: a game lowers their priority.
+    /// Called first on each of the other threads: a game lowers their priority.
     pub at_thread_start: fn(),
-    /// How keys and values are kept.
+    /// How keys and values are stored.
     pub kv_precision: KvPrecision,
 }
 
@@ -67,8 +67,8 @@ pub struct CpuExecutor {
     config: ModelConfig,
     layout: PageLayout,
     kv_precision: KvPrecision,
-    /// [`ModelConfig::rope_thetas`].
-    rope_thetas: (Vec<f32>, Vec<usize>),
+    /// [`ModelConfig::rope_frequencies`].
+    rope_frequencies: (Vec<Vec<f32>>, Vec<usize>),
     model: PackedModel,
     kernels: &'static Kernels,
     team: Team,
@@ -76,7 +76,7 @@ pub struct CpuExecutor {
     scratch: Mutex<Scratch>,
 }
 
-/// Lines of a batch that go through the model together; more go one such part after the other.
+/// Lines of a batch that run through the model together; larger batches run in several such parts.
 const MOST_LINES: usize = 256;
 
 impl CpuExecutor {
@@ -100,7 +100,7 @@ impl CpuExecutor {
         let layout = kv_precision.layout(&config);
         let scratch = Mutex::new(Scratch::new(kernels));
         Ok(Self {
-            rope_thetas: config.rope_thetas(),
+            rope_frequencies: config.rope_frequencies(),
             config,
             layout,
             kv_precision,
@@ -155,6 +155,14 @@ impl Executor for CpuExecutor {
     }
 
     fn forward(&self, batch: &mut [Row<'_>]) -> Result<Vec<Vec<f32>>> {
+        Ok(self.forward_unless(batch, &|| false)?.unwrap_or_default())
+    }
+
+    fn forward_unless(
+        &self,
+        batch: &mut [Row<'_>],
+        is_unwanted: &(dyn Fn() -> bool + Sync),
+    ) -> Result<Option<Vec<Vec<f32>>>> {
         check_batch(batch, &self.config, &self.layout)?;
         let adapters: Vec<Option<&Adapter>> =
             batch.iter().map(|row| row.adapter.filter(|adapter| adapter.scale != 0.0)).collect();
@@ -163,8 +171,8 @@ impl Executor for CpuExecutor {
             .map(|adapter| adapter.map(|adapter| self.prepared(adapter)).transpose())
             .collect::<Result<Vec<_>>>()?;
         let pairs = adapters.iter().zip(&ready);
-        let worn: Vec<Option<Worn<'_>>> =
-            pairs.map(|(adapter, ready)| Some(Worn::new((*adapter)?, ready.as_ref()?))).collect();
+        let scaled: Vec<Option<Scaled<'_>>> =
+            pairs.map(|(adapter, ready)| Some(Scaled::new((*adapter)?, ready.as_ref()?))).collect();
         for row in batch.iter_mut() {
             let new_page = || Ok(vec![0u8; self.layout.page_bytes]);
             row.cache.reserve(row.tokens.len(), new_page, |page: &Vec<u8>| Result::Ok(page.clone()))?;
@@ -184,10 +192,11 @@ impl Executor for CpuExecutor {
                 },
             }));
         }
-        // What a panic left half-written is overwritten before it is read.
+        // Anything that a panic left half-written is overwritten before it is read.
         let mut scratch = self.scratch.lock().unwrap_or_else(PoisonError::into_inner);
         for lines in lines.chunks(MOST_LINES) {
-            let wanted = self.step(&mut scratch, lines, batch, &worn);
+            let lines_of = Lines { lines, adapters: &scaled, is_unwanted };
+            let Some(wanted) = self.step(&mut scratch, lines_of, batch) else { return Ok(None) };
             for Wanted { line, logits: row } in wanted {
                 let all = &mut logits[lines[line].sequence];
                 if all.is_empty() { *all = row } else { all.extend_from_slice(&row) }
@@ -196,7 +205,7 @@ impl Executor for CpuExecutor {
         for row in batch {
             row.cache.advance(row.tokens.len());
         }
-        Ok(logits)
+        Ok(Some(logits))
     }
 }
 

@@ -1,7 +1,7 @@
-//! Weights laid for the kernels, all in one stretch of memory with huge pages where the system gives them.
+//! Weights packed for the kernels, all in one allocation with huge pages if the system gives them.
 //!
-//! Sixteen rows of a matrix form a tile, in which each block of 32 columns stands together: one register's worth of
-//! weights meets one number of the input. Nothing else of the model file stays in memory.
+//! Sixteen rows of a matrix form a tile that stores each block of 32 columns together: one register of
+//! weights is multiplied by one number of the input. Nothing else of the model file stays in memory.
 
 use std::ops::Range;
 
@@ -24,15 +24,19 @@ pub(super) struct PackedModel {
 /// One block's.
 #[derive(Debug)]
 pub(super) struct PackedLayer {
-    pub attention_norm: Vec<f32>,
-    pub ffn_norm: Vec<f32>,
+    /// Of what attention and the feed-forward part read.
+    pub norms: Option<[Vec<f32>; 2]>,
+    /// Of what the two add.
+    pub post_norms: Option<[Vec<f32>; 2]>,
     /// In the order of [`Linear::ALL`].
     pub linears: [Matrix; 7],
-    /// What is added to their products, padded to whole tiles.
+    /// Biases of their products, padded to whole tiles.
     pub biases: [Option<Vec<f32>>; 7],
+    /// The norms of q and of k, padded as what they norm.
+    pub qk_norm: Option<[Vec<f32>; 2]>,
 }
 
-/// Where a matrix lies and how.
+/// A matrix's place and format.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Matrix {
     pub rows: usize,
@@ -42,7 +46,7 @@ pub(super) struct Matrix {
     tile_stride: usize,
 }
 
-/// A matrix that is to be packed.
+/// A matrix to be packed.
 struct Source<'a> {
     raw: RawTensor<'a>,
     format: Format,
@@ -50,7 +54,7 @@ struct Source<'a> {
     order: Option<Vec<usize>>,
 }
 
-/// A tile that is to be filled.
+/// A tile to be filled.
 struct Tile<'a> {
     source: usize,
     tile: usize,
@@ -67,7 +71,7 @@ impl PackedModel {
         let is_tied =
             std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
         let mut sources = Vec::new();
-        // The order of use, with neighbours that are read together tile by tile: gate with up.
+        // The order of use; matrices that are read together alternate tile by tile: gate with up.
         let mut groups: Vec<Range<usize>> = Vec::new();
         for layer in 0..config.num_layers() {
             for linear in Linear::ALL {
@@ -91,8 +95,13 @@ impl PackedModel {
         let memory = memory.make_read_only().map_err(|source| Error::io(weights.path(), source))?;
 
         let norm = |name| -> Result<Vec<f32>> {
-            let mut norm = weights.tensor(name)?.dequantise();
+            let mut norm = weights.norm(name)?;
             norm.resize(norm.len().next_multiple_of(32), 0.0);
+            Ok(norm)
+        };
+        let head_norm = |name| -> Result<Vec<f32>> {
+            let mut norm = weights.norm(name)?;
+            norm.resize(norm.len().next_multiple_of(LANES), 0.0);
             Ok(norm)
         };
         let bias = |layer: usize, linear: Linear| -> Result<Option<Vec<f32>>> {
@@ -112,15 +121,32 @@ impl PackedModel {
                 let [q, k, v, o, gate, up, down] = Linear::ALL.map(|linear| bias(layer, linear));
                 Ok(PackedLayer {
                     biases: [q?, k?, v?, o?, gate?, up?, down?],
-                    attention_norm: norm(TensorName::AttentionNorm(layer))?,
-                    ffn_norm: norm(TensorName::FfnNorm(layer))?,
+                    qk_norm: match config.layers[layer].qk_norm {
+                        Some(_) => Some([head_norm(TensorName::QNorm(layer))?, head_norm(TensorName::KNorm(layer))?]),
+                        None => None,
+                    },
+                    norms: match config.layers[layer].norms.is_before() {
+                        true => Some([norm(TensorName::AttentionNorm(layer))?, norm(TensorName::FfnNorm(layer))?]),
+                        false => None,
+                    },
+                    post_norms: match config.layers[layer].norms.is_after() {
+                        true => {
+                            let [attention, ffn] =
+                                [TensorName::PostAttentionNorm(layer), TensorName::PostFfnNorm(layer)].map(norm);
+                            Some([attention?, ffn?])
+                        }
+                        false => None,
+                    },
                     linears: std::array::from_fn(|linear| matrices[7 * layer + linear]),
                 })
             })
             .collect::<Result<_>>()?;
         let output = matrices[matrices.len() - 1];
         let embedding = if is_tied { output } else { matrices[matrices.len() - 2] };
-        Ok(Self { memory, embedding, output, output_norm: norm(TensorName::OutputNorm)?, layers })
+        // A scale of the logits is one of what the head reads.
+        let mut output_norm = norm(TensorName::OutputNorm)?;
+        output_norm.iter_mut().for_each(|weight| *weight *= config.scales.logits);
+        Ok(Self { memory, embedding, output, output_norm, layers })
     }
 
     /// A matrix for the kernels.
@@ -142,7 +168,7 @@ impl PackedModel {
         }
     }
 
-    /// Bytes of weights that one token reads: all but the rows of an embedding that is not the head too.
+    /// Bytes of weights that one token reads: all but the rows of an embedding that is not also the head.
     pub fn bytes_per_token(&self) -> usize {
         let linears = self.layers.iter().flat_map(|layer| layer.linears);
         linears.chain([self.output]).map(|matrix| matrix.tiles() * matrix.format.tile_bytes(matrix.blocks)).sum()
@@ -198,7 +224,7 @@ impl<'a> Source<'a> {
     }
 }
 
-/// The format that holds a block type, `None` for types that are dequantised and then quantised to eight bits.
+/// The format for a block type, `None` for types that are dequantised and then quantised to eight bits.
 fn format_of(dtype: BlockType) -> Option<Format> {
     Some(match dtype {
         BlockType::Q4_0 => Format::Q4,
@@ -211,8 +237,8 @@ fn format_of(dtype: BlockType) -> Option<Format> {
     })
 }
 
-/// For each packed row of a linear the file's row; `None` where they are the same. Rows of q and k are packed in Hugging
-/// Face's order, which is that of adapters, whatever the file's is.
+/// For each packed row of a linear the file's row; `None` where they are the same. Rows of q and k are packed in
+/// Hugging Face's order, which adapters use, whatever the file's order is.
 fn row_order(config: &ModelConfig, linear: Linear) -> Option<Vec<usize>> {
     let heads = match linear {
         Linear::Q => config.num_heads,
@@ -225,7 +251,7 @@ fn row_order(config: &ModelConfig, linear: Linear) -> Option<Vec<usize>> {
     Some(order)
 }
 
-/// Gives every matrix its place; returns how much memory they take.
+/// Gives every matrix its place; returns the total size.
 fn place(sources: &[Source<'_>], groups: &[Range<usize>]) -> (Vec<Matrix>, usize) {
     let mut matrices = Vec::new();
     let mut end = 0;
@@ -243,7 +269,7 @@ fn place(sources: &[Source<'_>], groups: &[Range<usize>]) -> (Vec<Matrix>, usize
     (matrices, end)
 }
 
-/// Anonymous memory; with huge pages a reader of all of it misses the address cache less often.
+/// Anonymous memory; with huge pages, reading all of it causes fewer TLB misses.
 fn huge_memory(bytes: usize) -> std::io::Result<MmapMut> {
     let memory = MmapOptions::new().len(bytes).map_anon()?;
     #[cfg(target_os = "linux")]
@@ -259,9 +285,9 @@ fn fill(sources: &[Source<'_>], groups: &[Range<usize>], matrices: &[Matrix], me
     for group in groups {
         for tile in 0..matrices[group.start].tiles() {
             for source in group.clone() {
-                let (bytes, behind) = rest.split_at_mut(sources[source].tile_bytes());
+                let (bytes, after) = rest.split_at_mut(sources[source].tile_bytes());
                 tiles.push(Tile { source, tile, bytes });
-                rest = behind;
+                rest = after;
             }
         }
     }
@@ -280,7 +306,7 @@ fn fill_tile(source: &Source<'_>, tile: &mut Tile<'_>) {
     }
 }
 
-/// What is taken from a stored weight before it is scaled.
+/// What is subtracted from a stored weight before scaling.
 fn zero(format: Format) -> f32 {
     match format {
         Format::Q4 => 8.0,
@@ -290,18 +316,19 @@ fn zero(format: Format) -> f32 {
     }
 }
 
-/// Byte and shift of weight `k` of a column within a block: nibbles of four `k` share bytes with those of the next four.
+/// Byte and shift of weight `k` of a column within a block: nibbles of four `k` share bytes with those of the next
+/// four.
 fn nibble_at(k: usize, column: usize) -> (usize, u32) {
     (k / 8 * 64 + column * 4 + k % 4, (k / 4 % 2 * 4) as u32)
 }
 
-/// Byte and bit of the fifth bit of weight `k` of a column, behind the nibbles.
+/// Byte and bit of the fifth bit of weight `k` of a column, after the nibbles.
 fn fifth_at(k: usize, column: usize) -> (usize, u32) {
     let bit = column * 4 + k % 4;
     (256 + k / 4 * 8 + bit / 8, (bit % 8) as u32)
 }
 
-/// A block's weights and scales within a tile, and where the columns' first and second numbers begin in it.
+/// A block's weights and scales within a tile, and the offsets of the columns' first and second numbers in it.
 fn block_range(format: Format, block: usize) -> (Range<usize>, usize, usize) {
     let (weights, scales) = format.block_bytes();
     let first = block * (weights + scales);
@@ -334,7 +361,7 @@ fn write(format: Format, tile: &mut [u8], block: usize, column: usize, value: &B
     }
 }
 
-/// What [`write`] wrote.
+/// Reads what [`write`] wrote.
 fn read(format: Format, tile: &[u8], block: usize, column: usize) -> Block {
     let (weight_bytes, scale_bytes) = format.block_bytes();
     let (range, first, second) = block_range(format, block);

@@ -1,22 +1,22 @@
-//! The two kinds of step a pass is made of, which take turns.
+//! The two kinds of step in a pass, which alternate.
 //!
-//! In one, a part is some lines: they are normed and quantised, and meet LoRA's first half. In the other a part is some
-//! tiles of a matrix: all lines are multiplied with them, and what follows for these columns alone (LoRA's second half,
-//! SwiGLU) is done while they are near. Products lie tile by tile, `(tiles, lines, 16)`, so every part writes a
-//! stretch of its own.
+//! In the first kind, a part is some lines: they are normed and quantised, and LoRA's first half runs. In the second
+//! kind a part is some tiles of a matrix: all lines are multiplied with them, and what follows for these columns alone
+//! (LoRA's second half, the activation) runs while they are in the cache. Products are stored tile by tile, `(tiles, lines,
+//! 16)`, so every part writes its own stretch.
 
 use std::{cell::RefCell, ops::Range};
 
 use super::{
     CpuExecutor,
-    adapter::{Worn, WornPair},
+    adapter::{Scaled, ScaledPair},
     kernels::{LANES, PanelRow, Panels},
     packed::{Matrix, PackedLayer},
     step::Line,
 };
 use crate::Linear;
 
-/// What all steps of a pass share.
+/// Data shared by all steps of a pass.
 pub(super) struct Pass<'a> {
     exec: &'a CpuExecutor,
     groups: Vec<Group<'a>>,
@@ -28,22 +28,39 @@ pub(super) struct Pass<'a> {
     pub width: usize,
 }
 
-/// Neighbouring lines in one voice, at most as many as LoRA's kernels take at a time.
+/// A product that is still to be added to the residual stream, and what it is normed by before.
+#[derive(Clone, Copy)]
+pub(super) struct Pending<'a> {
+    /// `(tiles, lines, 16)`.
+    pub product: &'a [f32],
+    pub norm: Option<&'a [f32]>,
+}
+
+/// What steps hand to the next: the residual stream, quantised rows, and the results of LoRA's first halves.
+pub(super) struct State<'a> {
+    /// `(lines, width)`.
+    pub x: &'a mut [f32],
+    pub panels: &'a mut Panels,
+    /// `(lines, linears of the step, rank)`.
+    pub hidden: &'a mut [f32],
+}
+
+/// Neighbouring lines with the same adapter, at most as many as LoRA's kernels take at a time.
 struct Group<'a> {
     lines: Range<usize>,
-    adapter: Option<Worn<'a>>,
+    adapter: Option<Scaled<'a>>,
 }
 
 const GROUP_LINES: usize = 4;
 
-/// A group's update of a linear, and where its LoRA state begins.
+/// A group's update of a linear, and the offset of its LoRA state.
 struct AdaptedLines<'a> {
     lines: Range<usize>,
     hidden: usize,
-    pair: WornPair<'a>,
+    pair: ScaledPair<'a>,
 }
 
-/// Parts a step is cut into for each thread, where there is more than one: who is held up leaves the rest to others.
+/// Parts of a step per thread, where there is more than one thread: a delayed thread leaves the rest to others.
 const PARTS: usize = 4;
 
 /// Some tiles of one of a step's matrices.
@@ -55,41 +72,59 @@ pub(super) struct TilesPart<'a> {
 }
 
 impl<'a> Pass<'a> {
-    pub fn new(exec: &'a CpuExecutor, lines: &[Line], adapters: &[Option<Worn<'a>>]) -> Self {
+    pub fn new(exec: &'a CpuExecutor, lines: &[Line], adapters: &[Option<Scaled<'a>>]) -> Self {
         let mut groups: Vec<Group<'_>> = Vec::new();
         for (at, line) in lines.iter().enumerate() {
             let adapter = adapters[line.sequence];
             match groups.last_mut() {
-                Some(last) if last.lines.len() < GROUP_LINES && Worn::same(last.adapter, adapter) => {
+                Some(last) if last.lines.len() < GROUP_LINES && Scaled::same(last.adapter, adapter) => {
                     last.lines.end += 1;
                 }
                 _ => groups.push(Group { lines: at..at + 1, adapter }),
             }
         }
-        let rank = adapters.iter().flatten().map(Worn::most_rank).max().unwrap_or(0);
+        let rank = adapters.iter().flatten().map(Scaled::most_rank).max().unwrap_or(0);
         let width = exec.config.hidden_size.next_multiple_of(32);
         Self { exec, groups, lines: lines.len(), hidden_stride: 3 * rank, rank, width }
     }
 
-    /// Adds what is due to a line of the residual stream and norms it.
-    pub fn norm(&self, line: usize, x: &mut [f32], residual: Option<&[f32]>, weight: &[f32], out: &mut [f32]) {
+    /// Adds what is pending to a line of the residual stream, and writes what the next part reads: the line normed by
+    /// `weight`, or as it is.
+    pub fn norm(
+        &self,
+        line: usize,
+        x: &mut [f32],
+        pending: Option<Pending<'_>>,
+        weight: Option<&[f32]>,
+        out: &mut [f32],
+    ) {
         let CpuExecutor { kernels, config, .. } = self.exec;
-        if let Some(residual) = residual {
-            let width = config.hidden_size.next_multiple_of(LANES);
-            kernels.add(&mut x[..width], &residual[line * LANES..], self.lines * LANES);
+        let hidden = config.hidden_size;
+        match pending {
+            Some(Pending { product, norm: None }) => {
+                let width = hidden.next_multiple_of(LANES);
+                kernels.add(&mut x[..width], &product[line * LANES..], self.lines * LANES);
+            }
+            Some(Pending { product, norm: Some(norm) }) => with_buffer(x.len(), |normed| {
+                gather(product, self.lines, line, &mut out[..hidden]);
+                out[hidden..].fill(0.0);
+                kernels.rms_norm(out, norm, normed, hidden, config.rms_norm_eps);
+                kernels.add(x, normed, LANES);
+            }),
+            None => {}
         }
-        kernels.rms_norm(x, weight, out, config.hidden_size, config.rms_norm_eps);
+        match weight {
+            Some(weight) => kernels.rms_norm(x, weight, out, hidden, config.rms_norm_eps),
+            None => out.copy_from_slice(x),
+        }
     }
 
-    /// Quantises what `produce` gives for each line (from its part of the residual stream, into a row of zeros behind
-    /// `in_features`), and takes it through the first halves of the linears' LoRA.
+    /// Quantises the output of `produce` for each line (from its part of the residual stream, into a row of zeros after
+    /// `in_features`), and runs the first halves of the LoRA of these linears of a layer on it.
     pub fn rows(
         &self,
-        x: &mut [f32],
-        panels: &mut Panels,
-        hidden: &mut [f32],
-        layer: usize,
-        linears: &[Linear],
+        state: &mut State<'_>,
+        (layer, linears): (usize, &[Linear]),
         in_features: usize,
         produce: impl Fn(usize, &mut [f32], &mut [f32]) + Sync,
     ) {
@@ -100,10 +135,10 @@ impl<'a> Pass<'a> {
             hidden: &'a mut [f32],
         }
         let kernels = self.exec.kernels;
-        panels.resize(self.lines, in_features);
+        state.panels.resize(self.lines, in_features);
         let width = in_features.next_multiple_of(32);
-        let mut rows = panels.rows_mut();
-        let (mut x, mut hidden) = (x, hidden);
+        let mut rows = state.panels.rows_mut();
+        let (mut x, mut hidden) = (&mut *state.x, &mut *state.hidden);
         let mut parts = Vec::with_capacity(self.groups.len());
         for group in &self.groups {
             let lines = group.lines.len();
@@ -141,8 +176,8 @@ impl<'a> Pass<'a> {
         for (matrix, tiles) in matrices.iter().map(|matrix| matrix.tiles()).enumerate() {
             for first in (0..tiles).step_by(most) {
                 let tiles = first..tiles.min(first + most);
-                let (out, behind) = rest.split_at_mut(tiles.len() * lines * LANES);
-                rest = behind;
+                let (out, after) = rest.split_at_mut(tiles.len() * lines * LANES);
+                rest = after;
                 parts.push(TilesPart { matrix, tiles, out });
             }
         }
@@ -150,16 +185,9 @@ impl<'a> Pass<'a> {
     }
 
     /// Multiplies all lines with some linears that read the same input.
-    pub fn tiles(
-        &self,
-        layer: &PackedLayer,
-        number: usize,
-        linears: &[Linear],
-        panels: &Panels,
-        hidden: &[f32],
-        out: &mut [f32],
-    ) {
+    pub fn tiles(&self, state: &State<'_>, number: usize, linears: &[Linear], out: &mut [f32]) {
         let exec = self.exec;
+        let (layer, panels, hidden) = (&exec.model.layers[number], &*state.panels, &*state.hidden);
         let matrices: Vec<Matrix> = linears.iter().map(|&linear| layer.linears[linear as usize]).collect();
         let mut parts = self.parts(&matrices, self.lines, out);
         exec.team.each(&mut parts, |part| {
@@ -170,10 +198,12 @@ impl<'a> Pass<'a> {
         });
     }
 
-    /// SwiGLU's two products, each tile of one beside that of the other.
-    pub fn gate_and_up(&self, layer: &PackedLayer, number: usize, panels: &Panels, hidden: &[f32], out: &mut [f32]) {
+    /// The gated unit's two products, each tile of one beside that of the other.
+    pub fn gate_and_up(&self, state: &State<'_>, number: usize, out: &mut [f32]) {
         let exec = self.exec;
+        let (layer, panels, hidden) = (&exec.model.layers[number], &*state.panels, &*state.hidden);
         let [gate, up] = [Linear::Gate, Linear::Up].map(|linear| exec.model.view(layer.linears[linear as usize]));
+        let activation = exec.config.layers[number].activation;
         let mut parts = self.parts(&[layer.linears[Linear::Gate as usize]], self.lines, out);
         exec.team.each(&mut parts, |part| {
             let tile_numbers = self.lines * LANES;
@@ -186,13 +216,13 @@ impl<'a> Pass<'a> {
                     self.add_bias(layer, Linear::Up, tile..tile + 1, other);
                     self.lora_up(&gate_pairs, tile..tile + 1, hidden, out);
                     self.lora_up(&up_pairs, tile..tile + 1, hidden, other);
-                    exec.kernels.swiglu(out, other);
+                    exec.kernels.gated(activation, out, other);
                 }
             });
         });
     }
 
-    /// Adds a linear's bias to some tiles of its product, where it has one.
+    /// Adds a linear's bias, if it has one, to some tiles of its product.
     fn add_bias(&self, layer: &PackedLayer, linear: Linear, tiles: Range<usize>, out: &mut [f32]) {
         let Some(bias) = &layer.biases[linear as usize] else { return };
         let bias = &bias.as_chunks::<LANES>().0[tiles];
@@ -203,7 +233,7 @@ impl<'a> Pass<'a> {
         }
     }
 
-    /// Whose lines a linear of a layer, the step's linear `index`, is adapted for.
+    /// The lines for which a linear of a layer, the step's linear `index`, is adapted.
     fn pairs(&self, layer: usize, linear: Linear, index: usize) -> Vec<AdaptedLines<'a>> {
         let adapted = |group: &Group<'a>| {
             let hidden = group.lines.start * self.hidden_stride + index * self.rank;
@@ -224,7 +254,7 @@ impl<'a> Pass<'a> {
     }
 }
 
-/// The first `len` numbers of a buffer that grows as needed; what they hold is void.
+/// The first `len` numbers of a buffer that grows as needed; the contents are void.
 pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     if buffer.len() < len {
         buffer.resize(len, 0.0);
@@ -232,10 +262,24 @@ pub(super) fn room(buffer: &mut Vec<f32>, len: usize) -> &mut [f32] {
     &mut buffer[..len]
 }
 
-/// Memory of a thread's own for one part of a step.
+/// A thread's own memory for one part of a step, or for a piece of its work.
 pub(super) fn with_buffer<R>(len: usize, work: impl FnOnce(&mut [f32]) -> R) -> R {
     thread_local! {
-        static BUFFER: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) };
+        static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) };
     }
-    BUFFER.with_borrow_mut(|buffer| work(room(buffer, len)))
+    let mut buffer = BUFFERS.with_borrow_mut(Vec::pop).unwrap_or_default();
+    let result = work(room(&mut buffer, len));
+    BUFFERS.with_borrow_mut(|buffers| buffers.push(buffer));
+    result
+}
+
+/// A line's numbers of a product, `(tiles, lines, 16)`.
+pub(super) fn gather(product: &[f32], lines: usize, line: usize, out: &mut [f32]) {
+    let (whole, rest) = out.as_chunks_mut::<LANES>();
+    let count = whole.len();
+    let mut tiles = product.as_chunks::<LANES>().0[line..].iter().step_by(lines);
+    whole.iter_mut().zip(tiles.by_ref().take(count)).for_each(|(out, tile)| *out = *tile);
+    if let (false, Some(tile)) = (rest.is_empty(), tiles.next()) {
+        rest.copy_from_slice(&tile[..rest.len()]);
+    }
 }

@@ -1,14 +1,19 @@
-//! The engine held to the exact numerics, and its rows to themselves.
+//! Compares the engine with the exact numerics, and its rows with themselves in other batches.
 
 use std::{path::Path, sync::Arc};
 
 use super::*;
-use crate::{BlockType, LoraAdapter, block_type::tests::quantised_by_candle, testing::TinyModel};
+use sha2::{Digest, Sha256};
+
+use crate::{
+    BlockType, LoraAdapter,
+    testing::{TinyModel, random_blocks},
+};
 
 fn tiny(folder: &Path, dtype: BlockType) -> Weights {
     let path = folder.join("tiny.gguf");
     let model = TinyModel { dtype, hidden: 256, ..TinyModel::default() };
-    model.gguf_by(&quantised_by_candle).write(&path).unwrap();
+    model.gguf_by(&random_blocks).write(&path).unwrap();
     Weights::open(&path, &mut |_| {}).unwrap()
 }
 
@@ -40,6 +45,37 @@ fn every_block_type_gives_the_same_bits_on_every_instruction_set() {
             assert!(results.all(|other| other == best), "{dtype:?}: instruction sets differ");
         }
     }
+}
+
+/// The same numbers on x86-64 and on aarch64, where `.ci/run` runs this test under emulation: weights, adapter, rotary
+/// embedding, kernels and sampler.
+#[test]
+fn a_fixed_prompt_gives_the_same_bits_on_every_machine() {
+    let folder = tempfile::tempdir().unwrap();
+    let adapter = voice(folder.path(), 3);
+    let ids: Vec<u32> = (0..300).map(|at| 20 + at * 7 % 200).collect();
+    let mut hash = Sha256::new();
+    for (architecture, dtype) in [("llama", BlockType::Q4_1), ("llama", BlockType::Q6K), ("qwen2", BlockType::Q8_0)] {
+        let path = folder.path().join("tiny.gguf");
+        let model = TinyModel { architecture, dtype, hidden: 256, ..TinyModel::default() };
+        model.gguf_by(&random_blocks).write(&path).unwrap();
+        let weights = Weights::open(&path, &mut |_| {}).unwrap();
+        for kv_precision in [KvPrecision::F16, KvPrecision::Int8] {
+            let executor = CpuExecutor::new(&weights, CpuSettings { kv_precision, ..CpuSettings::default() }).unwrap();
+            let logits = all_logits(&executor, &ids, Some(&adapter));
+            assert!(logits.iter().all(|logit| logit.is_finite()));
+            logits.iter().for_each(|logit| hash.update(logit.to_le_bytes()));
+            let settings = crate::SamplerSettings { temperature: 0.9, min_p: 0.01, ..Default::default() };
+            let mut sampler = crate::Sampler { settings, rng: crate::Rng::from_seed(1) };
+            let vocabulary = logits.len() / ids.len();
+            let mut said = Vec::new();
+            for logits in logits.chunks_exact(vocabulary) {
+                said.push(sampler.sample(&mut logits.to_vec(), &said).unwrap());
+            }
+            said.iter().for_each(|token| hash.update(token.to_le_bytes()));
+        }
+    }
+    assert_eq!(crate::hex::hex(&hash.finalize()), "de7ad656fbdf2dab05cfbbf5ed767432e00d0b9f2b0235da7625104ca0b6a753");
 }
 
 /// Reads `rows` after each cache's past; logits of the last positions.
@@ -84,7 +120,7 @@ fn a_row_is_the_same_bits_alone_in_a_batch_in_pieces_and_from_a_cached_prefix() 
                 }
                 assert_eq!(last_logits(&executor, &next[row..row + 1], voice, &mut cut)[0], second[row], "by {size}");
             }
-            // A snapshot that was read further elsewhere, cut back and read on.
+            // A snapshot that was continued elsewhere, truncated and continued again.
             let mut restored = [alone[0].clone()];
             last_logits(&executor, &[vec![99; 40]], voice, &mut alone);
             let middle = prompts[row].len() / 2;
@@ -110,6 +146,33 @@ fn more_lines_than_go_through_together_are_the_same_as_few() {
     let together = executor.forward(&mut batch).unwrap();
     for (prompt, together) in prompts.iter().zip(together) {
         assert!(all_logits(&executor, prompt, None) == together);
+    }
+}
+
+#[test]
+fn a_pass_that_is_given_up_leaves_the_caches_as_they_were() {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+    let folder = tempfile::tempdir().unwrap();
+    let weights = tiny(folder.path(), BlockType::Q8_0);
+    for kv_precision in [KvPrecision::F16, KvPrecision::Int8] {
+        let executor =
+            CpuExecutor::new(&weights, CpuSettings { threads: 2, kv_precision, ..CpuSettings::default() }).unwrap();
+        let prompts: Vec<Vec<u32>> = (0..2u32).map(|row| (0..40).map(|at| 17 + at * 3 + row * 50).collect()).collect();
+        let next = [vec![40], vec![41, 42]];
+        let mut caches: Vec<KvCache> = (0..2).map(|_| executor.new_cache()).collect();
+        last_logits(&executor, &prompts, &[None, None], &mut caches);
+        let expected = last_logits(&executor, &next, &[None, None], &mut caches.clone());
+        let layers = executor.config().num_layers();
+        for layers_run in 0..layers {
+            let asked = AtomicUsize::new(0);
+            let rows = next.iter().zip(&mut caches);
+            let mut batch: Vec<Row<'_>> =
+                rows.map(|(tokens, cache)| Row { tokens, adapter: None, cache, logits: Logits::Last }).collect();
+            let is_unwanted = || asked.fetch_add(1, Ordering::SeqCst) >= layers_run;
+            assert_eq!(executor.forward_unless(&mut batch, &is_unwanted).unwrap(), None);
+            assert_eq!((asked.into_inner(), caches[0].len(), caches[1].len()), (layers_run + 1, 40, 40));
+            assert_eq!(last_logits(&executor, &next, &[None, None], &mut caches.clone()), expected);
+        }
     }
 }
 

@@ -24,7 +24,7 @@ fn tiny_bytes() -> Vec<u8> {
     tiny().to_bytes().unwrap()
 }
 
-/// Where tensor data begins: all before is header.
+/// Where tensor data begins; the header is everything before it.
 fn header_bytes(bytes: &[u8]) -> usize {
     Header::parse(bytes).unwrap().tensors[0].1.offset
 }
@@ -96,7 +96,7 @@ fn a_flipped_bit_is_an_error_or_a_well_formed_file() {
 
 proptest! {
     #[test]
-    fn random_bytes_behind_the_magic_never_panic(tail in prop::collection::vec(any::<u8>(), 0..200), counts in 0u64..4) {
+    fn random_bytes_after_the_magic_never_panic(tail in prop::collection::vec(any::<u8>(), 0..200), counts in 0u64..4) {
         let mut bytes = MAGIC.to_vec();
         bytes.extend(3u32.to_le_bytes());
         bytes.extend(counts.to_le_bytes());

@@ -5,7 +5,7 @@ use std::path::Path;
 use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, Value, tensor_bytes, value_type};
 use crate::{BlockType, Error, Result};
 
-/// A file to be: metadata and tensors in the order they were added.
+/// A file under construction: metadata and tensors in the order they were added.
 #[derive(Debug, Default)]
 pub struct GgufWriter {
     metadata: Vec<(String, Value)>,
@@ -13,7 +13,7 @@ pub struct GgufWriter {
 }
 
 impl GgufWriter {
-    /// A file with nothing in it.
+    /// An empty file.
     pub fn new() -> Self {
         Self::default()
     }
@@ -31,19 +31,19 @@ impl GgufWriter {
         self
     }
 
-    /// Takes a tensor out again.
+    /// Removes a tensor.
     #[cfg(test)]
     pub(crate) fn remove_tensor(&mut self, name: &str) {
         self.tensors.retain(|(other, ..)| other != name);
     }
 
-    /// Takes a metadata value out again.
+    /// Removes a metadata value.
     #[cfg(test)]
     pub(crate) fn remove(&mut self, key: &str) {
         self.metadata.retain(|(other, _)| other != key);
     }
 
-    /// Sets a metadata value in place of the one that may be there.
+    /// Sets a metadata value, replacing an existing one.
     #[cfg(test)]
     pub(crate) fn replace(&mut self, key: &str, value: impl Into<Value>) -> &mut Self {
         self.remove(key);
@@ -131,7 +131,7 @@ fn array_type(values: &[Value]) -> u32 {
     let all = |fits: fn(i64) -> bool| values.iter().all(|value| matches!(value, Value::Int(int) if fits(*int)));
     match values.first() {
         None => value_type::STRING,
-        // llama.cpp takes token types as `i32` alone.
+        // llama.cpp accepts token types only as `i32`.
         Some(Value::Int(_)) if all(|int| i32::try_from(int).is_ok()) => value_type::I32,
         Some(Value::Int(_)) if all(|int| u32::try_from(int).is_ok()) => value_type::U32,
         Some(Value::Int(_)) => value_type::I64,

@@ -1,4 +1,4 @@
-//! How far apart two voices are: what counts is the update `scaling * B A`, for many pairs A, B give the same one.
+//! The distance between two voices. Only the update `scaling * B A` counts, since many pairs A, B give the same one.
 //!
 //! No update is ever formed: `<B A, B' A'> = sum((B^T B') o (A A'^T))`, two small products of rank by rank.
 
@@ -10,10 +10,10 @@ use std::{
 use super::{LoraAdapter, LoraPair, matrix::module_name};
 use crate::{Error, Linear, Result};
 
-/// Two adapters held against each other.
+/// Two adapters compared.
 #[derive(Debug, Clone)]
 pub struct LoraDiff {
-    /// Every linear that at least one of them adapts; who does not has an update of zero there.
+    /// Every linear that at least one of them adapts; the other's update there is zero.
     pub overlaps: BTreeMap<(usize, Linear), Overlap>,
     /// Adapted by the first alone.
     pub only_first: BTreeSet<(usize, Linear)>,
@@ -33,7 +33,7 @@ pub struct Overlap {
 }
 
 impl LoraDiff {
-    /// Fails where the two adapt linears of different shapes.
+    /// Fails if the two adapt linears of different shapes.
     pub fn between(first: &LoraAdapter, second: &LoraAdapter) -> Result<Self> {
         let only = |one: &LoraAdapter, other: &LoraAdapter| {
             one.places().keys().filter(|&key| !other.places().contains_key(key)).copied().collect()

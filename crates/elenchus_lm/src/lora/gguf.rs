@@ -1,8 +1,9 @@
 //! Adapters as llama.cpp loads them with `--lora`: a GGUF file of type `adapter` whose tensors stand for the base's.
 //!
 //! llama.cpp multiplies every update by `alpha / rank`, with one alpha for the whole file. Pairs of the commonest alpha
-//! keep A and B as they are; in the others B is multiplied by what their scaling has more, in f64 and rounded once. Rows
-//! of B for q and k are in the order of the base's GGUF file. Source: `convert_lora_to_gguf.py` and `llama-adapter.cpp`.
+//! keep A and B as they are; in the others B is multiplied by the ratio of the scalings, in f64 and rounded once. Rows
+//! of B for q and k are in the order of the base's GGUF file. Source: `convert_lora_to_gguf.py` and
+//! `llama-adapter.cpp`.
 
 use std::{path::Path, sync::LazyLock};
 
@@ -20,9 +21,9 @@ use crate::{
 
 const ALPHA: &str = "adapter.lora.alpha";
 
-/// The file to be; the pairs fit the configuration.
+/// The file to write; the pairs fit the configuration.
 pub fn to_writer(name: &str, pairs: &Pairs, config: &ModelConfig, precision: Precision) -> Result<GgufWriter> {
-    // A zero would mean to llama.cpp that there is no alpha, and that A and B are not scaled at all.
+    // For llama.cpp, zero means that there is no alpha, and that A and B are not scaled at all.
     let alphas = pairs.values().map(LoraPair::alpha).filter(|&alpha| alpha as f32 != 0.0);
     let alpha = commonest(alphas.map(f64::to_bits)).map_or(1.0, f64::from_bits);
     let mut writer = GgufWriter::new();
@@ -101,8 +102,8 @@ pub fn read(path: &Path, config: &ModelConfig) -> Result<Pairs> {
     halves.into_pairs(&name, |_, rank| Ok(if alpha == 0.0 { 1.0 } else { alpha / rank as f32 }))
 }
 
-/// For each row of the base's GGUF file, the row of PEFT's order it holds. A base that was opened from a Hugging Face
-/// folder has rows in that order; its GGUF file has not.
+/// For each row of the base's GGUF file, the row of PEFT's order that it holds. A base opened from a Hugging Face
+/// folder has rows in that order; its GGUF file does not.
 fn row_order(linear: Linear, config: &ModelConfig) -> Option<Vec<usize>> {
     let heads = match linear {
         Linear::Q => config.num_heads,
@@ -201,7 +202,7 @@ mod tests {
             let (_folder, file) = written(pairs.clone());
             let back = LoraAdapter::open_gguf(file.path(), &tiny()).unwrap();
             assert_eq!(back.pairs(), pairs, "rank {rank}, scaling {scaling}");
-            // A folder's configuration has the other layout; the file is still that of the GGUF base.
+            // A folder's configuration has the other layout; the file is still for the GGUF base.
             let folder = ModelConfig { rope_layout: RopeLayout::Halves, ..tiny() };
             assert_eq!(LoraAdapter::open_gguf(file.path(), &folder).unwrap().pairs(), pairs);
         }

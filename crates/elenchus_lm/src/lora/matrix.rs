@@ -1,4 +1,4 @@
-//! The two halves of an update, as either file format holds them, and how they become pairs.
+//! The two halves of an update, in either file format, and how they are combined into pairs.
 
 use std::collections::BTreeMap;
 
@@ -54,12 +54,12 @@ impl Matrix {
     }
 }
 
-/// Matrices that are still looking for their other half.
+/// Matrices without their other half so far.
 #[derive(Default)]
 pub(super) struct Halves(BTreeMap<(usize, Linear), [Option<Matrix>; 2]>);
 
 impl Halves {
-    /// Adds a matrix; each may come once.
+    /// Adds a matrix; each is allowed once.
     pub fn insert(&mut self, tensor_name: &str, key: &TensorKey, matrix: Matrix) -> Result<(), String> {
         let slot = &mut self.0.entry((key.layer, key.linear)).or_default()[key.half as usize];
         match slot.replace(matrix) {
@@ -68,12 +68,12 @@ impl Halves {
         }
     }
 
-    /// Nothing came.
+    /// Whether no matrix was added.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
     }
 
-    /// The pairs, once every A has its B of the same rank; `scaling` hears module name and rank.
+    /// The pairs, once every A has its B of the same rank; `scaling` is called with module name and rank.
     pub fn into_pairs(self, name: &str, scaling: impl Fn(&str, usize) -> Result<f32, String>) -> Result<Pairs> {
         let mut pairs = BTreeMap::new();
         for ((layer, linear), halves) in self.0 {
@@ -94,7 +94,7 @@ impl Halves {
 }
 
 impl Precision {
-    /// The values' bytes; a value that only f32 can hold is refused rather than written as infinite.
+    /// The values' bytes; a value that only f32 can hold is an error rather than written as infinite.
     pub(super) fn encode(self, values: &[f32]) -> Result<Vec<u8>, String> {
         match self {
             Self::F32 => Ok(values.iter().flat_map(|value| value.to_le_bytes()).collect()),
@@ -118,7 +118,7 @@ pub(super) fn module_name(layer: usize, linear: Linear) -> String {
     format!("layers.{layer}.{}.{linear}", linear.hf_module())
 }
 
-/// The commonest of some values; of several, the largest.
+/// The most common value; of several, the largest.
 pub(super) fn commonest<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
     let mut counts = BTreeMap::<T, usize>::new();
     values.for_each(|value| *counts.entry(value).or_default() += 1);

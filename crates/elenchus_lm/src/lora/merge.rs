@@ -1,4 +1,4 @@
-//! Voices mixed into one adapter, exactly: the sum of two updates of ranks r and s is an update of rank r + s.
+//! Merges adapters into one, exactly: the sum of two updates of ranks r and s is an update of rank r + s.
 //!
 //! A matrices are stacked; B matrices, times weight and scaling, stand side by side. What PEFT calls `cat` in
 //! `add_weighted_adapter` does the same with the factor on A.
@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use super::{LoraAdapter, LoraPair, Pairs, matrix::module_name};
 use crate::{Error, Linear, Result};
 
-/// What PEFT folders are read with.
+/// The PEFT parser.
 const MAX_RANK: usize = 4096;
 
 /// The weighted sums, by layer and linear. The merged pairs' scaling is 1.
@@ -107,7 +107,7 @@ mod tests {
             assert_eq!(merged.pairs()[&key].rank, rank, "{key:?}");
             assert_eq!(dense(merged.pairs().get(&key), 1.0), expected, "{key:?}");
         }
-        // Ranks differ, and v is adapted in one layer of two: the folder says both.
+        // Ranks differ, and v is adapted in one layer of two: the folder records both.
         let folder = tempfile::tempdir().unwrap();
         merged.save(folder.path(), "base", Precision::F32).unwrap();
         assert_eq!(LoraAdapter::open(folder.path()).unwrap().pairs(), merged.pairs());

@@ -1,4 +1,4 @@
-//! How an adapter is kept: in the order in which the CPU engine reads it, so that the engine needs no copy of its own.
+//! How an adapter is stored: in the order in which the CPU engine reads it, so that the engine needs no copy.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -10,31 +10,31 @@ use half::f16;
 use super::{LoraPair, Pairs};
 use crate::Linear;
 
-/// Ranks are kept by so many, and so are B's rows.
+/// Ranks, and B's rows, are stored in groups of this size.
 pub(crate) const TILE: usize = 16;
 
 /// A's columns are padded to a multiple of this.
 const BLOCK: usize = 32;
 
-/// Linears that read the same input: their first halves are met together, then their second ones.
+/// Linears that read the same input: their first halves run together, then their second ones.
 const STEPS: [&[Linear]; 4] =
     [&[Linear::Q, Linear::K, Linear::V], &[Linear::O], &[Linear::Gate, Linear::Up], &[Linear::Down]];
 
-/// An adapter's numbers, a step's pairs side by side.
+/// An adapter's numbers, the pairs of one step side by side.
 #[derive(Debug)]
 pub(super) struct PackedPairs {
     places: BTreeMap<(usize, Linear), PairPlace>,
     numbers: Numbers,
 }
 
-/// f16 wherever that loses nothing, as with what ships.
+/// f16 where that loses nothing, as for shipped adapters.
 #[derive(Debug)]
 enum Numbers {
     F16(Vec<u16>),
     F32(Vec<f32>),
 }
 
-/// A pair's shape, and where it lies.
+/// A pair's shape and place.
 #[derive(Debug, Clone)]
 pub(crate) struct PairPlace {
     /// `(out_features, in_features)` of the linear.
@@ -75,7 +75,7 @@ impl PackedPairs {
         &self.places
     }
 
-    /// A and B of a pair as the engine reads them; `None` where they are kept wider.
+    /// A and B of a pair as the engine reads them; `None` if they are stored wider.
     pub fn halves(&self, place: &PairPlace) -> Option<(&[u16], &[u16])> {
         match &self.numbers {
             Numbers::F16(numbers) => Some((&numbers[place.a.clone()], &numbers[place.b.clone()])),
@@ -83,7 +83,7 @@ impl PackedPairs {
         }
     }
 
-    /// The same rounded to f16; `None` where it is in f16 already, an error with the value that f16 cannot hold.
+    /// The same rounded to f16; `None` if it is f16 already, an error with the value that f16 cannot hold.
     pub fn narrowed(&self) -> Result<Option<Self>, f32> {
         let Numbers::F32(numbers) = &self.numbers else { return Ok(None) };
         match numbers.iter().find(|number| !f16::from_f32(**number).is_finite()) {
@@ -92,7 +92,7 @@ impl PackedPairs {
         }
     }
 
-    /// A pair as it was given.
+    /// A pair as it was passed in.
     pub fn pair(&self, place: &PairPlace) -> LoraPair {
         let PairPlace { shape: (out_features, in_features), rank, scaling, .. } = *place;
         let number = |at: usize| match &self.numbers {

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{Error, Linear, Result};
 
-/// The updates in the two files; `name` is what errors call the adapter.
+/// The updates in the two files; `name` is the adapter's name in errors.
 pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Pairs> {
     let config = PeftConfig::parse(name, config_json)?;
     let tensors = SafeTensors::deserialize(safetensors).map_err(|error| {
@@ -45,7 +45,7 @@ pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Pairs>
 }
 
 /// `adapter_config.json`: the commonest rank and alpha, and patterns for the modules that have others. PEFT warns of
-/// every module it adapts and finds no weights for, so linears are named alone only where each is adapted in all layers.
+/// every module it adapts and finds no weights for, so linears are named alone only if each is adapted in all layers.
 pub fn config(pairs: &Pairs, base_model_name: &str) -> String {
     let (rank, common_alpha) = commonest(pairs.values().map(|pair| (pair.rank, pair.alpha().to_bits())))
         .map_or((8, 8.0), |(rank, alpha)| (rank, f64::from_bits(alpha)));
@@ -103,7 +103,7 @@ pub fn to_safetensors(name: &str, pairs: &Pairs, precision: Precision) -> Result
     safetensors::serialize(views, Some(metadata)).map_err(fail)
 }
 
-/// What `adapter_config.json` says that changes the numbers.
+/// The fields of `adapter_config.json` that change the numbers.
 struct PeftConfig {
     rank: usize,
     alpha: f64,
@@ -194,7 +194,7 @@ const UNSUPPORTED: [(&str, &str); 14] = [
     ("monteclora_config", "MonteCLoRA"),
 ];
 
-/// PEFT writes `null`, `false`, `{}` or `[]` for what is not used.
+/// PEFT writes `null`, `false`, `{}` or `[]` for unused fields.
 fn is_set(value: &Value) -> bool {
     match value {
         Value::Null | Value::Bool(false) => false,

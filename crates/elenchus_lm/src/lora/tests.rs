@@ -129,7 +129,7 @@ fn nan_weights_are_refused_with_their_tensor() {
 }
 
 #[test]
-fn another_width_is_told_with_its_numbers() {
+fn another_width_is_reported_with_its_numbers() {
     let adapter = LoraAdapter::parse("it", CONFIG.as_bytes(), &plain()).unwrap();
     let mut config = crate::config::tests::tiny();
     config.layers.truncate(1);

@@ -10,8 +10,8 @@ use std::{
 use serde::{Deserialize, de::DeserializeOwned};
 use serde_json::{Map, Value};
 
-use super::{Special, Spelling, Splitter, Tokenizer, Vocabulary};
-use crate::{Error, Result};
+use super::{Special, Spelling, Splitter, Tokenizer, Vocabulary, markup};
+use crate::{Error, Result, chat_template};
 
 /// The largest real vocabularies have some 260,000 tokens.
 const MAX_ID: u32 = 1 << 22;
@@ -71,15 +71,20 @@ pub fn read(folder: &Path) -> Result<Tokenizer> {
     let bad = |reason: String| Error::model_file(&path, reason);
     let json: Map<String, Value> = read_json(&path)?.ok_or_else(|| Error::io(&path, io::ErrorKind::NotFound.into()))?;
     let mut json = Value::Object(json);
-    let added: Vec<AddedToken> = match json.get_mut("added_tokens").map(Value::take) {
+    let mut added: Vec<AddedToken> = match json.get_mut("added_tokens").map(Value::take) {
         None => Vec::new(),
         Some(added) => serde_json::from_value(added).map_err(|error| bad(format!("added_tokens: {error}")))?,
     };
-    if let Some(token) = added.iter().find(|token| token.single_word || token.lstrip || token.rstrip) {
+    if let Some(token) = added.iter().find(|token| token.single_word) {
         return Err(Error::Unsupported {
-            what: format!("{}: token `{}` with single_word, lstrip or rstrip", path.display(), token.content),
+            what: format!("{}: token `{}` with single_word", path.display(), token.content),
             hint: "use a GGUF file of the model".into(),
         });
+    }
+    // Known markup is control, whatever the file says.
+    let known = markup::controls(|name| added.iter().any(|token| token.content == name));
+    for token in &mut added {
+        token.special |= known.contains(&token.content.as_str());
     }
     // Control tokens are cut out before the pipeline, so it must not know them.
     json["added_tokens"] = Value::Array(Vec::new());
@@ -125,14 +130,18 @@ pub fn read(folder: &Path) -> Result<Tokenizer> {
     }
     let bos =
         id_of(&config.bos_token).filter(|&bos| config.add_bos_token.unwrap_or_else(|| begins_with(&at_start, bos)));
+    let template = chat_template::source_of_folder(folder)?.map_or(String::new(), |(source, _)| source);
     let specials = added
         .into_iter()
-        .map(|AddedToken { id, content, special, .. }| Special { text: content, id, control: special })
+        .map(|AddedToken { id, content, special, lstrip, rstrip, .. }| {
+            let control = special || markup::is_of_template(&content, &template);
+            Special { text: content, id, control, lstrip, rstrip }
+        })
         .collect();
     Ok(Tokenizer::new(Splitter::Pipeline(at_start, elsewhere), Vocabulary { specials, bytes }, ends, bos))
 }
 
-/// Whether the file's own post-processing puts this token in front.
+/// Whether the file's own post-processing adds this token in front.
 fn begins_with(pipeline: &tokenizers::Tokenizer, bos: u32) -> bool {
     pipeline.encode_fast("", true).is_ok_and(|encoding| encoding.get_ids().first() == Some(&bos))
 }
@@ -153,7 +162,7 @@ fn check_merges(json: &Value) -> Result<(), String> {
     Ok(())
 }
 
-/// How tokens are spelt follows from how they are decoded.
+/// The spelling of tokens follows from the decoder.
 fn spelling(json: &Value) -> Option<Spelling> {
     let decoder = json["decoder"].to_string();
     let has = |name: &str| decoder.contains(&format!("\"type\":\"{name}\""));
@@ -166,7 +175,7 @@ fn spelling(json: &Value) -> Option<Spelling> {
     }
 }
 
-/// Turns "a space before the first word only" into "never": what holds behind a control token. False if it said neither.
+/// Turns "a space before the first word only" into "never", as after a control token. False if it said neither.
 fn never_prepend(pre_tokenizer: &mut Value) -> bool {
     match pre_tokenizer {
         Value::Object(fields) => {

@@ -1,5 +1,7 @@
 //! A tokenizer from the `tokenizer.ggml.*` keys, read as llama.cpp reads them.
 
+use std::collections::{HashMap, HashSet};
+
 use tokenizers::{
     models::bpe::{BPE, Vocab},
     pre_tokenizers::{
@@ -10,7 +12,10 @@ use tokenizers::{
     tokenizer::SplitDelimiterBehavior,
 };
 
-use super::{Special, Spelling, Splitter, Tokenizer, Vocabulary, byte_token, sentencepiece::SentencePiece};
+use super::{
+    Special, Spelling, Splitter, Tokenizer, Vocabulary, byte_token, lines::Lines, markup, pre_tokenizers::PreTokenizer,
+    sentencepiece::SentencePiece, wordpiece::WordPiece,
+};
 use crate::{
     Error, Result,
     gguf::{Gguf, Value},
@@ -24,38 +29,6 @@ const SCORES: &str = "tokenizer.ggml.scores";
 const MERGES: &str = "tokenizer.ggml.merges";
 const BOS: &str = "tokenizer.ggml.bos_token_id";
 
-/// GPT-2's words. Its last alternative, a single space before a word that takes none, is what no alternative matches.
-const GPT2_WORDS: &str = r"'s|'t|'re|'ve|'m|'ll|'d| ?\p{L}+| ?\p{N}+| ?[^\s\p{L}\p{N}]+|\s+(?!\S)";
-
-/// How text is split into words before merging: each pattern cuts what the one before left.
-struct PreTokenizer {
-    names: &'static [&'static str],
-    patterns: &'static [&'static str],
-    /// A word that is a token is taken whole.
-    ignore_merges: bool,
-    add_bos: bool,
-}
-
-/// Source: `llama_vocab::impl::load` and `llm_tokenizer_bpe` in llama.cpp's `llama-vocab.cpp`.
-const PRE_TOKENIZERS: [PreTokenizer; 4] = [
-    PreTokenizer { names: &["smollm"], patterns: &[r"\p{N}", GPT2_WORDS], ignore_merges: false, add_bos: false },
-    PreTokenizer { names: &["gpt-2"], patterns: &[GPT2_WORDS], ignore_merges: false, add_bos: false },
-    PreTokenizer {
-        names: &["llama-bpe", "llama3", "llama-v3"],
-        patterns: &[
-            r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+",
-        ],
-        ignore_merges: true,
-        add_bos: true,
-    },
-    PreTokenizer {
-        names: &["default"],
-        patterns: &[r"[\p{P}\$\+<=>\^~\|]+", GPT2_WORDS, r"\p{N}+", "[0-9][0-9][0-9]"],
-        ignore_merges: false,
-        add_bos: false,
-    },
-];
-
 /// What a token is. Source: `llama_token_type` in llama.h.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum TokenType {
@@ -67,41 +40,124 @@ enum TokenType {
     Byte,
 }
 
+/// What kind of tokenizer a file has, by its name there.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    /// BPE over the letters of bytes.
+    Gpt2,
+    /// SentencePiece.
+    Llama,
+    /// BPE over letters.
+    Gemma4,
+    /// Words and their parts.
+    Bert,
+}
+
+const KINDS: [(&str, Kind); 4] =
+    [("gpt2", Kind::Gpt2), ("llama", Kind::Llama), ("gemma4", Kind::Gemma4), ("bert", Kind::Bert)];
+
 /// Reads and checks a vocabulary.
 pub fn read(gguf: &Gguf) -> Result<Tokenizer> {
     let tokens: Vec<&str> = typed_array(gguf, TOKENS, "texts", |value| match value {
         Value::String(text) => Some(text.as_str()),
         _ => None,
     })?;
-    let types = typed_array(gguf, TYPES, "token types from 1 to 6", |value| match value {
-        Value::Int(1) => Some(TokenType::Normal),
-        Value::Int(2) => Some(TokenType::Unknown),
-        Value::Int(3) => Some(TokenType::Control),
-        Value::Int(4) => Some(TokenType::UserDefined),
-        Value::Int(5) => Some(TokenType::Unused),
-        Value::Int(6) => Some(TokenType::Byte),
-        _ => None,
-    })?;
-    same_length(gguf, TYPES, types.len(), tokens.len())?;
+    let types = token_types(gguf, &tokens)?;
+    let kind = gguf.str(MODEL)?;
+    let Some(&(_, kind)) = KINDS.iter().find(|(name, _)| *name == kind) else {
+        let names = KINDS.map(|(name, _)| name).join(", ");
+        return Err(Error::Unsupported {
+            what: format!("{}: tokenizer model `{kind}` (`{MODEL}`)", gguf.path().display()),
+            hint: format!("{names} can be read"),
+        });
+    };
+    let (splitter, add_bos) = match kind {
+        Kind::Gpt2 => byte_level(gguf, &tokens, &types)?,
+        Kind::Llama => (sentencepiece(gguf, &tokens, &types)?, true),
+        Kind::Gemma4 => (lines(gguf, &tokens, &types)?, true),
+        Kind::Bert => (wordpiece(gguf, &tokens, &types)?, true),
+    };
+    let spelling = if kind == Kind::Gpt2 { Spelling::ByteLevel } else { Spelling::SentencePiece };
+    let vocabulary = vocabulary(gguf, &tokens, &types, spelling);
 
-    let (splitter, spelling, add_bos) = match gguf.str(MODEL)? {
-        "gpt2" => {
-            let (splitter, add_bos) = byte_level(gguf, &tokens, &types)?;
-            (splitter, Spelling::ByteLevel, add_bos)
-        }
-        "llama" => (sentencepiece(gguf, &tokens, &types)?, Spelling::SentencePiece, true),
-        other => {
-            return Err(Error::Unsupported {
-                what: format!("{}: tokenizer model `{other}`", gguf.path().display()),
-                hint: "files with a `gpt2` (byte-level BPE) or `llama` (SentencePiece) tokenizer can be read".into(),
-            });
+    let mut ends = Vec::new();
+    for name in ["eos", "eot", "eom"] {
+        ends.extend(token_id(gguf, &format!("tokenizer.ggml.{name}_token_id"), tokens.len())?);
+    }
+    if kind == Kind::Llama && ends.is_empty() && tokens.len() > 2 {
+        ends.push(2);
+    }
+    let add_bos = match kind {
+        // Its first files say false, which was a mistake.
+        Kind::Gemma4 => true,
+        _ => gguf.bool_or("tokenizer.ggml.add_bos_token", add_bos)?,
+    };
+    // Where a file does not name it, these kinds have it in a fixed place.
+    let place = match kind {
+        Kind::Llama => Some(1),
+        Kind::Bert => Some(101),
+        Kind::Gpt2 | Kind::Gemma4 => None,
+    };
+    let bos = match add_bos {
+        false => None,
+        true => {
+            let bos = token_id(gguf, BOS, tokens.len())?.or(place.filter(|&id| (id as usize) < tokens.len()));
+            Some(bos.ok_or_else(|| {
+                Error::model_file(gguf.path(), format!("a begin token is to be added, but `{BOS}` is missing"))
+            })?)
         }
     };
+    Ok(Tokenizer::new(splitter, vocabulary, ends, bos))
+}
+
+/// The types of the tokens; all are normal if the file has none. Known markup is of type control, whatever is said.
+fn token_types(gguf: &Gguf, tokens: &[&str]) -> Result<Vec<TokenType>> {
+    let mut types = match gguf.get(TYPES) {
+        None => vec![TokenType::Normal; tokens.len()],
+        Some(_) => typed_array(gguf, TYPES, "token types from 0 to 6", |value| match value {
+            Value::Int(1) => Some(TokenType::Normal),
+            Value::Int(2) => Some(TokenType::Unknown),
+            Value::Int(3) => Some(TokenType::Control),
+            Value::Int(4) => Some(TokenType::UserDefined),
+            Value::Int(0 | 5) => Some(TokenType::Unused),
+            Value::Int(6) => Some(TokenType::Byte),
+            _ => None,
+        })?,
+    };
+    same_length(gguf, TYPES, types.len(), tokens.len())?;
+    let all: HashSet<&str> = tokens.iter().copied().collect();
+    let known: HashSet<&str> = markup::controls(|name| all.contains(name)).into_iter().collect();
+    for (token, token_type) in tokens.iter().zip(&mut types) {
+        if known.contains(token) {
+            *token_type = TokenType::Control;
+        }
+    }
+    Ok(types)
+}
+
+/// What each token is in a text, and the bytes it stands for.
+fn vocabulary(gguf: &Gguf, tokens: &[&str], types: &[TokenType], spelling: Spelling) -> Vocabulary {
+    let template = match gguf.get("tokenizer.chat_template") {
+        Some(Value::String(template)) => template.as_str(),
+        _ => "",
+    };
+    // Phi-3's markup takes the white space after it, which no key says. Source: `LLAMA_TOKEN_ATTR_RSTRIP` in llama.cpp.
+    let strips = match gguf.get("general.name") {
+        Some(Value::String(name)) => ["phi-3", "phi3"].iter().any(|phi| name.to_lowercase().contains(phi)),
+        _ => false,
+    };
     let mut vocabulary = Vocabulary::default();
-    for ((token, token_type), id) in tokens.iter().zip(types).zip(0u32..) {
+    for ((&token, &token_type), id) in tokens.iter().zip(types).zip(0u32..) {
         let control = matches!(token_type, TokenType::Control | TokenType::Unknown);
-        if control || token_type == TokenType::UserDefined {
-            vocabulary.specials.push(Special { text: token.to_string(), id, control });
+        let plain_markup = || token_type == TokenType::Normal && markup::is_of_template_though_plain(token, template);
+        if control || token_type == TokenType::UserDefined || plain_markup() {
+            vocabulary.specials.push(Special {
+                text: token.to_owned(),
+                id,
+                control: control || markup::is_of_template(token, template),
+                lstrip: false,
+                rstrip: strips && !["<unk>", "<s>", "<|endoftext|>"].contains(&token),
+            });
         }
         vocabulary.bytes.push(match token_type {
             TokenType::Control | TokenType::Unknown => Box::default(),
@@ -109,66 +165,29 @@ pub fn read(gguf: &Gguf) -> Result<Tokenizer> {
             TokenType::UserDefined | TokenType::Normal | TokenType::Unused | TokenType::Byte => spelling.bytes(token),
         });
     }
-    let mut ends = Vec::new();
-    for name in ["eos", "eot", "eom"] {
-        ends.extend(token_id(gguf, &format!("tokenizer.ggml.{name}_token_id"), tokens.len())?);
-    }
-    let bos = match gguf.bool_or("tokenizer.ggml.add_bos_token", add_bos)? {
-        false => None,
-        true => Some(token_id(gguf, BOS, tokens.len())?.ok_or_else(|| {
-            Error::model_file(gguf.path(), format!("a begin token is to be added, but `{BOS}` is missing"))
-        })?),
-    };
-    Ok(Tokenizer::new(splitter, vocabulary, ends, bos))
+    vocabulary
 }
 
-/// BPE over bytes; the flag says whether such a model begins its prompts with a begin token unless told otherwise.
+/// BPE over bytes; the flag says whether such a model begins its prompts with a begin token by default.
 fn byte_level(gguf: &Gguf, tokens: &[&str], types: &[TokenType]) -> Result<(Splitter, bool)> {
-    let name = gguf.str(PRE)?;
-    let pre = PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&name)).ok_or_else(|| Error::Unsupported {
-        what: format!("{}: pre-tokenizer `{name}` (`{PRE}`)", gguf.path().display()),
-        hint: format!("{} can be read", PRE_TOKENIZERS.map(|pre| pre.names.join(", ")).join(", ")),
-    })?;
-    // Control tokens are left out of the model, so that no plain text can become one.
-    let vocab: Vocab = tokens
-        .iter()
-        .zip(types)
-        .zip(0..)
-        .filter(|((_, token_type), _)| !matches!(token_type, TokenType::Control | TokenType::Unknown))
-        .map(|((token, _), id)| (token.to_string(), id))
-        .collect();
-    let pairs: Vec<&str> = typed_array(gguf, MERGES, "texts", |value| match value {
-        Value::String(text) => Some(text.as_str()),
-        _ => None,
-    })?;
-    let mut merges = Vec::with_capacity(pairs.len());
-    for (number, pair) in pairs.into_iter().enumerate() {
-        // The letter of a space is `Ġ`: a blank can only be the separator, and neither side is empty.
-        let (left, right) =
-            pair.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty()).ok_or_else(|| {
-                Error::model_file(gguf.path(), format!("`{MERGES}` {number} is {pair:?}, not two tokens and a blank"))
-            })?;
-        // The crate's builder would panic on some of these.
-        for token in [left, right, &format!("{left}{right}")] {
-            if !vocab.contains_key(token) {
-                let reason = format!("`{MERGES}` {number} is {pair:?}, but the vocabulary has no `{token}`");
-                return Err(Error::model_file(gguf.path(), reason));
-            }
-        }
-        merges.push((left.to_owned(), right.to_owned()));
+    if gguf.get(PRE).is_none() {
+        let reason = format!(
+            "`{PRE}` is missing: the file does not say how it splits text (hint: files from before May 2024 do not; \
+             download a newer one, or convert the model again)"
+        );
+        return Err(Error::model_file(gguf.path(), reason));
     }
-    let crate_error = |error: tokenizers::Error| Error::Tokenizer(format!("{}: {error}", gguf.path().display()));
-    // The crate's cache lives per thread and outlives the tokenizer.
-    let model = BPE::builder()
-        .vocab_and_merges(vocab, merges)
-        .ignore_merges(pre.ignore_merges)
-        .cache_capacity(0)
-        .build()
-        .map_err(crate_error)?;
+    let name = gguf.str(PRE)?;
+    let pre = PreTokenizer::named(name).ok_or_else(|| Error::Unsupported {
+        what: format!("{}: pre-tokenizer `{name}` (`{PRE}`)", gguf.path().display()),
+        hint: format!("{} can be read", PreTokenizer::all_names()),
+    })?;
+    let model = bpe(gguf, tokens, types, pre.ignore_merges, false)?;
     let mut steps = Vec::new();
     for &pattern in pre.patterns {
         let pattern = SplitPattern::Regex(pattern.into());
-        steps.push(Split::new(pattern, SplitDelimiterBehavior::Isolated, false).map_err(crate_error)?.into());
+        let split = Split::new(pattern, SplitDelimiterBehavior::Isolated, false);
+        steps.push(split.map_err(|error| crate_error(gguf, &error))?.into());
     }
     steps.push(ByteLevel::new(false, false, false).into());
     let mut pipeline = tokenizers::Tokenizer::new(model);
@@ -176,9 +195,82 @@ fn byte_level(gguf: &Gguf, tokens: &[&str], types: &[TokenType]) -> Result<(Spli
     Ok((Splitter::Pipeline(Box::new(pipeline), None), pre.add_bos))
 }
 
+fn lines(gguf: &Gguf, tokens: &[&str], types: &[TokenType]) -> Result<Splitter> {
+    let breaks = tokens.iter().zip(types).zip(0..).filter(|((token, token_type), _)| {
+        **token_type == TokenType::Normal && !token.is_empty() && token.bytes().all(|byte| byte == b'\n')
+    });
+    let breaks = breaks.map(|((token, _), id)| (token.len(), id)).collect();
+    Ok(Splitter::Lines(Lines::new(bpe(gguf, tokens, types, false, true)?, breaks)))
+}
+
+fn wordpiece(gguf: &Gguf, tokens: &[&str], types: &[TokenType]) -> Result<Splitter> {
+    let unknown = token_id(gguf, "tokenizer.ggml.unknown_token_id", tokens.len())?.unwrap_or(100);
+    let lowercase = gguf.bool_or("tokenizer.ggml.normalizer.lowercase", true)?;
+    let strip_accents = gguf.bool_or("tokenizer.ggml.normalizer.strip_accents", lowercase)?;
+    let words = tokens.iter().zip(types).zip(0..).filter(|((_, token_type), _)| is_text(**token_type));
+    let words: HashMap<String, u32> = words.map(|((token, _), id)| (token.to_string(), id)).collect();
+    Ok(Splitter::WordPiece(WordPiece::new(words, unknown, lowercase, strip_accents)))
+}
+
+/// Whether plain text can become such a token.
+fn is_text(token_type: TokenType) -> bool {
+    !matches!(token_type, TokenType::Control | TokenType::Unknown)
+}
+
+/// The merges of a vocabulary.
+fn bpe(gguf: &Gguf, tokens: &[&str], types: &[TokenType], ignore_merges: bool, byte_fallback: bool) -> Result<BPE> {
+    // Control tokens are left out of the model, so that no plain text can become one.
+    let vocab: Vocab = tokens
+        .iter()
+        .zip(types)
+        .zip(0..)
+        .filter(|((_, token_type), _)| is_text(**token_type))
+        .map(|((token, _), id)| (token.to_string(), id))
+        .collect();
+    let controls: HashSet<&str> =
+        tokens.iter().zip(types).filter(|(_, token_type)| !is_text(**token_type)).map(|(token, _)| *token).collect();
+    let pairs: Vec<&str> = typed_array(gguf, MERGES, "texts", |value| match value {
+        Value::String(text) => Some(text.as_str()),
+        _ => None,
+    })?;
+    let mut merges = Vec::with_capacity(pairs.len());
+    for (number, pair) in pairs.into_iter().enumerate() {
+        // The letter for a space is `Ġ`: a blank can only be the separator, and neither side is empty.
+        let (left, right) =
+            pair.split_once(' ').filter(|(left, right)| !left.is_empty() && !right.is_empty()).ok_or_else(|| {
+                Error::model_file(gguf.path(), format!("`{MERGES}` {number} is {pair:?}, not two tokens and a blank"))
+            })?;
+        // The crate's builder would panic on some of these.
+        let joined = format!("{left}{right}");
+        if [left, right, &joined].iter().any(|token| controls.contains(token)) {
+            continue;
+        }
+        for token in [left, right, &joined] {
+            if !vocab.contains_key(token) {
+                let reason = format!("`{MERGES}` {number} is {pair:?}, but the vocabulary has no `{token}`");
+                return Err(Error::model_file(gguf.path(), reason));
+            }
+        }
+        merges.push((left.to_owned(), right.to_owned()));
+    }
+    // The crate's cache lives per thread and outlives the tokenizer.
+    BPE::builder()
+        .vocab_and_merges(vocab, merges)
+        .ignore_merges(ignore_merges)
+        .byte_fallback(byte_fallback)
+        .cache_capacity(0)
+        .build()
+        .map_err(|error| crate_error(gguf, &error))
+}
+
+fn crate_error(gguf: &Gguf, error: &tokenizers::Error) -> Error {
+    Error::Tokenizer(format!("{}: {error}", gguf.path().display()))
+}
+
 fn sentencepiece(gguf: &Gguf, tokens: &[&str], types: &[TokenType]) -> Result<Splitter> {
-    let scores = typed_array(gguf, SCORES, "floats", |value| match value {
+    let scores = typed_array(gguf, SCORES, "numbers", |value| match value {
         Value::Float(score) => Some(*score as f32),
+        Value::Int(score) => Some(*score as f32),
         _ => None,
     })?;
     same_length(gguf, SCORES, scores.len(), tokens.len())?;

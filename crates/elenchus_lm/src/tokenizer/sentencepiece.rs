@@ -1,7 +1,7 @@
-//! SentencePiece's BPE: of all neighbours that together are a token, the pair with the highest score is joined first.
+//! SentencePiece's BPE: of all neighbours that form a token together, the pair with the highest score is joined first.
 //!
-//! Written here because the `tokenizers` crate knows ranks of pairs, not scores of tokens; where several pairs make the
-//! same token the two differ. Source: `llm_tokenizer_spm` in llama.cpp's `llama-vocab.cpp`.
+//! Implemented here because the `tokenizers` crate has ranks of pairs, not scores of tokens; where several pairs make
+//! the same token the two differ. Source: `llm_tokenizer_spm` in llama.cpp's `llama-vocab.cpp`.
 
 use std::{
     cmp::Ordering,
@@ -32,12 +32,12 @@ struct Symbol {
     right: Option<usize>,
 }
 
-/// Two neighbours that together are a token.
+/// Two neighbours that form a token together.
 struct Pair {
     score: f32,
     left: usize,
     right: usize,
-    /// Bytes of both when it was found; another length since then means it is out of date.
+    /// Bytes of both when the pair was found; if the length has changed since, it is out of date.
     length: usize,
 }
 

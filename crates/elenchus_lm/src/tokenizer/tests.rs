@@ -33,7 +33,7 @@ fn vocabulary(model: &str, pre: &str, tokens: &[(&str, i64)], merges: &[&str]) -
     writer
 }
 
-/// The words in which a text of letters, digits and a few signs is cut by a pre-tokenizer: every pair of them merges.
+/// The words into which a pre-tokenizer cuts a text of letters, digits and a few signs: every pair of them merges.
 fn words(pre: &str, text: &str) -> Vec<String> {
     let letters: Vec<String> = {
         let mut letters: Vec<char> = text.bytes().map(byte_to_char).collect();
@@ -72,6 +72,21 @@ fn each_pre_tokenizer_cuts_its_own_words() {
     check("llama-bpe", "We'RE 1234\n\n x", &["We", "'RE", " ", "123", "4", "\n\n", " x"]);
     check("gpt-2", "a  \n b", &["a", "  \n", " b"]);
     check("gpt-2", "a\tb", &["a", "\t", "b"]);
+    check("qwen2", "We'RE 12\n\n x", &["We", "'RE", " ", "1", "2", "\n\n", " x"]);
+    check("qwen35", "ae\u{301}b?", &["ae\u{301}b", "?"]);
+    check("qwen2", "ae\u{301}b?", &["ae", "\u{301}b", "?"]);
+    check("tekken", "helloWorld, ΑΒγΔ 12/\n", &["hello", "World", ",", " ΑΒγΔ", " ", "1", "2", "/\n"]);
+    check("gpt-4o", "HTMLParser's 1234", &["HTMLParser's", " ", "123", "4"]);
+    check("deepseek-llm", "ab? 12\n 中a", &["ab", "?", " ", "12", "\n", " ", "中", "a"]);
+    check("deepseek-coder", "ab? 12", &["ab", "?", " ", "1", "2"]);
+    check("deepseek-v3", "中文a 1234 +b", &["中文", "a", " ", "123", "4", " +", "b"]);
+    check("falcon", "a`b 12345", &["a", "`", "b", " ", "123", "45"]);
+    check("bloom", "a (b, c", &["a", " (", "b", ",", " c"]);
+    check("laguna", "a\n\n b", &["a", "\n\n", " b"]);
+    check("minicpm5", "a 12345", &["a", " ", "123", "45"]);
+    check("seed-coder", "a +\n", &["a", " +", "\n"]);
+    check("bailingmoe", "a\n b12", &["a", "\n", " b", "1", "2"]);
+    check("llama-bpe", "a'\u{17f}", &["a", "'\u{17f}"]);
 }
 
 #[test]
@@ -160,7 +175,7 @@ fn sentencepiece_vocabularies_are_read() {
     check("ab a", Markup::AsText, &[262, 261, 262]);
     check("é", Markup::AsText, &[259, 0xc3 + 3, 0xa9 + 3]);
     check("<s>a</s>", Markup::AsControl, &[1, 262, 2]);
-    // Neither a control token nor a byte token comes from letters.
+    // Letters never become a control token or a byte token.
     check("<s>", Markup::AsText, &[259, 264, 265]);
     check("<0x41>", Markup::AsText, &[259, 272, 275]);
     assert_eq!(tokenizer.decode(&[262, 261, 1, 0xc3 + 3, 0xa9 + 3]), " abé");
@@ -200,13 +215,18 @@ fn damaged_vocabularies_say_what_is_wrong() {
             expected,
         );
     }
-    key("model", "bert", "tokenizer model `bert` is not supported");
+    key(
+        "model",
+        "t5",
+        "tokenizer model `t5` (`tokenizer.ggml.model`) is not supported: gpt2, llama, gemma4, bert can be read",
+    );
     key("model", 1, "`tokenizer.ggml.model` should be a text");
-    key("pre", "deepseek-llm", "pre-tokenizer `deepseek-llm`");
+    key("pre", "made-up", "pre-tokenizer `made-up` (`tokenizer.ggml.pre`) is not supported: default, gpt-2");
+    check(|writer| writer.remove("tokenizer.ggml.pre"), "the file does not say how it splits text");
     key("tokens", vec![1, 2], "`tokenizer.ggml.tokens` should hold texts, but entry 0 is Int(1)");
     key("tokens", "all", "`tokenizer.ggml.tokens` should be an array but is a text");
     key("token_type", vec![1, 3], "`tokenizer.ggml.token_type` has 2 entries for 259 tokens");
-    key("token_type", vec![1, 77], "token types from 1 to 6, but entry 1 is Int(77)");
+    key("token_type", vec![1, 77], "token types from 0 to 6, but entry 1 is Int(77)");
     key("merges", vec!["a b"], "`tokenizer.ggml.merges` 0 is \"a b\", but the vocabulary has no `ab`");
     key("merges", vec!["ab"], "`tokenizer.ggml.merges` 0 is \"ab\", not two tokens and a blank");
     key("merges", vec![" b"], "not two tokens and a blank");
@@ -217,7 +237,10 @@ fn damaged_vocabularies_say_what_is_wrong() {
     key("model", "llama", "`tokenizer.ggml.scores` is missing");
 
     let error = |writer: &GgufWriter| load(writer).map(|_| ()).unwrap_err().to_string();
-    assert!(error(&sentencepiece()).contains("`tokenizer.ggml.bos_token_id` is missing"));
+    let mut no_bos = vocabulary("gpt2", "llama-bpe", &[("a", 1)], &[]);
+    assert!(error(&no_bos).contains("`tokenizer.ggml.bos_token_id` is missing"));
+    no_bos.set("tokenizer.ggml.add_bos_token", false);
+    assert!(load(&no_bos).is_ok());
     let mut no_bytes = vocabulary("llama", "", &[("a", 1)], &[]);
     assert!(error(no_bytes.set("tokenizer.ggml.scores", vec![0.0])).contains("no token for the byte <0x00>"));
     let mut odd_byte = vocabulary("llama", "", &[("<0xGG>", 6)], &[]);
@@ -253,8 +276,26 @@ fn a_long_unbroken_text_takes_no_longer_than_its_length_asks() {
             let text = text.repeat(100_000 / text.chars().count());
             let start = std::time::Instant::now();
             let ids = tokenizer.encode(&text, Markup::AsText).unwrap();
-            // What is quadratic takes minutes here; what is not, tens of milliseconds.
+            // Quadratic code takes minutes here; other code, tens of milliseconds.
             assert!(start.elapsed().as_secs() < 5, "{:?} for {} tokens", start.elapsed(), ids.len());
+        }
+    }
+}
+
+#[test]
+fn no_pre_tokenizer_is_slow_or_gives_up_on_a_long_text() {
+    let bytes: Vec<String> = (0..=255).map(|byte| byte_to_char(byte).to_string()).collect();
+    let tokens: Vec<(&str, i64)> = bytes.iter().map(|byte| (byte.as_str(), 1)).collect();
+    for name in pre_tokenizers::PreTokenizer::all_names().split(", ") {
+        let mut writer = vocabulary("gpt2", name, &tokens, &[]);
+        let tokenizer = load(writer.set("tokenizer.ggml.add_bos_token", false)).unwrap();
+        for text in ["a", "A", "aA", " ", " a", "\t", "\n", " \n", "7", "'", "é", "中", "🫒", "\u{301}", "a\u{301}"]
+        {
+            let text = format!("{}x", text.repeat(20_000));
+            let start = std::time::Instant::now();
+            let ids = tokenizer.encode(&text, Markup::AsText).unwrap();
+            assert!(start.elapsed().as_secs() < 5, "{name}: {:?} for {} tokens", start.elapsed(), ids.len());
+            assert_eq!(tokenizer.decode(&ids), text, "{name}");
         }
     }
 }
@@ -311,7 +352,7 @@ fn a_folder_is_read_with_its_begin_and_end_tokens() {
 }
 
 #[test]
-fn a_space_before_the_first_word_is_not_put_behind_control_tokens() {
+fn a_space_before_the_first_word_is_not_added_after_control_tokens() {
     let folder = tempfile::tempdir().unwrap();
     let encode = |scheme: &str| {
         write_folder(folder.path(), |json| {
@@ -343,9 +384,121 @@ fn damaged_folders_say_what_is_wrong() {
     );
     check(&|json| json["model"]["merges"] = serde_json::json!(["a a"]), "makes a token that the vocabulary does not");
     check(&|json| json["decoder"] = serde_json::Value::Null, "its decoder is neither");
-    check(&|json| json["added_tokens"][0]["lstrip"] = true.into(), "`<|im_end|>` with single_word, lstrip or rstrip");
+    check(&|json| json["added_tokens"][0]["single_word"] = true.into(), "`<|im_end|>` with single_word");
     check(&|json| json["added_tokens"][0]["id"] = u32::MAX.into(), "the id 4294967295");
     check(&|json| json["added_tokens"] = 1.into(), "added_tokens: invalid type");
     std::fs::write(folder.path().join("tokenizer.json"), "[1, 2]").unwrap();
     assert!(error().contains("tokenizer.json"), "{}", error());
+}
+
+#[test]
+fn sentencepiece_begins_and_ends_with_its_usual_tokens_where_the_file_names_none() {
+    let mut writer = sentencepiece();
+    writer.remove("tokenizer.ggml.eos_token_id");
+    let tokenizer = load(&writer).unwrap();
+    assert_eq!((tokenizer.bos(), tokenizer.is_end(2)), (Some(1), true));
+    // Scores of whole numbers, and no types.
+    let mut plain = vocabulary("gpt2", "gpt-2", &[("a", 1), ("<|im_end|>", 1)], &[]);
+    plain.remove("tokenizer.ggml.token_type");
+    assert_eq!(load(&plain).unwrap().encode("aa", Markup::AsText).unwrap(), [0, 0]);
+}
+
+#[test]
+fn known_markup_is_control_whatever_its_type() {
+    for token_type in [1, 4] {
+        let tokens =
+            [("a", 1), ("<", 1), ("|", 1), (">", 1), ("<|im_end|>", token_type), ("<|fim_prefix|>", token_type)];
+        let tokenizer = load(&vocabulary("gpt2", "gpt-2", &tokens, &[])).unwrap();
+        assert_eq!(tokenizer.encode("a<|im_end|>", Markup::AsControl).unwrap(), [0, 4]);
+        let typed = tokenizer.encode("<|im_end|><|fim_prefix|>", Markup::AsText).unwrap();
+        assert!(typed.iter().all(|&id| id < 4), "{typed:?}");
+        assert!(tokenizer.is_end(4) && !tokenizer.is_end(5) && tokenizer.is_markup(5) && !tokenizer.is_markup(0));
+        assert_eq!(tokenizer.decode(&[0, 4]), "a");
+    }
+}
+
+#[test]
+fn user_defined_markup_of_the_template_is_read_from_the_template_alone() {
+    let tokens = [("<", 1), ("t", 1), (">", 1), ("<t>", 4), ("tt", 4), ("<tt>", 4), ("|", 1), ("<|t|>", 1)];
+    let mut writer = vocabulary("gpt2", "gpt-2", &tokens, &[]);
+    let tokenizer = load(writer.set("tokenizer.chat_template", "<t>{{ messages[0].content }}tt<|t|>")).unwrap();
+    let check = |text: &str, markup: Markup, expected: &[u32]| {
+        assert_eq!(tokenizer.encode(text, markup).unwrap(), expected, "{text:?} {markup:?}");
+    };
+    check("<t>", Markup::AsControl, &[3]);
+    check("<t>", Markup::AsText, &[0, 1, 2]);
+    check("tt<tt>", Markup::AsText, &[4, 5]);
+    // Some converters store markup as plain tokens.
+    check("<|t|>", Markup::AsControl, &[7]);
+    check("<|t|>", Markup::AsText, &[0, 6, 1, 6, 2]);
+    // A reply shows what was said with it: whoever shows replies decides about thoughts.
+    assert_eq!(tokenizer.decode(&[3]), "<t>");
+    assert!(tokenizer.is_markup(3) && !tokenizer.is_markup(5));
+    assert_eq!((tokenizer.markup_id("<t>"), tokenizer.markup_id("<tt>")), (Some(3), None));
+}
+
+#[test]
+fn phi_3_leaves_out_white_space_after_its_markup() {
+    let tokens = [("a", 1), ("Ċ", 1), ("<|user|>", 3), ("<s>", 3), ("Ġ", 1)];
+    let load = |name: &str| load(vocabulary("gpt2", "gpt-2", &tokens, &[]).set("general.name", name)).unwrap();
+    let text = "\n<|user|>\n a<s>\n<|user|> \n";
+    assert_eq!(load("Phi-3 mini").encode(text, Markup::AsControl).unwrap(), [1, 2, 0, 3, 1, 2]);
+    assert_eq!(load("Other").encode(text, Markup::AsControl).unwrap(), [1, 2, 1, 4, 0, 3, 1, 2, 4, 1]);
+    assert_eq!(load("phi3").encode("\n a", Markup::AsText).unwrap(), [1, 4, 0]);
+}
+
+#[test]
+fn a_folders_tokens_may_take_the_white_space_beside_them() {
+    let folder = tempfile::tempdir().unwrap();
+    write_folder(folder.path(), |json| {
+        json["added_tokens"][0]["rstrip"] = true.into();
+        json["added_tokens"][0]["special"] = false.into();
+        json["added_tokens"][1]["lstrip"] = true.into();
+    });
+    let tokenizer = Tokenizer::from_folder(folder.path()).unwrap();
+    assert_eq!(tokenizer.encode("a <|im_end|> b <s> a", Markup::AsControl).unwrap(), [0, 2, 4, 1, 5, 2, 0]);
+    assert!(tokenizer.is_end(4), "known markup is control");
+    assert!(!tokenizer.encode("<|im_end|>", Markup::AsText).unwrap().contains(&4));
+}
+
+#[test]
+fn whole_lines_are_merged_and_line_breaks_are_tokens() {
+    let bytes: Vec<String> = (0..256).map(|byte| format!("<0x{byte:02X}>")).collect();
+    let mut tokens: Vec<(&str, i64)> = bytes.iter().map(|byte| (byte.as_str(), 6)).collect();
+    tokens.extend([("<bos>", 3), ("a", 1), ("▁", 1), ("▁a", 1), ("a▁a", 1), ("\n", 1), ("\n\n", 1)]);
+    let mut writer = vocabulary("gemma4", "", &tokens, &["a ▁a", "▁ a"]);
+    writer.set("tokenizer.ggml.bos_token_id", 256).set("tokenizer.ggml.add_bos_token", false);
+    let tokenizer = load(&writer).unwrap();
+    let check = |text: &str, expected: &[u32]| {
+        assert_eq!(tokenizer.encode(text, Markup::AsText).unwrap(), expected, "{text:?}");
+    };
+    check("", &[]);
+    check("a a", &[260]);
+    check(" a\n\na", &[259, 262, 257]);
+    check("\n\n\n", &[261, 261, 261]);
+    check("aé", &[257, 0xc3, 0xa9]);
+    assert_eq!(tokenizer.decode(&[260, 262, 0xc3, 0xa9]), "a a\n\né");
+    assert_eq!(tokenizer.bos(), Some(256));
+}
+
+#[test]
+fn words_of_bert_are_put_together() {
+    let tokens = [("[UNK]", 3), ("▁cafe", 1), ("▁s", 1), ("ea", 1)];
+    let mut writer = vocabulary("bert", "", &tokens, &[]);
+    writer.set("tokenizer.ggml.unknown_token_id", 0).set("tokenizer.ggml.add_bos_token", false);
+    let tokenizer = load(&writer).unwrap();
+    assert_eq!(tokenizer.encode("Café sea! sex", Markup::AsText).unwrap(), [1, 2, 3, 0, 0]);
+}
+
+/// A hostile file must not make a tokenizer slow: a quarter of a million control tokens, and a text that has all their
+/// pairs of bytes.
+#[test]
+fn many_control_tokens_take_no_longer_than_their_number_asks() {
+    let names: Vec<String> = (0..250_000).map(|number| format!("<|{number:017b}x|>")).collect();
+    let mut tokens: Vec<(&str, i64)> = vec![("0", 1), ("1", 1)];
+    tokens.extend(names.iter().map(|name| (name.as_str(), 3)));
+    let tokenizer = load(&vocabulary("gpt2", "gpt-2", &tokens, &[])).unwrap();
+    let start = std::time::Instant::now();
+    tokenizer.encode(&"01100".repeat(1000), Markup::AsControl).unwrap();
+    assert!(start.elapsed().as_secs() < 5, "{:?}", start.elapsed());
 }

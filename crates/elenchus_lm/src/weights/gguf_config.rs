@@ -1,13 +1,13 @@
-//! A model's configuration from the keys of a GGUF file, `llama.*` or whatever its architecture is called.
+//! A model's configuration from the keys of a GGUF file, `llama.*` or the prefix of its architecture.
 
 use crate::{
-    Architecture, Error, Linear, ModelConfig, Result, TensorName,
+    Architecture, Error, Linear, ModelConfig, Result, Scales, TensorName,
     architectures::TensorNames,
     gguf::{Gguf, Value},
 };
 
-/// Keys that change the computation in ways this crate does not follow, and the values that leave it as it is.
-const NEUTRAL: [(&str, &[Neutral]); 13] = [
+/// Keys that change the computation in ways this crate does not support, and the values that do not.
+const NEUTRAL: [(&str, &[Neutral]); 15] = [
     ("expert_count", &[Neutral::Zero]),
     ("rope.scaling.type", &[Neutral::Text("none"), Neutral::Text("")]),
     ("rope.scaling.factor", &[Neutral::Zero, Neutral::One]),
@@ -21,6 +21,8 @@ const NEUTRAL: [(&str, &[Neutral]); 13] = [
     ("residual_scale", &[Neutral::Zero, Neutral::One]),
     ("embedding_scale", &[Neutral::Zero, Neutral::One]),
     ("use_parallel_residual", &[Neutral::False]),
+    ("attn_logit_softcapping", &[Neutral::Zero]),
+    ("final_logit_softcapping", &[Neutral::Zero]),
 ];
 
 #[derive(Clone, Copy)]
@@ -47,6 +49,9 @@ impl Neutral {
     }
 }
 
+/// The tensor that holds [`ModelConfig::rope_factors`].
+pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
 /// The keys of a file's own architecture.
 pub(crate) struct GgufKeys<'a> {
     gguf: &'a Gguf,
@@ -63,17 +68,30 @@ impl GgufKeys<'_> {
         self.gguf.get(&self.key(key)).is_some()
     }
 
-    fn usize(&self, key: &str) -> Result<usize> {
+    /// A size; an error if the key is absent.
+    pub fn usize(&self, key: &str) -> Result<usize> {
         self.gguf.usize(&self.key(key))
     }
 
-    fn usize_or(&self, key: &str, default: usize) -> Result<usize> {
+    /// A size, or `default` if the key is absent.
+    pub fn usize_or(&self, key: &str, default: usize) -> Result<usize> {
         if self.has(key) { self.usize(key) } else { Ok(default) }
     }
 
-    /// A float, or `default` where the key is absent.
+    /// A float, or `default` if the key is absent.
     pub fn f32_or(&self, key: &str, default: f32) -> Result<f32> {
         if self.has(key) { self.gguf.f32(&self.key(key)) } else { Ok(default) }
+    }
+
+    /// A text, or `default` if the key is absent.
+    pub fn str_or<'s>(&'s self, key: &str, default: &'s str) -> Result<&'s str> {
+        if self.has(key) { self.gguf.str(&self.key(key)) } else { Ok(default) }
+    }
+
+    /// The error of a key whose value a family cannot compute with.
+    pub fn unsupported(&self, key: &str, value: &str) -> Error {
+        let what = format!("{}: `{}` = {value:?}", self.gguf.path().display(), self.key(key));
+        Error::Unsupported { what, hint: "use a plain model of this architecture".into() }
     }
 
     /// Which linears of a layer have a bias in the file.
@@ -94,6 +112,9 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
     };
     let keys = GgufKeys { gguf, architecture: name };
     for (key, neutral) in NEUTRAL {
+        if architecture.gguf_own_keys.contains(&key) {
+            continue;
+        }
         let key = keys.key(key);
         if let Some(value) = gguf.get(&key)
             && !neutral.iter().any(|neutral| neutral.matches(value))
@@ -124,6 +145,8 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
     };
     let num_layers = keys.usize("block_count")?;
     super::check_num_layers(num_layers).map_err(|reason| Error::model_file(gguf.path(), reason))?;
+    let rope_factors = gguf.tensor(ROPE_FACTORS).map(|(info, bytes)| info.dtype.dequantise(bytes)).unwrap_or_default();
+    let scales = architecture.gguf_scales.map_or(Ok(Scales::default()), |scales| scales(&keys))?;
     let config = ModelConfig {
         architecture,
         vocab_size: info.shape[0],
@@ -135,6 +158,8 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
         head_dim,
         rms_norm_eps: gguf.f32(&keys.key("attention.layer_norm_rms_epsilon"))?,
         rope_layout: architecture.gguf_rope_layout,
+        rope_factors,
+        scales,
         max_positions: keys.usize("context_length")?,
     };
     super::check_config(&config).map_err(|reason| Error::model_file(gguf.path(), reason))?;

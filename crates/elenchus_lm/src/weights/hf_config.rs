@@ -5,13 +5,13 @@ use std::{fs, path::Path};
 use serde::Deserialize;
 use serde_json::Value;
 
-use crate::{Architecture, Error, ModelConfig, Result, RopeLayout};
+use crate::{Architecture, Error, ModelConfig, Result, RopeLayout, Scales};
 
 /// The keys that matter; defaults are those of transformers.
 #[derive(Deserialize)]
 pub(crate) struct HfConfig {
     vocab_size: usize,
-    hidden_size: usize,
+    pub hidden_size: usize,
     intermediate_size: usize,
     num_hidden_layers: usize,
     num_attention_heads: usize,
@@ -35,10 +35,26 @@ pub(crate) struct HfConfig {
     pub attention_bias: bool,
     #[serde(default)]
     pub mlp_bias: bool,
-    #[serde(default = "default_act")]
-    hidden_act: String,
-    #[serde(default)]
-    tie_word_embeddings: bool,
+    hidden_act: Option<String>,
+    /// Gemma's name for it; some files have both.
+    hidden_activation: Option<String>,
+    /// `full_attention` or `sliding_attention` for each layer: Gemma 3.
+    pub layer_types: Option<Vec<String>>,
+    sliding_window_pattern: Option<usize>,
+    /// transformers 5's name for it.
+    _sliding_window_pattern: Option<usize>,
+    pub query_pre_attn_scalar: Option<f32>,
+    rope_local_base_freq: Option<f32>,
+    attn_logit_softcapping: Option<f32>,
+    final_logit_softcapping: Option<f32>,
+    /// For each layer 1, or 0 for one without positions: SmolLM3.
+    pub no_rope_layers: Option<Vec<u8>>,
+    pub no_rope_layer_interval: Option<usize>,
+    pub embedding_multiplier: Option<f32>,
+    pub attention_multiplier: Option<f32>,
+    pub residual_multiplier: Option<f32>,
+    pub logits_scaling: Option<f32>,
+    tie_word_embeddings: Option<bool>,
     quantization_config: Option<Value>,
 }
 
@@ -48,26 +64,95 @@ struct RopeParameters {
     rope_type: Option<String>,
     rope_theta: Option<f32>,
     partial_rotary_factor: Option<f32>,
+    factor: Option<f32>,
+    low_freq_factor: Option<f32>,
+    high_freq_factor: Option<f32>,
+    original_max_position_embeddings: Option<usize>,
+    /// Of layers that see everything and of those with a window, where the two differ: Gemma 3.
+    full_attention: Option<Box<RopeParameters>>,
+    sliding_attention: Option<Box<RopeParameters>>,
+}
+
+impl RopeParameters {
+    /// Llama 3's divisors of the frequencies: 1 for short wavelengths, `factor` for long ones, and between them a blend.
+    /// Source: `_compute_llama3_parameters` in transformers' `modeling_rope_utils.py`.
+    fn llama3_factors(&self, theta: f32, head_dim: usize) -> Option<Vec<f32>> {
+        let (factor, low, high) = (self.factor?, self.low_freq_factor?, self.high_freq_factor?);
+        let context = self.original_max_position_embeddings? as f32;
+        let divisor = |i: usize| {
+            let frequency = 1.0 / libm::powf(theta, (2 * i) as f32 / head_dim as f32);
+            let wavelength = std::f32::consts::TAU / frequency;
+            if wavelength < context / high {
+                1.0
+            } else if wavelength > context / low {
+                factor
+            } else {
+                let smooth = (context / wavelength - low) / (high - low);
+                1.0 / ((1.0 - smooth) / factor + smooth)
+            }
+        };
+        Some((0..head_dim / 2).map(divisor).collect())
+    }
 }
 
 fn default_eps() -> f32 {
     1e-6
 }
 
-fn default_act() -> String {
-    "silu".into()
-}
-
-/// Tells a `null` from a key that is not there.
+/// Distinguishes a `null` from a missing key.
 fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
 impl HfConfig {
-    /// Base of the rotary frequencies, wherever it stands.
+    /// Base of the rotary frequencies, from either place.
     pub fn rope_theta(&self) -> f32 {
         let in_parameters = self.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
         in_parameters.or(self.rope_theta).unwrap_or(10_000.0)
+    }
+}
+
+impl HfConfig {
+    /// Every so many layers one sees everything: Gemma 3.
+    pub fn sliding_window_pattern(&self) -> Option<usize> {
+        self.sliding_window_pattern.or(self._sliding_window_pattern).filter(|&every| every > 0)
+    }
+
+    /// Rotary base and linear scaling of Gemma 3's layers: those that see everything, and those with a window.
+    pub fn rope_of(&self, is_full: bool) -> (f32, f32) {
+        let of_kind = self.rope_parameters.as_ref().and_then(|rope| match is_full {
+            true => rope.full_attention.as_deref(),
+            false => rope.sliding_attention.as_deref(),
+        });
+        let theta = of_kind.and_then(|rope| rope.rope_theta);
+        let is_linear = |rope: &&RopeParameters| rope.rope_type.as_deref() == Some("linear");
+        match is_full {
+            // transformers 4 scales these layers alone.
+            true => {
+                let linear = of_kind.or(self.rope_scaling.as_ref()).filter(is_linear);
+                (theta.or(self.rope_theta).unwrap_or(1e6), linear.and_then(|rope| rope.factor).unwrap_or(1.0))
+            }
+            false => {
+                let linear = of_kind.filter(is_linear);
+                let theta = theta.or(self.rope_local_base_freq).unwrap_or(1e4);
+                (theta, linear.and_then(|rope| rope.factor).unwrap_or(1.0))
+            }
+        }
+    }
+
+    /// What a rotary scaling must be called to be read: all of them, with those of single kinds of layers.
+    fn ropes(&self) -> Vec<(&'static str, &RopeParameters)> {
+        let mut ropes: Vec<_> = self.rope_parameters.iter().map(|rope| ("rope_parameters", rope)).collect();
+        ropes.extend(self.rope_scaling.iter().map(|rope| ("rope_scaling", rope)));
+        let of_kinds: Vec<_> = ropes
+            .iter()
+            .flat_map(|(_, rope)| {
+                [("full_attention", &rope.full_attention), ("sliding_attention", &rope.sliding_attention)]
+            })
+            .filter_map(|(name, rope)| Some((name, rope.as_deref()?)))
+            .collect();
+        ropes.extend(of_kinds);
+        ropes
     }
 }
 
@@ -80,7 +165,7 @@ pub fn read(folder: &Path) -> Result<(ModelConfig, bool)> {
 
 fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
     let bad = |reason: String| Error::model_file(path, reason);
-    /// Read first, so that another architecture is refused by name and not for a key it lacks.
+    /// Read first, so that another architecture is refused by name and not for a missing key.
     #[derive(Deserialize)]
     struct ModelType {
         model_type: String,
@@ -98,25 +183,46 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
     if config.quantization_config.is_some() {
         return unsupported("quantization_config".into());
     }
-    if config.hidden_act != "silu" {
-        return unsupported(format!("hidden_act `{}`", config.hidden_act));
+    let activation = config.hidden_activation.as_ref().or(config.hidden_act.as_ref());
+    if let Some(activation) = activation.filter(|&name| name != architecture.hf_activation) {
+        return unsupported(format!("hidden_act `{activation}`"));
     }
-    for (name, rope) in [("rope_parameters", &config.rope_parameters), ("rope_scaling", &config.rope_scaling)] {
-        let Some(rope) = rope else { continue };
-        if let Some(rope_type) = rope.rope_type.as_deref().filter(|&rope_type| rope_type != "default") {
-            return unsupported(format!("{name} of type `{rope_type}`"));
+    for (key, cap) in [
+        ("attn_logit_softcapping", config.attn_logit_softcapping),
+        ("final_logit_softcapping", config.final_logit_softcapping),
+    ] {
+        if let Some(cap) = cap {
+            return unsupported(format!("{key} {cap}"));
+        }
+    }
+    let mut scaled = None;
+    for (name, rope) in config.ropes() {
+        match rope.rope_type.as_deref() {
+            None | Some("default") => {}
+            Some("linear") if architecture.hf_linear_rope => {}
+            Some("llama3") => scaled = Some((name, rope)),
+            Some(rope_type) => return unsupported(format!("{name} of type `{rope_type}`")),
         }
         if let Some(factor) = rope.partial_rotary_factor.filter(|&factor| factor != 1.0) {
             return unsupported(format!("{name} with partial_rotary_factor {factor}"));
         }
     }
     let HfConfig { hidden_size, num_attention_heads: num_heads, .. } = config;
-    let head_dim = match config.head_dim {
+    let head_dim = match config.head_dim.or(architecture.hf_default_head_dim) {
         Some(head_dim) => head_dim,
         None if num_heads > 0 && hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
         None => return Err(bad(format!("hidden_size {hidden_size} cannot be shared by {num_heads} heads evenly"))),
     };
     super::check_num_layers(config.num_hidden_layers).map_err(bad)?;
+    let rope_factors = match scaled {
+        None => Vec::new(),
+        Some((name, rope)) => rope.llama3_factors(config.rope_theta(), head_dim).ok_or_else(|| {
+            bad(format!(
+                "{name} of type `llama3` needs factor, low_freq_factor, high_freq_factor and \
+                 original_max_position_embeddings"
+            ))
+        })?,
+    };
     let layers = (0..config.num_hidden_layers).map(|layer| (architecture.hf_block)(&config, layer));
     let default_kv_heads = architecture.hf_default_kv_heads.unwrap_or(num_heads);
     let model = ModelConfig {
@@ -130,10 +236,12 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         head_dim,
         rms_norm_eps: config.rms_norm_eps,
         rope_layout: RopeLayout::Halves,
+        rope_factors,
+        scales: architecture.hf_scales.map_or_else(Scales::default, |scales| scales(&config)),
         max_positions: config.max_position_embeddings,
     };
     super::check_config(&model).map_err(bad)?;
-    Ok((model, config.tie_word_embeddings))
+    Ok((model, config.tie_word_embeddings.unwrap_or(architecture.hf_ties_by_default)))
 }
 
 #[cfg(test)]
@@ -157,9 +265,9 @@ mod tests {
     #[test]
     fn both_places_of_the_rotary_base_are_read() {
         let theta = |changes| with(&changes).unwrap().0.layers[0].rope_theta;
-        assert_eq!(theta(json!({})), 10_000.0);
-        assert_eq!(theta(json!({"rope_theta": 5e5, "rope_scaling": null})), 5e5);
-        assert_eq!(theta(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}})), 1e6);
+        assert_eq!(theta(json!({})), Some(10_000.0));
+        assert_eq!(theta(json!({"rope_theta": 5e5, "rope_scaling": null})), Some(5e5));
+        assert_eq!(theta(json!({"rope_parameters": {"rope_type": "default", "rope_theta": 1e6}})), Some(1e6));
     }
 
     #[test]
@@ -190,17 +298,45 @@ mod tests {
     }
 
     #[test]
+    fn gemma_3_is_read_as_both_versions_of_transformers_write_it() {
+        let of = |changes| {
+            let (config, is_tied) = with(&changes).unwrap();
+            assert!(is_tied && config.scales.embedding == 8.0 && config.scales.attention == Some(1.0 / 16.0));
+            let layer = |layer: &crate::BlockSpec| (layer.rope_theta, layer.rope_scaling, layer.sliding_window);
+            config.layers.iter().map(layer).collect::<Vec<_>>()
+        };
+        let (short, long) = ((Some(1e4), 1.0, Some(8)), (Some(1e6), 8.0, None));
+        let older = json!({
+            "model_type": "gemma3_text", "hidden_act": "gelu_pytorch_tanh", "hidden_activation": "gelu_pytorch_tanh",
+            "sliding_window": 8, "sliding_window_pattern": 3, "rope_theta": 1e6, "rope_local_base_freq": 1e4,
+            "rope_scaling": {"rope_type": "linear", "factor": 8.0}, "final_logit_softcapping": null,
+        });
+        assert_eq!(of(older), [short, short, long]);
+        let newer = json!({
+            "model_type": "gemma3_text", "hidden_activation": "gelu_pytorch_tanh", "sliding_window": 8,
+            "_sliding_window_pattern": 6, "layer_types": ["sliding_attention", "full_attention", "sliding_attention"],
+            "rope_parameters": {
+                "full_attention": {"rope_type": "linear", "rope_theta": 1e6, "factor": 8.0},
+                "sliding_attention": {"rope_type": "default", "rope_theta": 1e4},
+            },
+        });
+        assert_eq!(of(newer), [short, long, short]);
+    }
+
+    #[test]
     fn what_cannot_be_run_is_refused_by_name() {
         let check = |changes: Value, expected: &str| {
             let error = with(&changes).unwrap_err().to_string();
             assert!(error.contains(expected), "{error:?} should hold {expected:?}");
         };
         check(json!({"model_type": "qwen9"}), "model_type `qwen9` is not supported");
-        check(json!({"rope_scaling": {"rope_type": "llama3"}}), "rope_scaling of type `llama3`");
+        check(json!({"rope_scaling": {"rope_type": "llama3"}}), "rope_scaling of type `llama3` needs factor");
         check(json!({"rope_scaling": {"type": "linear", "factor": 2}}), "rope_scaling of type `linear`");
         check(json!({"rope_parameters": {"rope_type": "yarn"}}), "rope_parameters of type `yarn`");
         check(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor 0.5");
         check(json!({"hidden_act": "gelu"}), "hidden_act `gelu`");
+        check(json!({"model_type": "gemma3_text", "hidden_act": "silu"}), "hidden_act `silu`");
+        check(json!({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}), "final_logit_softcapping 30");
         check(json!({"quantization_config": {"bits": 4}}), "quantization_config");
         check(json!({"model_type": null}), "config.json: invalid type: null");
         check(json!({"vocab_size": -1}), "invalid value");

@@ -12,7 +12,7 @@ fn error_of(result: Result<Weights>) -> String {
     result.map(|_| ()).unwrap_err().to_string()
 }
 
-/// The tiny model as it is after a change.
+/// The tiny model after a change.
 fn open_changed(change: impl FnOnce(&mut GgufWriter)) -> Result<Weights> {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("tiny.gguf");
@@ -114,7 +114,7 @@ fn tensors_too_few_or_too_many_are_named() {
             writer.tensor(name, &[8], BlockType::F32, vec![0; 32]);
         }
     };
-    check(&extra("rope_freqs.weight"), "tensor `rope_freqs.weight` is not supported");
+    check(&extra("rope_freqs.weight"), "the rotary factor is 0, but must be a positive number");
     check(&extra("blk.0.attn_q_norm.weight"), "tensor `blk.0.attn_q_norm.weight` is not supported");
     check(&extra("blk.0.attn_q.bias"), "tensor `blk.0.attn_q.bias` is [8], but the configuration asks for [64]");
 }

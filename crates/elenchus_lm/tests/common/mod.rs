@@ -1,4 +1,4 @@
-//! What the tests of this crate share.
+//! Helpers shared by this crate's tests.
 #![allow(dead_code, reason = "each test binary uses its part")]
 
 use std::{path::PathBuf, sync::LazyLock};

@@ -1,18 +1,20 @@
 //! Attention of a few queries over one key/value head's pages, streamed once: the scores of a stretch of pages, their
-//! exponentials, the values they weigh, and a running maximum that rescales what was added before.
+//! exponentials, the weighted values, and a running maximum that rescales the sum so far.
 //!
-//! Pages and stretches begin at multiples of their lengths whatever was read when, and a query's arithmetic is the same
-//! alone and beside others: so a token's numbers do not depend on how its prompt was cut.
+//! Pages and stretches begin at multiples of their lengths however the prompt was read, and a query's arithmetic is the
+//! same alone and beside others: so a token's numbers do not depend on how its prompt was cut.
 
 use super::vector::{LANES, Vector, exp};
 use crate::kv_cache::PAGE_TOKENS;
 
-/// How keys and values lie in a page.
+/// How a page stores keys and values.
 pub(crate) trait KvNumbers {
     /// Bytes of one number.
     const BYTES: usize;
     /// Whether each key and each value has a scale (f16, after the numbers).
     const SCALED: bool;
+    /// # Safety
+    /// The machine has the instruction set of `V`, and `from` points to as many numbers as it has lanes.
     unsafe fn load<V: Vector>(from: *const u8) -> V::F;
 }
 
@@ -27,7 +29,7 @@ impl KvNumbers for F16 {
 
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const u8) -> V::F {
-        // SAFETY: handed on.
+        // SAFETY: the caller upholds this contract.
         unsafe { V::load_f16(from.cast()) }
     }
 }
@@ -38,7 +40,7 @@ impl KvNumbers for Int8 {
 
     #[inline(always)]
     unsafe fn load<V: Vector>(from: *const u8) -> V::F {
-        // SAFETY: handed on.
+        // SAFETY: the caller upholds this contract.
         unsafe { V::load_i8(from.cast()) }
     }
 }
@@ -51,7 +53,7 @@ pub(super) struct Task<'a> {
     /// Width of a head, and the same padded to 16.
     pub head_dim: usize,
     pub padded: usize,
-    /// `(queries, padded)`, scaled by `1 / sqrt(head_dim)`; becomes what they attended to.
+    /// `(queries, padded)`, scaled by `1 / sqrt(head_dim)`; overwritten with the attention output.
     pub queries: *mut f32,
     /// For each query the positions it sees: first and last.
     pub seen: &'a [(usize, usize)],
@@ -60,13 +62,18 @@ pub(super) struct Task<'a> {
 // A page's keys are two vectors.
 const _: () = assert!(PAGE_TOKENS == 2 * LANES);
 
-/// Pages whose scores are kept before they are weighed: what goes across lanes is done once for all of them.
+/// Pages whose scores are kept before the values are weighted: sums across lanes are done once for all of them.
 const STRETCH: usize = 8;
 
-/// Queries that share what is loaded of a page.
+/// Queries that share each load from a page.
 const TOGETHER: usize = 6;
 
 /// Attends with all queries of a task.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. Each page has [`KvPrecision::page_bytes`](super::KvPrecision::page_bytes)
+/// bytes of the precision `N` for heads of `head_dim`; `queries` points to `seen.len() * padded` numbers that nobody else
+/// uses; `padded` is `head_dim` up to a multiple of 16 and at most [`MAX_HEAD`].
 #[inline(always)]
 pub(super) unsafe fn attend<V: Vector, N: KvNumbers>(task: &Task<'_>) {
     // SAFETY: the caller's contract, for each group of queries.
@@ -97,7 +104,7 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(task: &Task<'
         let seen: [(usize, usize); M] = std::array::from_fn(|m| task.seen[first + m]);
         let from = seen.iter().map(|seen| seen.0).min().unwrap_or(0) / PAGE_TOKENS;
         let last = seen.iter().map(|seen| seen.1).max().unwrap_or(0);
-        // What was attended to so far, before division by `total`.
+        // The attention output so far, before division by `total`.
         let mut attended = [[0f32; MAX_HEAD]; M];
         let mut largest = [f32::NEG_INFINITY; M];
         let mut total = [0f32; M];
@@ -144,21 +151,21 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(task: &Task<'
     }
 }
 
-/// One query's scores of a stretch on their way to weights.
+/// One query's scores of a stretch, while they become weights.
 struct Softmax<'a> {
     /// Of all pages of the stretch.
     weights: &'a mut [f32],
     /// What the query sees of them.
     begin: usize,
     end: usize,
-    /// The pages, and which of them it sees something of.
+    /// The pages, and those that the query sees something of.
     bytes: &'a [*const u8],
     pages: std::ops::Range<usize>,
     padded: usize,
 }
 
 impl Softmax<'_> {
-    /// Makes the scores weights against the largest score so far; returns what was weighed before is to be multiplied by.
+    /// Turns the scores into weights relative to the largest score so far; returns the factor for the earlier sum.
     #[inline(always)]
     unsafe fn run<V: Vector, N: KvNumbers>(self, largest: &mut f32, total: &mut f32) -> f32 {
         // SAFETY: `weights` holds a page's numbers for each of `bytes`, and `pages` lie within them.
@@ -184,7 +191,7 @@ impl Softmax<'_> {
                 let weights = weights[at..].as_mut_ptr();
                 V::store(weights, exp::<V>(V::sub(V::load(weights), most)));
             }
-            // What is not seen weighs nothing at all.
+            // Positions that are not seen get weight zero.
             weights[..begin].fill(0.0);
             weights[end..].fill(0.0);
             let mut sum = V::splat(0.0);
@@ -203,10 +210,10 @@ impl Softmax<'_> {
     }
 }
 
-/// The widest head there is room for.
+/// The widest supported head.
 pub(crate) const MAX_HEAD: usize = 256;
 
-/// Scores of a page's 32 keys, which lie dimension by dimension: lanes are keys, and no sum goes across lanes.
+/// Scores of a page's 32 keys, stored dimension by dimension: lanes are keys, and no sum crosses lanes.
 #[inline(always)]
 unsafe fn scores<V: Vector, N: KvNumbers, const M: usize>(
     keys: *const u8,
@@ -250,7 +257,7 @@ unsafe fn weigh<V: Vector, N: KvNumbers, const M: usize, const D: usize>(
     rescale: &[f32; M],
     attended: &mut [[f32; MAX_HEAD]; M],
 ) {
-    // SAFETY: the pages hold `keys` rows of `padded` values, behind their keys.
+    // SAFETY: the pages hold `keys` rows of `padded` values, after their keys.
     unsafe {
         let mut acc = [[V::splat(0.0); D]; M];
         for m in 0..M {
@@ -301,7 +308,7 @@ unsafe fn scale_by<V: Vector>(weights: &mut [f32], scales: *const u8) {
     }
 }
 
-/// `e^x` by the same instructions as everywhere, for one number.
+/// `e^x` of one number, with the same instructions as everywhere else.
 #[inline(always)]
 unsafe fn first_lane_exp<V: Vector>(x: f32) -> f32 {
     // SAFETY: sixteen numbers of a local array.

@@ -90,7 +90,7 @@ macro_rules! implement_vector {
             #[inline(always)]
             unsafe fn store_i8(to: *mut i8, x: Self::F) {
                 let words = _mm256_packs_epi32(_mm256_cvttps_epi32(x[0]), _mm256_cvttps_epi32(x[1]));
-                // `packs` works within 128 bits: quarters come as 0, 2, 1, 3.
+                // `packs` works within 128 bits: quarters arrive as 0, 2, 1, 3.
                 let words = _mm256_permute4x64_epi64::<0b11_01_10_00>(words);
                 let (low, high) = (_mm256_castsi256_si128(words), _mm256_extracti128_si256::<1>(words));
                 _mm_storeu_si128(to.cast(), _mm_packs_epi16(low, high));
@@ -160,7 +160,7 @@ macro_rules! implement_vector {
             }
             #[inline(always)]
             unsafe fn add_fifth_bit(x: __m256i, bits: *const u8, part: usize) -> __m256i {
-                // Byte `i` of the register looks at bit `i % 8` of byte `i / 8`.
+                // Byte `i` of the register tests bit `i % 8` of byte `i / 8`.
                 let bits = _mm256_set1_epi32(bits.add(4 * part).cast::<i32>().read_unaligned());
                 let spread = _mm256_setr_epi64x(
                     0,

@@ -1,4 +1,4 @@
-//! A token's key and value into its slot of a page.
+//! Writes a token's key and value into its slot of a page.
 
 use super::{
     attention::KvNumbers,
@@ -8,6 +8,11 @@ use super::{
 use crate::kv_cache::PAGE_TOKENS;
 
 /// Writes `padded` numbers each: the key down its column, the value along its row.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `k` and `v` point to `padded` numbers, a multiple of 16 and at
+/// least `head_dim`; `page` to [`KvPrecision::page_bytes`](super::KvPrecision::page_bytes) bytes of the precision `N`
+/// that nobody else uses; `slot` is less than [`PAGE_TOKENS`].
 #[inline(always)]
 pub(super) unsafe fn write<V: Vector, N: KvNumbers>(
     k: *const f32,
@@ -36,10 +41,10 @@ pub(super) unsafe fn write<V: Vector, N: KvNumbers>(
     }
 }
 
-/// The largest f16: what is beyond is held to it, for an infinity would spoil what it is weighed with.
+/// The largest f16: larger values are clamped to it, because an infinity would spoil every weighted sum.
 const LARGEST_F16: f32 = 65_504.0;
 
-/// Rounds numbers; returns the f16 they are to be scaled by, where they have one.
+/// Rounds numbers; returns the f16 scale, if there is one.
 #[inline(always)]
 unsafe fn convert<V: Vector, N: KvNumbers>(from: *const f32, to: *mut u8, padded: usize) -> u16 {
     // SAFETY: `padded` numbers on both sides, a multiple of 16.

@@ -1,6 +1,6 @@
 //! Packed weights times quantised rows: integers within a block of 32, floats across blocks in the order of the blocks.
 //!
-//! A column's result is a sum of its own, never one across lanes, so a row's numbers do not depend on the rows beside it.
+//! A column's result is its own sum, never one across lanes, so a row's numbers do not depend on the rows beside it.
 
 use super::{
     RawPanel, Tiles,
@@ -8,14 +8,15 @@ use super::{
     vector::{LANES, Vector},
 };
 
-/// How far ahead of the reading weights are asked for into the first cache, in bytes.
+/// Prefetch distance of weights into the first-level cache, in bytes.
 const NEAR: usize = 4096;
 
-/// And into the second, which waits for more of them at once: while eight rows are multiplied, memory goes on.
+/// And into the second-level cache, which has more requests in flight: memory stays busy while eight rows are
+/// multiplied.
 const FAR: usize = 65536;
 
-/// The same pointer, of which the compiler does not know where it comes from: it then adds constants to it instead of
-/// counting it and others by one index, and an Intel core takes a product with a broadcast from `base + index` as two
+/// The same pointer with its origin hidden from the compiler: it then adds constants to it instead of counting it and
+/// others by one index, and an Intel core executes a product with a broadcast from `base + index` as two
 /// operations (a sixth of the time of eight rows).
 #[inline(always)]
 #[allow(clippy::pointers_in_nomem_asm_block, reason = "nothing is read or written")]
@@ -56,7 +57,7 @@ unsafe fn row_of_block<V: Vector, B: Block, const M: usize>(
             return V::accumulate(V::accumulate(acc, first, scale, n.scale), last, second, n.scale);
         }
         let mut sum = B::start::<V>(low + high);
-        // Two chains where few rows would leave the multiplier waiting; integers add up the same.
+        // Two chains where few rows would leave the multiplier idle; integers add up the same.
         if M <= 4 {
             let mut last = V::no_sums();
             for g in 0..4 {
@@ -74,10 +75,15 @@ unsafe fn row_of_block<V: Vector, B: Block, const M: usize>(
     }
 }
 
-/// A kernel for panels of as many rows as numbers are given: written out, so that every row's sum stays in a register.
+/// A kernel for panels of as many rows as there are arguments: unrolled, so that every row's sum stays in a register.
 macro_rules! rows_kernel {
     ($name:ident, $height:literal: $($m:literal)*) => {
         /// Some tiles times one panel.
+        ///
+        /// # Safety
+        /// The machine has the instruction set of `V`. `tiles.weights` points to `tiles.count` tiles of
+        /// `panel.blocks * B::BYTES` bytes that are `tiles.stride` apart; the panel has this kernel's rows; `tiles.out` points
+        /// to as many times 16 numbers for each tile, `tiles.out_stride` apart, that nobody else uses.
         #[inline(always)]
         pub(super) unsafe fn $name<V: Vector, B: Block>(tiles: &Tiles, panel: &RawPanel) {
             const M: usize = $height;
@@ -127,18 +133,25 @@ rows_kernel!(sixteen_rows, 16: 0 1 2 3 4 5 6 7 8 9 10 11 12 13 14 15);
 /// nibbles with two fours of `k` in one byte, lower first.
 pub(super) trait Block {
     const WEIGHT_BYTES: usize;
-    /// Rows of 16 f16 behind the weights: the scale; and the second half's scale or the offset.
+    /// Rows of 16 f16 after the weights: the scale; and the second half's scale or the offset.
     const SCALES: usize;
     /// Weights and scales.
     const BYTES: usize = Self::WEIGHT_BYTES + Self::SCALES * LANES * 2;
-    /// Whether each half of the 32 has a scale of its own.
+    /// Whether each half of the 32 has its own scale.
     const HALVES: bool;
     /// Whether an offset is added to each weight.
     const OFFSET: bool;
 
+    /// # Safety
+    /// The machine has the instruction set of `V` (here and below), and `from` points to [`Self::WEIGHT_BYTES`] bytes.
     unsafe fn weights<V: Vector>(from: *const u8, part: usize) -> [V::Weights; 8];
+    /// # Safety
+    /// `x` points to the four numbers of these weights.
     unsafe fn dot<V: Vector>(sums: V::Sums, weights: V::Weights, x: *const i8) -> V::Sums;
-    /// What products begin from: less what a weight is stored too large by, times the sum of what it is multiplied with.
+    /// The start value of products: minus the bias of the stored weights, times the sum of the other factor.
+    ///
+    /// # Safety
+    /// As above.
     unsafe fn start<V: Vector>(sum: i32) -> V::Sums;
 }
 
@@ -185,17 +198,17 @@ macro_rules! block {
 
             #[inline(always)]
             unsafe fn weights<V: Vector>(from: *const u8, part: usize) -> [V::Weights; 8] {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { $weights(from, part) }
             }
             #[inline(always)]
             unsafe fn dot<V: Vector>(sums: V::Sums, weights: V::Weights, x: *const i8) -> V::Sums {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { V::$dot(sums, weights, x) }
             }
             #[inline(always)]
             unsafe fn start<V: Vector>(sum: i32) -> V::Sums {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { $start(sum) }
             }
         }
@@ -217,13 +230,13 @@ unsafe fn bytes<V: Vector>(from: *const u8, part: usize) -> [V::Weights; 8] {
 
 #[inline(always)]
 unsafe fn nothing<V: Vector>(_: i32) -> V::Sums {
-    // SAFETY: handed on.
+    // SAFETY: the caller upholds this contract.
     unsafe { V::no_sums() }
 }
 
 #[inline(always)]
 unsafe fn offset_bytes<V: Vector>(sum: i32) -> V::Sums {
-    // SAFETY: handed on.
+    // SAFETY: the caller upholds this contract.
     unsafe { if V::OFFSET_BYTES { V::less::<7>(sum) } else { V::no_sums() } }
 }
 

@@ -1,10 +1,11 @@
-//! What the engine does with numbers, and all of its unsafe code: kernels chosen at run time, and the threads they run on.
+//! The engine's arithmetic, and all of its unsafe code: kernels chosen at run time, and the threads they run on.
 //!
-//! Every function outside is safe: it checks lengths and hands on to code compiled for the instruction set that
-//! [`Kernels::detect`] found. All of them compute the same bits; tests hold each to the plain one.
+//! Every function outside is safe: it checks lengths and calls code compiled for the instruction set that
+//! [`Kernels::detect`] found. All instruction sets compute the same bits; tests compare each with the plain one.
 //!
-//! `tools/asan` runs the tests under `AddressSanitizer`, which reports what reaches beyond a slice.
+//! `tools/asan` runs the tests under `AddressSanitizer`, which reports accesses beyond a slice.
 #![expect(unsafe_code, reason = "SIMD intrinsics, and items lent to other threads")]
+#![allow(clippy::too_many_arguments, reason = "a kernel takes pointers, strides and counts")]
 #![allow(clippy::needless_range_loop, reason = "several small arrays share an index, and stay in registers")]
 
 mod attention;
@@ -32,11 +33,16 @@ pub(crate) use self::{
     team::Team,
     vector::LANES,
 };
-use self::{attention::Task, panels::RawPanel, rows::BlockNumbers};
-use crate::kv_cache::PAGE_TOKENS;
+use self::{
+    attention::Task,
+    matmul::{Block, Q4, Q4Offset, Q5, Q5Offset, Q8, Q8Halves},
+    panels::RawPanel,
+    rows::BlockNumbers,
+};
+use crate::{Activation, kv_cache::PAGE_TOKENS};
 
-/// How a packed matrix holds blocks of 32 weights. A tile is 16 rows of the matrix, block by block: the weights of all rows,
-/// then their scales.
+/// How a packed matrix stores blocks of 32 weights. A tile is 16 rows of the matrix, block by block: the weights of all
+/// rows, then their scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
     /// Four bits minus 8, a scale: Q4_0.
@@ -47,7 +53,7 @@ pub(crate) enum Format {
     Q5,
     /// Five bits, a scale and an offset: Q5_1, Q5_K.
     Q5Offset,
-    /// Eight bits minus 128, a scale: Q8_0, and what was dense.
+    /// Eight bits minus 128, a scale: Q8_0, and dense types.
     Q8,
     /// Eight bits minus 128, a scale for each half: Q6_K.
     Q8Halves,
@@ -55,7 +61,7 @@ pub(crate) enum Format {
 
 impl Format {
     /// Bytes of a tile's block: weights, and scales.
-    pub fn block_bytes(self) -> (usize, usize) {
+    pub const fn block_bytes(self) -> (usize, usize) {
         match self {
             Self::Q4 => (256, 32),
             Self::Q4Offset => (256, 64),
@@ -73,7 +79,7 @@ impl Format {
     }
 }
 
-/// How keys and values are kept.
+/// How keys and values are stored.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum KvPrecision {
     /// Two bytes a number.
@@ -82,6 +88,20 @@ pub enum KvPrecision {
     /// One byte a number, and a scale for each token and head: half the memory.
     Int8,
 }
+
+// Tables of kernels are indexed by these types, and a kernel's strides are those of the format.
+const _: () = {
+    const fn is_block<B: Block>(format: Format, at: usize) -> bool {
+        let (weights, scales) = format.block_bytes();
+        format as usize == at && B::WEIGHT_BYTES == weights && B::BYTES == weights + scales
+    }
+    assert!(is_block::<Q4>(Format::Q4, 0) && is_block::<Q4Offset>(Format::Q4Offset, 1));
+    assert!(is_block::<Q5>(Format::Q5, 2) && is_block::<Q5Offset>(Format::Q5Offset, 3));
+    assert!(is_block::<Q8>(Format::Q8, 4) && is_block::<Q8Halves>(Format::Q8Halves, 5));
+    assert!(KvPrecision::F16 as usize == 0 && KvPrecision::Int8 as usize == 1);
+    // A padded head is no wider than the widest.
+    assert!(MAX_HEAD.is_multiple_of(LANES));
+};
 
 /// A packed matrix, for kernels.
 #[derive(Clone, Copy)]
@@ -105,7 +125,7 @@ struct Tiles {
     out: *mut f32,
     /// Numbers from one tile's output to the next's.
     out_stride: usize,
-    /// Whether they come from memory, and what is behind them is to be asked for: of several panels the first does.
+    /// Whether the tiles come from memory, so that the next ones are prefetched: true for the first panel.
     ahead: bool,
 }
 
@@ -118,7 +138,7 @@ pub(crate) struct Attention<'a> {
     pub head_dim: usize,
     /// For each query the first and the last position it sees.
     pub seen: &'a [(usize, usize)],
-    /// `(queries, head_dim padded to 16)`, scaled; becomes what they attended to.
+    /// `(queries, head_dim padded to 16)`, scaled; overwritten with the attention output.
     pub queries: &'a mut [f32],
 }
 
@@ -134,6 +154,7 @@ pub(crate) struct Kernels {
     add: unsafe fn(*mut f32, *const f32, usize, usize),
     rotate: unsafe fn(*mut f32, *const f32, *const f32, *const f32, usize),
     swiglu: unsafe fn(*mut f32, *const f32, usize),
+    geglu: unsafe fn(*mut f32, *const f32, usize),
     /// For one row and for four.
     lora_down: [unsafe fn(*const f32, usize, usize, *const u16, usize, f32, *mut f32, usize); 2],
     lora_up: [unsafe fn(*const f32, usize, *const u16, usize, *mut f32); 2],
@@ -146,7 +167,7 @@ macro_rules! entry_points {
     ($module:ident, $vector:ty, $name:literal $(, $feature:literal)?; $heights:expr) => {
         mod $module {
             //! # Safety of every function here
-            //! The machine has the instruction set; the rest is the contract of the kernel that is called.
+            //! The machine has the instruction set; the rest is the contract of the called kernel.
             #![allow(dead_code, reason = "an instruction set with fewer registers takes fewer rows at a time")]
 
             use super::{
@@ -161,37 +182,37 @@ macro_rules! entry_points {
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn one_row<B: Block>(tiles: &Tiles, panel: &RawPanel) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { matmul::one_row::<V, B>(tiles, panel) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn two_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { matmul::two_rows::<V, B>(tiles, panel) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn four_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { matmul::four_rows::<V, B>(tiles, panel) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn eight_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { matmul::eight_rows::<V, B>(tiles, panel) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn sixteen_rows<B: Block>(tiles: &Tiles, panel: &RawPanel) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { matmul::sixteen_rows::<V, B>(tiles, panel) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn rms_norm(x: *const f32, w: *const f32, y: *mut f32, vectors: usize, count: usize, eps: f32) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { rows::rms_norm::<V>(x, w, y, vectors, count, eps) }
             }
 
@@ -204,26 +225,32 @@ macro_rules! entry_points {
                 numbers: *mut BlockNumbers,
                 number_stride: usize,
             ) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { rows::quantise::<V>(x, blocks, quants, quant_stride, numbers, number_stride) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn add(y: *mut f32, x: *const f32, x_stride: usize, vectors: usize) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { rows::add::<V>(y, x, x_stride, vectors) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn rotate(x: *mut f32, partners: *const f32, cos: *const f32, sin: *const f32, vectors: usize) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { rows::rotate::<V>(x, partners, cos, sin, vectors) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn swiglu(gate: *mut f32, up: *const f32, vectors: usize) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { rows::swiglu::<V>(gate, up, vectors) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn geglu(gate: *mut f32, up: *const f32, vectors: usize) {
+                // SAFETY: the caller upholds this contract.
+                unsafe { rows::geglu::<V>(gate, up, vectors) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -237,19 +264,19 @@ macro_rules! entry_points {
                 out: *mut f32,
                 out_stride: usize,
             ) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { rows::lora_down::<V, M>(x, x_stride, width, a, rank, scale, out, out_stride) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn lora_up<const M: usize>(h: *const f32, h_stride: usize, b: *const u16, rank: usize, y: *mut f32) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { rows::lora_up::<V, M>(h, h_stride, b, rank, y) }
             }
 
             $(#[target_feature(enable = $feature)])?
             unsafe fn attend<N: KvNumbers>(task: &Task<'_>) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { attention::attend::<V, N>(task) }
             }
 
@@ -262,11 +289,11 @@ macro_rules! entry_points {
                 head_dim: usize,
                 padded: usize,
             ) {
-                // SAFETY: handed on.
+                // SAFETY: the caller upholds this contract.
                 unsafe { kv::write::<V, N>(k, v, page, slot, head_dim, padded) }
             }
 
-            /// By the logarithm of the panel's height; the last is what the instruction set likes best.
+            /// By the logarithm of the panel's height; the last is the instruction set's preferred height.
             const fn heights<B: Block>() -> &'static [MultiplyFn] {
                 $heights
             }
@@ -286,6 +313,7 @@ macro_rules! entry_points {
                 add,
                 rotate,
                 swiglu,
+                geglu,
                 lora_down: [lora_down::<1>, lora_down::<4>],
                 lora_up: [lora_up::<1>, lora_up::<4>],
                 attend: [attend::<F16>, attend::<Int8>],
@@ -359,7 +387,7 @@ impl Kernels {
         self.name
     }
 
-    /// Panels of the height these kernels like.
+    /// The preferred panel height of these kernels.
     pub fn panels(&self) -> Panels {
         Panels::new(1 << (self.multiply[0].len() - 1))
     }
@@ -380,7 +408,7 @@ impl Kernels {
         }
         let functions = &self.multiply[matrix.format as usize];
         let out_stride = x.rows() * LANES;
-        // One panel: everything in one go. Several: a tile stays near while all of them pass it.
+        // One panel: all tiles in one call. Several: a tile stays in the cache while all panels use it.
         let step = if x.panels().nth(1).is_none() { tiles.len() } else { 1 };
         for at in (0..tiles.len()).step_by(step) {
             for (first, height) in x.panels() {
@@ -393,9 +421,9 @@ impl Kernels {
                     out_stride,
                     ahead: first == 0,
                 };
-                // SAFETY: the machine has the instruction set (`available`); the matrix has its tiles and the output room
-                // for them, as asserted above; the panel begins a panel of `x`, and the function found by its height, a
-                // power of two, reads as many rows as it has.
+                // SAFETY: the machine has the instruction set (`available`); the matrix has its tiles and the output
+                // room for them, as asserted above; the panel begins a panel of `x`, and the function found by its
+                // height, a power of two, reads as many rows as it has.
                 unsafe { functions[height.ilog2() as usize](&tiles, &panel) }
             }
         }
@@ -415,7 +443,7 @@ impl Kernels {
         unsafe { (self.quantise)(x.as_ptr(), row.blocks, row.quants, row.height * 32, row.numbers, row.height) }
     }
 
-    /// `y += x`, where `x` lies in pieces of 16 that are `stride` apart.
+    /// `y += x`, where `x` is in pieces of 16 that are `stride` apart.
     pub fn add(&self, y: &mut [f32], x: &[f32], stride: usize) {
         assert!(y.len().is_multiple_of(LANES));
         let vectors = y.len() / LANES;
@@ -433,11 +461,15 @@ impl Kernels {
         unsafe { (self.rotate)(x.as_mut_ptr(), partners.as_ptr(), cos.as_ptr(), sin.as_ptr(), vectors) }
     }
 
-    /// `gate = silu(gate) * up`.
-    pub fn swiglu(&self, gate: &mut [f32], up: &[f32]) {
+    /// `gate = activation(gate) * up`.
+    pub fn gated(&self, activation: Activation, gate: &mut [f32], up: &[f32]) {
         assert!(gate.len() == up.len() && up.len().is_multiple_of(LANES));
+        let kernel = match activation {
+            Activation::Silu => self.swiglu,
+            Activation::GeluTanh => self.geglu,
+        };
         // SAFETY: the machine has the instruction set; lengths as asserted.
-        unsafe { (self.swiglu)(gate.as_mut_ptr(), up.as_ptr(), up.len() / LANES) }
+        unsafe { kernel(gate.as_mut_ptr(), up.as_ptr(), up.len() / LANES) }
     }
 
     /// `out[m] = scale * a x[m]`: `x` is `(rows, x_width)`, `a` `(x_width, rank)` in f16, `out` `(rows, rank)` with
@@ -489,7 +521,7 @@ impl Kernels {
         let pages: Vec<*const u8> = pages.iter().map(|page| page.as_ptr()).collect();
         let queries = queries.as_mut_ptr();
         let task = Task { pages: &pages, first_page, head_dim, padded, queries, seen };
-        // SAFETY: the machine has the instruction set; pages and queries as asserted; which page is read is looked up in
+        // SAFETY: the machine has the instruction set; pages and queries as asserted; pages are indexed through
         // `pages`, so that a position beyond them panics.
         unsafe { (self.attend[precision as usize])(&task) }
     }
@@ -515,7 +547,7 @@ impl Kernels {
     }
 }
 
-/// Whether `count` pieces of `len` that begin `stride` apart lie within `all`, also where that is too much to be counted.
+/// Whether `count` pieces of `len` that begin `stride` apart lie within `all`, also where the sum would overflow.
 fn lie_within(all: usize, count: usize, stride: usize, len: usize) -> bool {
     let Some(before_last) = count.checked_sub(1) else { return true };
     stride.checked_mul(before_last).and_then(|last| last.checked_add(len)).is_some_and(|end| end <= all)

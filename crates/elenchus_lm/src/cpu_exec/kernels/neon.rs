@@ -12,7 +12,7 @@ use super::vector::Vector;
 #[derive(Clone, Copy)]
 pub(super) struct Neon;
 
-/// `x` where it is larger, else `y`: as the other instruction sets have it, of 0 and -0 the second (`fmax` has 0).
+/// `x` where it is larger, else `y`: like the other instruction sets, the second of 0 and -0 (`fmax` returns 0).
 #[inline(always)]
 unsafe fn larger(x: float32x4_t, y: float32x4_t) -> float32x4_t {
     vbslq_f32(vcgtq_f32(x, y), x, y)
@@ -140,7 +140,7 @@ impl Vector for Neon {
     }
     #[inline(always)]
     unsafe fn add_fifth_bit(x: int8x16_t, bits: *const u8, part: usize) -> int8x16_t {
-        // Byte `i` of the register looks at bit `i % 8` of byte `i / 8`.
+        // Byte `i` of the register tests bit `i % 8` of byte `i / 8`.
         let bits = bits.add(2 * part);
         let bits = vcombine_u8(vdup_n_u8(*bits), vdup_n_u8(*bits.add(1)));
         let one_each = vreinterpretq_u8_u64(vdupq_n_u64(0x8040_2010_0804_0201));

@@ -1,7 +1,7 @@
-//! Quantised rows, laid so that a kernel reads the same block of all its rows at once.
+//! Quantised rows, in a layout that lets a kernel read the same block of all its rows at once.
 //!
-//! Rows are gathered into panels as high as the instruction set multiplies at a time; what is left over falls into powers
-//! of two. A panel lies block by block: `(blocks, height, 32)`.
+//! Rows are gathered into panels as high as the instruction set multiplies at a time; the rest is split into powers
+//! of two. A panel is stored block by block: `(blocks, height, 32)`.
 
 use std::marker::PhantomData;
 
@@ -24,7 +24,7 @@ pub(super) struct RawPanel {
     pub numbers: *const BlockNumbers,
 }
 
-/// The place of one row, for the one who quantises it.
+/// The place of one row, for the thread that quantises it.
 pub(crate) struct PanelRow<'a> {
     pub(super) blocks: usize,
     pub(super) quants: *mut i8,
@@ -43,7 +43,7 @@ impl Panels {
         Self { max_height, blocks: 0, rows: 0, quants: Vec::new(), numbers: Vec::new() }
     }
 
-    /// Makes room for `rows` rows of `width` numbers, padded to whole blocks; what was there is void.
+    /// Makes room for `rows` rows of `width` numbers, padded to whole blocks; the old contents are void.
     pub fn resize(&mut self, rows: usize, width: usize) {
         let row_blocks = width.div_ceil(32);
         let blocks = rows.checked_mul(row_blocks).expect("rows fit into memory");
@@ -51,7 +51,7 @@ impl Panels {
             self.quants.resize(blocks.checked_mul(32).expect("rows fit into memory"), 0);
             self.numbers.resize(blocks, BlockNumbers::default());
         }
-        // What kernels rely on comes last: were there no room, nobody would be told of any.
+        // The fields that kernels rely on are set last: if an allocation fails, they still describe the old size.
         (self.rows, self.blocks) = (rows, row_blocks);
     }
 

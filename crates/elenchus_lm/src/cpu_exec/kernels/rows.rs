@@ -1,20 +1,23 @@
-//! What happens to a row of numbers between two products: norm, rotation, SwiGLU, and quantisation to blocks of 32.
+//! Operations on a row of numbers between two products: norm, rotation, SwiGLU, and quantisation to blocks of 32.
 
 use super::vector::{LANES, Vector, exp};
 
-/// What a product needs to know of 32 quantised numbers.
+/// What a product needs to know about 32 quantised numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
 #[repr(C)]
 pub(crate) struct BlockNumbers {
-    /// What a step is worth.
+    /// The scale of a step.
     pub scale: f32,
-    /// Scale times sum: what an offset of the weights is multiplied with.
+    /// Scale times sum: the factor for an offset of the weights.
     pub weighted_sum: f32,
     /// The integers' sum, of the first and the second 16.
     pub half_sums: [i32; 2],
 }
 
 /// `y = x / rms(x) * weight`; lengths are `vectors` times 16, `count` of the numbers are not padding.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `x`, `weight` and `y` point to that many numbers.
 #[inline(always)]
 pub(super) unsafe fn rms_norm<V: Vector>(
     x: *const f32,
@@ -40,6 +43,10 @@ pub(super) unsafe fn rms_norm<V: Vector>(
 }
 
 /// Quantises `blocks` blocks: block `b` to 32 bytes at `b * quant_stride`, its numbers to `b * number_stride`.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `x` points to `32 * blocks` numbers; `quants` and `numbers` to room
+/// for the last block at these strides.
 #[inline(always)]
 pub(super) unsafe fn quantise<V: Vector>(
     x: *const f32,
@@ -54,7 +61,7 @@ pub(super) unsafe fn quantise<V: Vector>(
         for block in 0..blocks {
             let (low, high) = (V::load(x.add(block * 32)), V::load(x.add(block * 32 + 16)));
             let largest = V::largest(V::max(V::abs(low), V::abs(high)));
-            // What has no finite inverse is as good as zero.
+            // A value without a finite inverse is treated as zero.
             let (scale, inverse) = if largest < 1e-36 { (0.0, 0.0) } else { (largest / 127.0, 127.0 / largest) };
             let inverse = V::splat(inverse);
             let (low, high) = (V::round(V::mul(low, inverse)), V::round(V::mul(high, inverse)));
@@ -69,7 +76,10 @@ pub(super) unsafe fn quantise<V: Vector>(
     }
 }
 
-/// `y += x`.
+/// `y += x`, where `x` is in pieces of 16 that are `x_stride` apart.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `y` points to `16 * vectors` numbers, `x` to as many pieces.
 #[inline(always)]
 pub(super) unsafe fn add<V: Vector>(y: *mut f32, x: *const f32, x_stride: usize, vectors: usize) {
     // SAFETY: 16 numbers at a time within the caller's lengths.
@@ -82,6 +92,9 @@ pub(super) unsafe fn add<V: Vector>(y: *mut f32, x: *const f32, x_stride: usize,
 }
 
 /// Rotates numbers with their partners: `x * cos + partner * sin`, the sine negative for the first of each pair.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. All point to `16 * vectors` numbers.
 #[inline(always)]
 pub(super) unsafe fn rotate<V: Vector>(
     x: *mut f32,
@@ -100,6 +113,9 @@ pub(super) unsafe fn rotate<V: Vector>(
 }
 
 /// `gate = silu(gate) * up`, 16 numbers at a time.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. Both point to `16 * vectors` numbers.
 #[inline(always)]
 pub(super) unsafe fn swiglu<V: Vector>(gate: *mut f32, up: *const f32, vectors: usize) {
     // SAFETY: 16 numbers at a time within the caller's lengths.
@@ -114,13 +130,40 @@ pub(super) unsafe fn swiglu<V: Vector>(gate: *mut f32, up: *const f32, vectors: 
     }
 }
 
-/// Numbers of one row that are added apart before they are added up: what keeps one row from waiting for itself.
+/// `gate = gelu(gate) * up`, 16 numbers at a time, in tanh's approximation: `x / 2 * (1 + tanh(u))` is `x / (1 + e^-2u)`.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. Both point to `16 * vectors` numbers.
+#[inline(always)]
+pub(super) unsafe fn geglu<V: Vector>(gate: *mut f32, up: *const f32, vectors: usize) {
+    // SAFETY: 16 numbers at a time within the caller's lengths.
+    unsafe {
+        for at in 0..vectors {
+            let g = V::load(gate.add(at * LANES));
+            let one = V::splat(1.0);
+            let cubic = V::mul_add(V::mul(g, g), V::splat(GELU_CUBIC), one);
+            let negative = V::mul(V::mul(g, cubic), V::splat(-GELU_LINEAR));
+            let gelu = V::div(g, V::add(one, exp::<V>(negative)));
+            V::store(gate.add(at * LANES), V::mul(gelu, V::load(up.add(at * LANES))));
+        }
+    }
+}
+
+/// `2 * sqrt(2 / pi)`.
+const GELU_LINEAR: f32 = 1.595_769_2;
+const GELU_CUBIC: f32 = 0.044_715;
+
+/// Independent sums of one row that are added at the end, so that one row does not wait for its own additions.
 const CHAINS: usize = 4;
 
-/// How far ahead an adapter is asked for, in f16: it is read once a step, in pieces too short for the machine to foresee.
+/// Prefetch distance of an adapter, in f16: it is read once a step, in pieces too short for the hardware prefetcher.
 const AHEAD: usize = 2048;
 
 /// LoRA's first half for `M` rows: `out[m][r] = scale * sum_k x[m][k] * a[k][r]`; `a` is `(width, rank)`, ranks by 16.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `x` points to `M` rows of `width`, a multiple of 4, that are
+/// `x_stride` apart; `a` to `width * rank` numbers, `rank` a multiple of 16; `out` to `M` rows of `rank`, `out_stride` apart.
 #[inline(always)]
 pub(super) unsafe fn lora_down<V: Vector, const M: usize>(
     x: *const f32,
@@ -156,6 +199,10 @@ pub(super) unsafe fn lora_down<V: Vector, const M: usize>(
 }
 
 /// LoRA's second half for `M` rows of a tile: `y[m][c] += sum_r b[r][c] * h[m][r]`; `b` is `(rank, 16)`.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `h` points to `M` rows of `rank` numbers that are `h_stride` apart,
+/// `b` to `16 * rank`, `y` to `16 * M`.
 #[inline(always)]
 pub(super) unsafe fn lora_up<V: Vector, const M: usize>(
     h: *const f32,

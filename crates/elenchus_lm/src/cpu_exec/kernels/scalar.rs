@@ -1,11 +1,11 @@
-//! Plain Rust: what runs where nothing better does, and what the others are held to.
+//! Plain Rust: runs where nothing better does, and is the reference for the others.
 #![allow(unsafe_op_in_unsafe_fn, reason = "each function is a few operations under the trait's own contract")]
 
 use half::f16;
 
 use super::vector::{LANES, Vector};
 
-/// No instruction set in particular.
+/// No particular instruction set.
 #[derive(Clone, Copy)]
 pub(super) struct Scalar;
 
@@ -33,8 +33,8 @@ fn fused(x: f32, y: f32, z: f32) -> f32 {
     if cfg!(any(target_feature = "fma", target_arch = "aarch64")) { x.mul_add(y, z) } else { fused_by_hand(x, y, z) }
 }
 
-/// The product is exact in f64. What the sum's rounding lost makes its last bit odd, so that rounding to f32 goes where
-/// rounding the exact sum would have gone (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
+/// The product is exact in f64. If the sum was rounded, its last bit is made odd, so that rounding to f32 gives the
+/// same result as rounding the exact sum (Boldo and Melquiond, "Emulation of a FMA and correctly rounded sums", 2008).
 #[inline(always)]
 fn fused_by_hand(x: f32, y: f32, z: f32) -> f32 {
     let (product, z) = (f64::from(x) * f64::from(y), f64::from(z));
@@ -42,7 +42,7 @@ fn fused_by_hand(x: f32, y: f32, z: f32) -> f32 {
     let of_z = sum - product;
     let lost = (product - (sum - of_z)) + (z - of_z);
     let bits = sum.to_bits();
-    // Not where it is not a number, as with infinite ones.
+    // Not where it is NaN, as with infinite ones.
     let inexact = lost.abs() > 0.0 && bits & 1 == 0;
     let outward = (lost > 0.0) == (sum > 0.0);
     let odd = if outward { bits.wrapping_add(1) } else { bits.wrapping_sub(1) };
@@ -214,7 +214,8 @@ mod tests {
         };
         let mut twice = 0;
         for _ in 0..300_000 {
-            // Any bits; and products of 26 bits, which lie half-way between two f32 often enough for little to decide.
+            // Any bits; and products of 26 bits, which lie half-way between two f32 often enough for small differences
+            // to decide.
             let [x, y, z] = [(); 3].map(|()| f32::from_bits(rng.random()));
             check(x, y, z);
             let [x, y, z] = [(); 3].map(|()| rng.random_range(-8192..8192) as f32 / 4096.0);

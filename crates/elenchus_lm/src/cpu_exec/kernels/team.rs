@@ -1,9 +1,10 @@
-//! A few threads that take parts of one piece of work after the other.
+//! A few threads that share one piece of work after the other.
 //!
 //! A step of the model is many pieces of microseconds each, so a thread without work looks for more for a moment before
-//! it sleeps; between replies everybody sleeps. A thread takes the parts of its own share one by one, in their order, for
-//! what it reads next then lies behind what it has read; who is done takes from the end of another's share. So a thread
-//! that the game's frame has pushed off its core holds up the part it has, not its whole share.
+//! it sleeps; between replies all threads sleep. A thread takes the parts of its own share one by one, in their order,
+//! because each part's data then follows the last one's in memory; a thread that is done steals from the end of
+//! another's share. So a thread that the game's frame has pushed off its core delays the part it has, not its whole
+//! share.
 
 use std::{
     any::Any,
@@ -17,22 +18,23 @@ use std::{
     thread::{self, JoinHandle, Thread},
 };
 
-/// How often a thread looks for work before it sleeps: longer than the steps of a pass are apart, shorter than a frame.
+/// How often a thread looks for work before it sleeps: longer than the gap between a pass's steps, shorter than a
+/// frame.
 const LOOKS: u32 = 2_000;
 
-/// Threads that work on behalf of the one that asks; that one works too. Work must not ask its own team: it would wait
+/// Threads that work for the calling thread, which works too. Work must not call its own team: it would wait
 /// for itself.
 pub(crate) struct Team {
     shared: Arc<Shared>,
     threads: Vec<JoinHandle<()>>,
-    /// Which piece of work this is; one at a time.
+    /// The number of the current piece of work; one at a time.
     epoch: Mutex<u32>,
 }
 
 struct Shared {
     /// One for each thread, the caller's first.
     shares: Vec<Share>,
-    /// The present piece: a closure, and the function that calls it with a part's number.
+    /// The current piece: a closure, and the function that calls it with a part's number.
     closure: AtomicPtr<()>,
     call: AtomicPtr<()>,
     done: AtomicU32,
@@ -41,8 +43,8 @@ struct Shared {
     closing: AtomicBool,
 }
 
-/// A thread's parts of the present piece: the piece's number (32 bits), the end (16) and the next (16) of those not taken
-/// yet. Alone on its cache lines: others look at it only when they have run out.
+/// A thread's parts of the current piece: the piece's number (32 bits), the end (16) and the next (16) of those not
+/// taken yet. Alone on its cache lines: other threads look at it only when they have run out.
 #[derive(Default)]
 #[repr(align(128))]
 struct Share(AtomicU64);
@@ -113,7 +115,7 @@ impl Team {
         self.threads.len() + 1
     }
 
-    /// Calls `work` once for each item, on all threads; returns when all are done. A panic in `work` goes on here.
+    /// Calls `work` once for each item, on all threads; returns when all are done. A panic in `work` is resumed here.
     pub fn each<T: Send>(&self, items: &mut [T], work: impl Fn(&mut T) + Sync) {
         if items.len() <= 1 || self.threads.is_empty() {
             return items.iter_mut().for_each(work);
@@ -153,7 +155,7 @@ impl Team {
         }
         while shared.take_part(0) {}
         let mut looks = 0;
-        // All parts are taken; those who took them are at work on them.
+        // All parts are taken; the threads that took them are still working on them.
         while shared.done.load(Ordering::Acquire) < parts as u32 {
             looks += 1;
             if looks < LOOKS { std::hint::spin_loop() } else { thread::yield_now() }
@@ -166,7 +168,7 @@ impl Team {
 }
 
 impl Shared {
-    /// Takes and does a part of the present piece; `false` where none is left.
+    /// Takes and runs a part of the current piece; `false` if none is left.
     fn take_part(&self, thread: usize) -> bool {
         let others = self.shares[thread + 1..].iter().chain(&self.shares[..thread]);
         let Some(part) =
@@ -176,9 +178,9 @@ impl Shared {
         };
         let (closure, call) = (self.closure.load(Ordering::Relaxed), self.call.load(Ordering::Relaxed));
         let work = || {
-            // SAFETY: this part of the present piece was taken, so the piece is not done, and the thread that asked for
-            // it waits in `run` with the closure alive. The two words were stored before the share, which the exchange in
-            // `take` has read.
+            // SAFETY: this part of the current piece was taken, so the piece is not done, and the thread that called
+            // `run` waits there with the closure alive. The two words were stored before the share, which the exchange
+            // in `take` has read.
             unsafe { mem::transmute::<*mut (), Call>(call)(closure, part) }
         };
         if let Err(panic) = catch_unwind(AssertUnwindSafe(work)) {
@@ -187,7 +189,7 @@ impl Shared {
                 *first = Some(panic);
             } else {
                 // Not dropped: a value that panics when it is dropped would leave this part uncounted, and `run` would
-                // wait for ever or, on its own thread, leave before the others are done with the closure.
+                // wait for ever or, on its own thread, return before the others are done with the closure.
                 mem::forget(panic);
             }
         }
@@ -195,7 +197,7 @@ impl Shared {
         true
     }
 
-    /// The life of a helper.
+    /// The main loop of a helper thread.
     fn help(&self, index: usize) {
         let sleeper = &self.sleepers[index];
         *sleeper.thread.lock().unwrap_or_else(PoisonError::into_inner) = Some(thread::current());
@@ -233,7 +235,7 @@ impl Drop for Team {
         self.shared.closing.store(true, Ordering::SeqCst);
         self.shared.sleepers.iter().for_each(Sleeper::wake);
         for thread in self.threads.drain(..) {
-            // Only `at_start` can have panicked; what else a helper calls is caught.
+            // Only `at_start` can have panicked; all other calls of a helper are caught.
             let _ = thread.join();
         }
     }
@@ -254,7 +256,7 @@ mod tests {
                 let mut items: Vec<u64> = (0..round % 37).collect();
                 team.each(&mut items, |item| *item = *item * 3 + round);
                 assert!(items.iter().enumerate().all(|(at, item)| *item == at as u64 * 3 + round));
-                // Some rounds find everybody asleep.
+                // Some rounds find all threads asleep.
                 if round % 500 == 0 {
                     thread::sleep(Duration::from_millis(5));
                 }
@@ -288,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn a_panic_reaches_the_caller_and_the_team_goes_on() {
+    fn a_panic_reaches_the_caller_and_the_team_continues() {
         let team = Team::new(2, || {}).unwrap();
         let panics = || team.each(&mut [1, 2, 3, 4], |item| assert!(*item != 3, "three"));
         assert!(catch_unwind(AssertUnwindSafe(panics)).is_err());

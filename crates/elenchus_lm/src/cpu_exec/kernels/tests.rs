@@ -1,4 +1,4 @@
-//! Every instruction set of this machine held to the plain one, to the bit, over ragged shapes.
+//! Compares every instruction set of this machine with the plain one, to the bit, over ragged shapes.
 
 use rand::{Rng as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
@@ -10,7 +10,7 @@ const FORMATS: [Format; 6] = [Format::Q4, Format::Q4Offset, Format::Q5, Format::
 fn others() -> Vec<&'static Kernels> {
     let mut all = Kernels::available();
     assert_eq!(all.pop().map(Kernels::name), Some("scalar"));
-    println!("held to the scalar kernels: {all:?}");
+    println!("compared with the scalar kernels: {all:?}");
     all
 }
 
@@ -133,12 +133,15 @@ fn rows_are_the_same_bits_on_every_instruction_set() {
             let mut added = x.clone();
             kernels.add(&mut added, &y, LANES);
             let mut gated = x.iter().map(|x| x * 40.0).collect::<Vec<_>>();
-            kernels.swiglu(&mut gated, &y);
+            kernels.gated(Activation::Silu, &mut gated, &y);
+            let mut gelu = x.iter().map(|x| x * 4.0).collect::<Vec<_>>();
+            kernels.gated(Activation::GeluTanh, &mut gelu, &y);
+            gated.extend(gelu);
             let mut rotated = x.clone();
             kernels.rotate(&mut rotated, &partners, &cos, &sin);
             let row = panels(kernels, &x, 1);
             let mut back = vec![0f32; LANES];
-            // Quantised numbers are seen through a product with random weights.
+            // Quantised numbers are compared through a product with random weights.
             let data = random_matrix(&mut Pcg64Mcg::seed_from_u64(9), Format::Q8Halves, 1, width / 32);
             let stride = data.len();
             let view =
@@ -234,10 +237,18 @@ fn swiglu_and_norm_are_what_they_are_called() {
     let x: Vec<f32> = (0..32).map(|at| at as f32 * 6.0 - 90.0).collect();
     let ones = vec![1.0; 32];
     let mut y = x.clone();
-    plain().swiglu(&mut y, &ones);
+    plain().gated(Activation::Silu, &mut y, &ones);
     for (x, y) in x.iter().zip(&y) {
         let silu = f64::from(*x) / (1.0 + (-f64::from(*x)).exp());
         assert!((f64::from(*y) - silu).abs() <= 1e-6 * silu.abs() + 1e-30, "{x}: {y} instead of {silu}");
+    }
+    let gates: Vec<f32> = x.iter().map(|x| x / 12.0).collect();
+    y.copy_from_slice(&gates);
+    plain().gated(Activation::GeluTanh, &mut y, &ones);
+    for (x, y) in gates.iter().map(|x| f64::from(*x)).zip(&y) {
+        let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
+        let gelu = x / 2.0 * (1.0 + inner.tanh());
+        assert!((f64::from(*y) - gelu).abs() <= 2e-6 * gelu.abs() + 1e-7, "{x}: {y} instead of {gelu}");
     }
     plain().rms_norm(&x, &ones, &mut y, 32, 1e-5);
     let mean = x.iter().map(|x| x * x).sum::<f32>() / 32.0;

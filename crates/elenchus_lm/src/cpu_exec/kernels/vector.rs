@@ -1,8 +1,9 @@
-//! What the kernels ask of an instruction set. Each kernel is written once over this trait and compiled once for each
-//! implementation, so there is one order of sums, and one result to the bit, on every machine. What is multiplied and
-//! added is rounded once everywhere ([`Vector::mul_add`]), also where that has to be done by hand.
+//! The operations that an instruction set must provide. Each kernel is written once over this trait and compiled once
+//! for each implementation, so there is one order of sums, and one result to the bit, on every machine. Every
+//! multiply-add is rounded once on all machines ([`Vector::mul_add`]); it is emulated where the CPU has no such
+//! instruction.
 
-/// Numbers a vector holds, and output features a tile of packed weights holds.
+/// Numbers in a vector, and output features in a tile of packed weights.
 pub(crate) const LANES: usize = 16;
 
 /// An instruction set.
@@ -44,9 +45,9 @@ pub(super) trait Vector: Copy {
     unsafe fn sum(x: Self::F) -> f32;
     unsafe fn largest(x: Self::F) -> f32;
 
-    /// Into how many parts a tile's columns fall, each as wide as a register.
+    /// The number of parts that a tile's columns are split into, each as wide as a register.
     const PARTS: usize;
-    /// Whether [`Self::bytes`] are left unsigned, 128 too large. Otherwise they are signed.
+    /// Whether [`Self::bytes`] stay unsigned, 128 too large. Otherwise they are signed.
     const OFFSET_BYTES: bool;
     /// Four weights of each of a part's columns.
     type Weights: Copy;
@@ -57,14 +58,14 @@ pub(super) trait Vector: Copy {
 
     /// `64 / PARTS` bytes into their lower and upper halves.
     unsafe fn nibbles(from: *const u8) -> (Self::Weights, Self::Weights);
-    /// Adds 16 where a bit is set: the bits of the tile's 64 weights, of which `part` is meant.
+    /// Adds 16 where a bit is set: the bits of the tile's 64 weights, of which `part` is used.
     unsafe fn add_fifth_bit(x: Self::Weights, bits: *const u8, part: usize) -> Self::Weights;
     /// `64 / PARTS` bytes that hold weights plus 128.
     unsafe fn bytes(from: *const u8) -> Self::Weights;
     unsafe fn no_sums() -> Self::Sums;
     /// Adds the products of each column's four weights, 0 to 31, with the four numbers at `x`.
     unsafe fn dot_nibbles(sums: Self::Sums, weights: Self::Weights, x: *const i8) -> Self::Sums;
-    /// The same with what [`Self::bytes`] gave.
+    /// The same with the result of [`Self::bytes`].
     unsafe fn dot_bytes(sums: Self::Sums, weights: Self::Weights, x: *const i8) -> Self::Sums;
     /// `-(x << BITS)` for each column.
     unsafe fn less<const BITS: u32>(x: i32) -> Self::Sums;
@@ -78,13 +79,13 @@ pub(super) trait Vector: Copy {
     unsafe fn accumulate_offset(acc: Self::Floats, scales: Self::Floats, x: f32) -> Self::Floats;
     /// `16 / PARTS` f32.
     unsafe fn store_floats(to: *mut f32, x: Self::Floats);
-    /// Asks for the cache line at an address, which need not be valid.
+    /// Prefetches the cache line at an address, which need not be valid.
     unsafe fn prefetch(at: *const u8);
-    /// The same, to be kept where more fits (the second cache).
+    /// The same, into the larger second-level cache.
     unsafe fn prefetch_far(at: *const u8);
 }
 
-/// `e^x` within 2 units in the last place for x from -87 to 88, and held to the ends beyond.
+/// `e^x` within 2 units in the last place for x from -87 to 88, and clamped to the ends beyond.
 ///
 /// Cephes' `expf`: reduce by multiples of ln 2 in two parts, then a polynomial of degree five.
 #[inline(always)]
