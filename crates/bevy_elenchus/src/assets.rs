@@ -47,6 +47,7 @@ pub struct AdapterLoader;
 
 /// Why a character or an adapter could not be loaded.
 #[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum AssetError {
     /// The file could not be read to its end.
     #[error("{file}: {source}")]

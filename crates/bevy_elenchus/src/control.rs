@@ -1,81 +1,11 @@
 //! The engine as the game controls it: started, stopped, started again with other settings, paused.
-//!
-//! Nothing here waits. A stopped engine ends on a thread of its own, and the next one waits for it there before it loads,
-//! so that two models are never in memory together.
-
-use std::{
-    collections::VecDeque,
-    sync::{Arc, Mutex, PoisonError},
-    thread::JoinHandle,
-};
 
 use bevy::prelude::*;
-use elenchus_dialogue::{Backend, BackendStarter, Engine, EngineEvent, EngineSettings, ModelLoader, load_model};
 
 use crate::{
-    ElenchusSettings, EngineStats, EngineStatus, PauseWith, ReloadEngine, RetryLoad, Speaking, StartEngine, StopEngine,
-    ending, say::Requests,
+    ElenchusSettings, ElenchusSystems, EngineStats, EngineStatus, PauseWith, ReloadEngine, RetryLoad, Speaking,
+    StartEngine, StopEngine, ending, engine_handle::EngineHandle, receive, requests::Requests,
 };
-
-/// The engine and what it takes to start it again.
-#[derive(Resource)]
-pub(crate) struct EngineHandle {
-    /// `None` while it is stopped.
-    pub engine: Option<Box<dyn Backend>>,
-    settings: EngineSettings,
-    /// In place of the one for `settings`.
-    loader: Option<ModelLoader>,
-    /// In place of the engine on this machine.
-    backend: Option<BackendStarter>,
-    /// Ends when the engine before has.
-    stopping: Option<JoinHandle<()>>,
-    pub paused: bool,
-    /// What the engine said of replies before it heard of the pause.
-    pub held: VecDeque<EngineEvent>,
-}
-
-impl EngineHandle {
-    pub fn new(settings: EngineSettings, loader: Option<ModelLoader>, backend: Option<BackendStarter>) -> Self {
-        Self { engine: None, settings, loader, backend, stopping: None, paused: false, held: VecDeque::new() }
-    }
-
-    /// Starts an engine in place of the one there is.
-    pub fn start(&mut self) {
-        self.stop();
-        let engine = match &self.backend {
-            Some(start) => start(&self.settings),
-            None => self.start_local(),
-        };
-        if self.paused {
-            engine.pause(true);
-        }
-        self.engine = Some(engine);
-    }
-
-    fn start_local(&mut self) -> Box<dyn Backend> {
-        let load = self.loader.clone().unwrap_or_else(|| load_model(&self.settings));
-        let before = Mutex::new(self.stopping.take());
-        let loader: ModelLoader = Arc::new(move |progress| {
-            let before = before.lock().unwrap_or_else(PoisonError::into_inner).take();
-            // What it panicked of, it has said itself.
-            let _ = before.map(JoinHandle::join);
-            load(progress)
-        });
-        Box::new(Engine::start(self.settings.clone(), loader))
-    }
-
-    /// The engine ends on another thread, for it ends with its step.
-    pub fn stop(&mut self) {
-        self.held.clear();
-        if let Some(engine) = self.engine.take() {
-            let end = move || drop(engine);
-            match std::thread::Builder::new().name("elenchus-stop".into()).spawn(end) {
-                Ok(stopping) => self.stopping = Some(stopping),
-                Err(error) => warn!("the system gave no thread to stop the engine on, so this frame waited: {error}"),
-            }
-        }
-    }
-}
 
 pub(crate) fn on_start(_: On<StartEngine>, mut handle: ResMut<EngineHandle>, mut status: ResMut<EngineStatus>) {
     if matches!(*status, EngineStatus::Stopped | EngineStatus::Failed { .. }) {
@@ -128,7 +58,7 @@ pub(crate) fn on_reload(reload: On<ReloadEngine>, mut commands: Commands) {
         handle.start();
         *world.resource_mut::<EngineStatus>() = EngineStatus::LOADING;
         let (begun, silent): (Vec<_>, Vec<_>) = thought_of(world).into_iter().partition(|(_, begun)| *begun);
-        // Nobody has heard a word of these: the new model's to answer.
+        // No word of these was released: the new model answers them.
         for (entity, _) in silent {
             if let Some((id, ambient)) = world.get::<Speaking>(entity).map(|speaking| (speaking.id, speaking.ambient)) {
                 world.resource_mut::<Requests>().send_again(id, ambient);
@@ -152,7 +82,7 @@ fn thought_of(world: &World) -> Vec<(Entity, bool)> {
 fn cancel(world: &mut World, entity: Entity) {
     if world.get::<Speaking>(entity).is_some_and(|speaking| speaking.told.is_none()) {
         ending::cancel(world, entity);
-        ending::next_in_queue(world, entity);
+        ending::next_line(world, entity);
     }
 }
 
@@ -175,7 +105,8 @@ pub(crate) fn pause(
 }
 
 pub(crate) fn plugin(app: &mut App) {
-    app.add_observer(on_start)
+    app.add_systems(PreUpdate, pause.before(receive::receive).in_set(ElenchusSystems::Receive))
+        .add_observer(on_start)
         .add_observer(on_stop)
         .add_observer(on_reload)
         .add_observer(on_retry_load)

@@ -6,13 +6,15 @@ use bevy::prelude::*;
 use elenchus_dialogue::{ReplyReport, RequestId, StopReason};
 
 use crate::{
-    CharacterAsset, Conversation, ElenchusSettings, EngineStatus, Npc, Overheard, ReplyDelta, ReplyError, ReplyFailed,
-    ReplyFinished, ReplyStarted, Speaking,
-    control::EngineHandle,
+    Conversation, EngineStatus, Npc, Overheard, ReplyDelta, ReplyError, ReplyFailed, ReplyFinished, ReplyStarted,
+    Speaking,
+    engine_handle::EngineHandle,
+    events::trigger,
+    group_lines,
     hear::remember_heard,
-    npc::LineQueue,
-    say::{self, Requests},
-    turn_taking,
+    lookup::{fallback_line, name},
+    npc::{LineQueue, NextLine},
+    requests::Requests,
 };
 
 /// The last word on a request.
@@ -115,9 +117,12 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
                 remember(&mut conversation, &name, base, &report);
             }
             remember_heard(world, entity);
-            let overheard = group.map(|group| turn_taking::finished(world, group, entity, &name, &report));
+            let overheard = group.map(|group| group_lines::finished(world, group, entity, &name, &report));
             let overheard = overheard.unwrap_or_default();
-            tell(world, ReplyFinished { entity, text: report.text.clone(), stop: report.stop, report: Some(*report) });
+            trigger(
+                world,
+                ReplyFinished { entity, text: report.text.clone(), stop: report.stop, report: Some(*report) },
+            );
             tell_overheard(world, overheard);
         }
         Ending::Told => {
@@ -126,8 +131,8 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
                 conversation.push(&name, &text);
             }
             remember_heard(world, entity);
-            let overheard = group.map(|group| turn_taking::said(world, group, entity, &name, &text));
-            tell(world, ReplyFinished { entity, text, stop: StopReason::Told, report: None });
+            let overheard = group.map(|group| group_lines::said(world, group, entity, &name, &text));
+            trigger(world, ReplyFinished { entity, text, stop: StopReason::Told, report: None });
             tell_overheard(world, overheard.unwrap_or_default());
         }
         Ending::Failed(error) => {
@@ -137,13 +142,13 @@ pub(crate) fn end(world: &mut World, id: RequestId, ending: Ending) {
             }
             remember_heard(world, entity);
             if let Some(group) = group {
-                turn_taking::failed(world, group, entity);
+                group_lines::failed(world, group, entity);
             }
             let fallback = fallback_line(world, entity);
-            tell(world, ReplyFailed { entity, error, fallback });
+            trigger(world, ReplyFailed { entity, error, fallback });
         }
     }
-    next_in_queue(world, entity);
+    next_line(world, entity);
 }
 
 fn remember(conversation: &mut Conversation, name: &str, base: Option<String>, report: &ReplyReport) {
@@ -170,7 +175,7 @@ fn shown(hash: &Option<String>) -> &str {
     hash.as_deref().map_or("none", |hash| hash.get(..12).unwrap_or(hash))
 }
 
-/// A forgotten request's last rites. What was heard stays in the conversation; `None` leaves the conversation as it is.
+/// Cleans up after a cancelled request. What was heard stays in the conversation; `None` leaves the conversation as it is.
 /// The generator stays where it was, for how far the engine got is a matter of timing.
 fn cancelled(world: &mut World, entity: Entity, id: RequestId, so_far: Option<SoFar>) {
     if let Some(engine) = &world.resource::<EngineHandle>().engine {
@@ -180,7 +185,7 @@ fn cancelled(world: &mut World, entity: Entity, id: RequestId, so_far: Option<So
         return;
     }
     let Some(SoFar { text, group }) = so_far else {
-        return tell(world, ReplyFinished { entity, text: default(), stop: StopReason::Cancelled, report: None });
+        return trigger(world, ReplyFinished { entity, text: default(), stop: StopReason::Cancelled, report: None });
     };
     let name = name(world, entity);
     if let Some(mut conversation) = world.get_mut::<Conversation>(entity) {
@@ -191,14 +196,14 @@ fn cancelled(world: &mut World, entity: Entity, id: RequestId, so_far: Option<So
     }
     remember_heard(world, entity);
     let overheard = match group {
-        Some(group) if !text.is_empty() => turn_taking::said(world, group, entity, &name, &text),
+        Some(group) if !text.is_empty() => group_lines::said(world, group, entity, &name, &text),
         _ => Vec::new(),
     };
-    tell(world, ReplyFinished { entity, text, stop: StopReason::Cancelled, report: None });
+    trigger(world, ReplyFinished { entity, text, stop: StopReason::Cancelled, report: None });
     tell_overheard(world, overheard);
 }
 
-/// Lines nobody heard end as cancelled, one by one.
+/// Lines in the queue end as cancelled, one by one.
 fn cancel_queue(world: &mut World, entity: Entity) {
     let Some(queue) = world.get_mut::<LineQueue>(entity).map(|mut queue| std::mem::take(&mut queue.lines)) else {
         return;
@@ -207,57 +212,23 @@ fn cancel_queue(world: &mut World, entity: Entity) {
         if world.get::<Npc>(entity).is_none() {
             return;
         }
-        tell(world, ReplyFinished { entity, text: String::new(), stop: StopReason::Cancelled, report: None });
+        trigger(world, ReplyFinished { entity, text: String::new(), stop: StopReason::Cancelled, report: None });
     }
-}
-
-/// A line that waited its turn gets its answer, if nothing else is under way.
-pub(crate) fn next_in_queue(world: &mut World, entity: Entity) {
-    if world.get::<Npc>(entity).is_none() || world.get::<Speaking>(entity).is_some() {
-        return;
-    }
-    let next = world.get_mut::<LineQueue>(entity).and_then(|mut queue| queue.lines.pop_front());
-    if let Some(line) = next {
-        say::begin(world, line);
-    }
-}
-
-/// Triggers an event and lets its observers' commands take effect before anything else happens.
-pub(crate) fn tell<'a, E: Event<Trigger<'a>: Default>>(world: &mut World, event: E) {
-    world.trigger(event);
-    world.flush();
 }
 
 fn tell_overheard(world: &mut World, overheard: Vec<Overheard>) {
     for overheard in overheard {
         if world.get_entity(overheard.entity).is_ok() {
-            tell(world, overheard);
+            trigger(world, overheard);
         }
     }
 }
 
-/// Whether somebody of that name is this NPC; false while its character is not there.
-pub(crate) fn is_named(world: &World, entity: Entity, name: &str) -> bool {
-    character(world, entity).is_some_and(|asset| asset.character.is_named(name))
-}
-
-/// One of the character's fallback lines, another one each time; the game's own where there is no character.
-pub(crate) fn fallback_line(world: &World, entity: Entity) -> String {
-    let turns = world.get::<Conversation>(entity).map_or(0, |conversation| conversation.turns.len());
-    let line = character(world, entity).and_then(|asset| {
-        let lines = &asset.character.fallbacks;
-        lines.get(turns % lines.len().max(1)).cloned()
-    });
-    line.unwrap_or_else(|| world.resource::<ElenchusSettings>().fallback.clone())
-}
-
-/// The NPC's name; empty while its character is not there.
-pub(crate) fn name(world: &World, entity: Entity) -> String {
-    character(world, entity).map(|asset| asset.character.name.clone()).unwrap_or_default()
-}
-
-fn character(world: &World, entity: Entity) -> Option<&CharacterAsset> {
-    world.resource::<Assets<CharacterAsset>>().get(&world.get::<Npc>(entity)?.character)
+/// A line that waited its turn gets its answer, if nothing else is under way.
+pub(crate) fn next_line(world: &mut World, entity: Entity) {
+    if world.get::<Npc>(entity).is_some() && world.get::<Speaking>(entity).is_none() {
+        trigger(world, NextLine { entity });
+    }
 }
 
 pub(crate) fn plugin(app: &mut App) {

@@ -18,7 +18,7 @@ pub struct Say {
     pub speaker: String,
     /// The line, always read as plain text.
     pub text: String,
-    /// Talk nobody waits for; it yields to the player's.
+    /// Background talk; it yields to the player's.
     pub ambient: bool,
     /// Caps the character's own limit of tokens for this reply.
     pub max_tokens: Option<usize>,
@@ -74,8 +74,8 @@ pub struct WarmUp {
 #[derive(Event, Clone, Copy, Debug, Default, PartialEq, Eq, Reflect)]
 pub struct RetryLoad;
 
-/// An NPC hears a line that it does not answer: what the player says to somebody beside it, or a greeting of its own that
-/// the game showed. Trigger it. The line enters the conversation; while the NPC speaks, behind the running reply.
+/// An NPC hears a line that it does not answer: what the player says to another NPC beside it, or a greeting of its own that
+/// the game showed. Trigger it. The line enters the conversation; while the NPC speaks, after the running reply.
 #[derive(EntityEvent, Clone, Debug, PartialEq, Eq, Reflect)]
 pub struct Hear {
     /// The NPC.
@@ -86,8 +86,8 @@ pub struct Hear {
     pub text: String,
 }
 
-/// This member has a group's next turn, whoever would have it by order. Trigger it before the pause is over: the turn
-/// comes no sooner. Who said the newest line cannot answer it; the log warns then, and the turn goes by order.
+/// This member has a group's next turn, instead of the next in order. Trigger it before the pause is over: the turn
+/// comes no sooner. The speaker of the newest line cannot answer it; the log warns then, and the turn goes by order.
 #[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
 pub struct GiveTurn {
     /// The group.
@@ -96,16 +96,16 @@ pub struct GiveTurn {
     pub member: Entity,
 }
 
-/// A group is quiet, as it is by itself when somebody [`Say`]s a line to a member: whoever has the turn is cut short, and
-/// they go on when [`ConversationGroup::quiet`](crate::ConversationGroup::quiet) has passed since. Trigger it for
-/// whatever else should silence them: the player talks to somebody near, a fight begins.
+/// Silences a group, as a [`Say`] to a member does: the current turn is cut short, and the group
+/// continues when [`ConversationGroup::quiet`](crate::ConversationGroup::quiet) has passed since. Trigger it for
+/// whatever else should silence them: the player talks to another NPC nearby, a fight begins.
 #[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
 pub struct Interrupt {
     /// The group.
     pub entity: Entity,
 }
 
-/// The engine began to think of a reply.
+/// The engine began to generate a reply.
 #[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
 pub struct ReplyStarted {
     /// The NPC.
@@ -163,8 +163,8 @@ pub struct Overheard {
     pub text: String,
 }
 
-/// A group has nothing more to say: told once, when the pause after its last line is over. It goes on when the game gives
-/// it a larger budget, and begins anew with a new [`ConversationGroup`](crate::ConversationGroup).
+/// A group has nothing more to say: triggered once, when the pause after its last line is over. It continues when the game gives
+/// it a larger budget, and starts over with a new [`ConversationGroup`](crate::ConversationGroup).
 #[derive(EntityEvent, Clone, Copy, Debug, PartialEq, Eq, Reflect)]
 pub struct GroupSilent {
     /// The group.
@@ -175,6 +175,7 @@ pub struct GroupSilent {
 
 /// Why a group fell silent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Reflect)]
+#[non_exhaustive]
 pub enum SilenceReason {
     /// They have said all the lines they may.
     Turns,
@@ -186,6 +187,7 @@ pub enum SilenceReason {
 
 /// Why a line found no reply.
 #[derive(Clone, Debug, thiserror::Error)]
+#[non_exhaustive]
 pub enum ReplyError {
     /// The NPC is still speaking and the game refuses lines meanwhile. The line was not heard.
     #[error("the NPC is still speaking (hint: `WhileSpeaking::Queue` and `WhileSpeaking::Replace` take the line)")]
@@ -241,12 +243,12 @@ impl Tell {
 }
 
 impl Say {
-    /// The player's line: whoever waits is answered first.
+    /// The player's line, which is answered before ambient talk.
     pub fn new(entity: Entity, speaker: impl Into<String>, text: impl Into<String>) -> Self {
         Self { entity, speaker: speaker.into(), text: text.into(), ambient: false, max_tokens: None }
     }
 
-    /// Talk nobody waits for, say between NPCs.
+    /// Background talk, say between NPCs.
     pub fn ambient(mut self) -> Self {
         self.ambient = true;
         self
@@ -257,4 +259,10 @@ impl Say {
         self.max_tokens = Some(max_tokens);
         self
     }
+}
+
+/// Triggers an event and lets its observers' commands take effect before anything else happens.
+pub(crate) fn trigger<'a, E: Event<Trigger<'a>: Default>>(world: &mut World, event: E) {
+    world.trigger(event);
+    world.flush();
 }

@@ -1,7 +1,7 @@
 //! What a conversation group is: an entity with a line to answer, and NPCs that point to it.
 //!
-//! Membership is a Bevy relationship and not a list in the group: an NPC points to one group at most, so nobody is ever
-//! asked by two; whoever is despawned has left, and a group that is despawned has no members.
+//! Membership is a Bevy relationship and not a list in the group: an NPC points to one group at most, so none is ever
+//! asked by two; a despawned NPC has left, and a group that is despawned has no members.
 
 use std::time::Duration;
 
@@ -11,10 +11,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::SilenceReason;
 
-/// NPCs that talk to each other while nobody asks: one at a time, each answering the newest line, which all of them hear.
+/// NPCs that talk to each other unprompted: one at a time, each answering the newest line, which all of them hear.
 ///
 /// Plain data, so that a save game is this component and its members' [`Conversation`](crate::Conversation)s: no entity.
-/// All of it may be changed while they talk. Inserting another one begins anew.
+/// All of it may be changed while they talk. Inserting another one starts over.
 ///
 /// ```no_run
 /// # use bevy::prelude::*; use bevy_elenchus::prelude::*;
@@ -42,22 +42,22 @@ pub struct ConversationGroup {
     pub topic: Option<String>,
     /// Silence before each turn.
     pub pause: Duration,
-    /// Silence after somebody else's talk with a member, or an [`Interrupt`](crate::Interrupt), before they go on.
+    /// Silence after other talk with a member, or an [`Interrupt`](crate::Interrupt), before they continue.
     pub quiet: Duration,
     /// Caps each reply's length in tokens, below the character's own limit; a sentence that has begun may take 24 more.
     pub reply_tokens: Option<usize>,
     /// Lines they may say; `None` for no end.
     pub max_turns: Option<usize>,
-    /// Tokens they may say all together; `None` for no end. Asked between turns, so that nobody is cut short: the last
+    /// Tokens they may say all together; `None` for no end. Checked between turns, so that no reply is cut short: the last
     /// reply may exceed it.
     pub max_tokens: Option<usize>,
     /// Lines said so far.
     pub turns: usize,
-    /// Tokens said so far. Replies that were cut short are not counted: nobody waits for the engine then.
+    /// Tokens said so far. Replies that were cut short are not counted: the plugin does not wait for the engine then.
     pub tokens: usize,
 }
 
-/// The NPC talks in this group. Remove it to leave: a turn under way is cut short then, and nobody in the group hears it.
+/// The NPC talks in this group. Remove it to leave: a turn in progress is cut short then, and the group does not hear it.
 #[derive(Component, Clone, Debug, PartialEq, Eq, Reflect)]
 #[relationship(relationship_target = GroupMembers)]
 #[reflect(Component, Debug, PartialEq, Clone)]
@@ -73,7 +73,7 @@ pub struct GroupMembers(Vec<Entity>);
 #[derive(Component, Debug, Default)]
 #[component(clone_behavior = Ignore)]
 pub(crate) struct Lull {
-    /// How long nobody has spoken.
+    /// How long the group has been silent.
     pub silence: Duration,
     /// By talk that was not the group's.
     pub interrupted: bool,
@@ -86,7 +86,7 @@ pub(crate) struct Lull {
 }
 
 impl Lull {
-    /// Somebody else talks: they wait, and whoever had no answer before may have one then.
+    /// Other talk with a member: the group waits, and members that failed to answer may try again.
     pub fn interrupt(&mut self) {
         self.silence = default();
         self.interrupted = true;
@@ -139,5 +139,9 @@ impl Default for ConversationGroup {
 }
 
 pub(crate) fn plugin(app: &mut App) {
-    app.register_type::<ConversationGroup>().register_type::<MemberOf>().register_type::<GroupMembers>();
+    // `TimePlugin` updates it; without that plugin groups never speak.
+    app.init_resource::<Time>()
+        .register_type::<ConversationGroup>()
+        .register_type::<MemberOf>()
+        .register_type::<GroupMembers>();
 }

@@ -1,4 +1,4 @@
-//! Lines that are heard and not answered: by an NPC that stands near, by the player, by whoever the game says.
+//! Lines that are heard and not answered: by an NPC nearby, by the player, by any listener the game chooses.
 //!
 //! The plugin knows no space. A listener is a component, and whether a voice reaches it is the game's to say: a distance
 //! between transforms, a room, a wall. It is asked once for each line and listener, not each frame.
@@ -8,7 +8,7 @@ use std::sync::Arc;
 use bevy::prelude::*;
 use elenchus_dialogue::{Turn, has_words};
 
-use crate::{Conversation, Hear, Npc, Overheard, Speaking, npc::LineQueue, say};
+use crate::{Conversation, Hear, Npc, Overheard, Speaking, lookup::character_path, npc::LineQueue};
 
 /// Overhears what groups within [`Earshot`] say, as [`Overheard`](crate::Overheard) events. An NPC that is one remembers
 /// it besides: the line enters its [`Conversation`], and it does not answer.
@@ -53,19 +53,19 @@ pub(crate) fn on_hear(hear: On<Hear>, mut commands: Commands) {
     let Hear { entity, speaker, text } = hear.event().clone();
     commands.queue(move |world: &mut World| {
         if world.get::<Npc>(entity).is_none() {
-            warn!("`Hear` to {entity}, which has no `Npc` component: nobody will remember it");
+            warn!("`Hear` to {entity}, which has no `Npc` component: it is not remembered");
         }
         overhear(world, entity, &speaker, &text);
     });
 }
 
-/// The line enters an NPC's conversation; if it is speaking, behind its reply.
+/// The line enters an NPC's conversation; if it is speaking, after its reply.
 pub(crate) fn overhear(world: &mut World, entity: Entity, speaker: &str, text: &str) {
     if world.get::<Npc>(entity).is_none() || !has_words(text) {
         return;
     }
     let turn = Turn { speaker: speaker.to_owned(), text: text.to_owned() };
-    let path = say::character_path(world, entity);
+    let path = character_path(world, entity);
     let mut npc = world.entity_mut(entity);
     if npc.contains::<Speaking>() {
         npc.entry::<LineQueue>().or_default().get_mut().heard.push(turn);

@@ -10,7 +10,7 @@
 //! use bevy_elenchus::prelude::*;
 //!
 //! App::new()
-//!     .add_plugins((AdaptersSourcePlugin::default(), MinimalPlugins, AssetPlugin::default(), ElenchusPlugin::default()))
+//!     .add_plugins((AdaptersSourcePlugin::default(), MinimalPlugins, AssetPlugin::default(), ElenchusPlugins))
 //!     .add_systems(Startup, |mut commands: Commands, assets: Res<AssetServer>| {
 //!         let socrates = commands.spawn(Npc::new(assets.load("adapters://socrates/character.toml"))).id();
 //!         commands.trigger(Say::new(socrates, "Plato", "What is courage?"));
@@ -21,39 +21,53 @@
 //!
 //! | module            | job                                                                            |
 //! |-------------------|--------------------------------------------------------------------------------|
-//! | `plugin`          | wires it all together; settings and system sets                                |
+//! | `plugin`          | [`ElenchusPlugins`] and the plugins in it                                       |
+//! | `settings`        | what a game changes while it runs; system sets                                  |
 //! | `adapters_source` | `adapters://`, an asset source of its own                                       |
-//! | `folder_watcher`  | with `hot_reload`: sees what a trainer's atomic save does to that folder       |
+//! | `folder_watcher`  | with `hot_reload`: notices a trainer's atomic save in that folder               |
 //! | `assets`          | `character.toml` and the adapter beside it                                     |
-//! | `npc`             | what an NPC is made of: `Npc`, `GameFacts`, `Speaking`                         |
+//! | `npc`             | the components of an NPC: `Npc`, `GameFacts`, `Speaking`                        |
+//! | `lookup`          | an NPC's character and name; how far an asset is loaded                         |
 //! | `conversation`    | what was said, as a save game keeps it                                         |
-//! | `events`          | what a game says and hears                                                     |
+//! | `events`          | commands to the plugin and events from it                                       |
+//! | `requests`        | which replies are in progress                                                   |
 //! | `say`             | from a line to a request that the engine has taken                             |
 //! | `tell`            | lines that an author wrote                                                     |
 //! | `filter`          | which filter judges an NPC's sentences                                         |
 //! | `receive`         | from the engine's events to the game's                                         |
 //! | `ending`          | how a reply ends: finished, cancelled or failed, each exactly once             |
-//! | `group`           | NPCs that talk to each other: who they are, what they may say                 |
+//! | `group`           | the components of a conversation group                                          |
+//! | `group_lines`     | what a member's line does to its group                                          |
+//! | `interruption`    | turns that are cut short                                                        |
 //! | `turn_taking`     | who of them speaks next, and when                                              |
 //! | `hear`            | lines that are heard and not answered                                          |
-//! | `control`         | the engine is started, stopped, started again with other settings, paused     |
+//! | `engine_handle`   | the engine, and what it takes to start it again                                 |
+//! | `control`         | starts, stops, reloads and pauses the engine                                    |
 //! | `status`          | is the model there, and what is it doing                                       |
+
+#![allow(clippy::too_many_arguments, reason = "a Bevy system names what it reads and writes")]
 
 mod adapters_source;
 mod assets;
 mod control;
 mod conversation;
 mod ending;
+mod engine_handle;
 mod events;
 mod filter;
 #[cfg(feature = "hot_reload")]
 mod folder_watcher;
 mod group;
+mod group_lines;
 mod hear;
+mod interruption;
+mod lookup;
 mod npc;
 mod plugin;
 mod receive;
+mod requests;
 mod say;
+mod settings;
 mod status;
 mod tell;
 mod turn_taking;
@@ -72,12 +86,13 @@ pub use conversation::Conversation;
 ///
 /// let script = ScriptedBackend::starter(|request| Answer::Say(format!("I am {}.", request.character.name)));
 /// let mut app = App::new();
-/// app.add_plugins((MinimalPlugins, AssetPlugin::default(), ElenchusPlugin::with_backend(script)));
+/// app.add_plugins((MinimalPlugins, AssetPlugin::default()));
+/// app.add_plugins(ElenchusPlugins.set(SpeechPlugin::with_backend(script)));
 /// ```
 pub use elenchus_dialogue::testing;
 pub use elenchus_dialogue::{
     Backend, BackendStarter, BaseInfo, BaseRef, BigFive, Character, EngineSettings, Error, Model, ModelLoader, Refusal,
-    ReplyFilter, ReplyReport, StopReason, StopRules, Turn, load_model,
+    ReplyFilter, ReplyReport, StopReason, StopRules, Turn, Turns, load_model,
 };
 pub use elenchus_lm::{
     Adapter, AdapterId, ChatTemplate, ComputeDevice, Executor, KvPrecision, LoraAdapter, Numerics, Rng,
@@ -91,19 +106,20 @@ pub use filter::SpeechFilter;
 pub use group::{ConversationGroup, GroupMembers, MemberOf};
 pub use hear::{Earshot, Listener};
 pub use npc::{GameFacts, Npc, Speaking, Voice};
-pub use plugin::{ElenchusPlugin, ElenchusSettings, ElenchusSystems, PauseWith, WhileSpeaking};
+pub use plugin::{CharactersPlugin, ElenchusPlugins, GroupsPlugin, HearingPlugin, SpeechPlugin};
+pub use settings::{ElenchusSettings, ElenchusSystems, PauseWith, WhileSpeaking};
 pub use status::{EngineStats, EngineStatus, engine_ready};
 
 /// What a game needs: `use bevy_elenchus::prelude::*;`.
 pub mod prelude {
     // `Error` stays outside: the name is everybody's.
     pub use crate::{
-        AdapterAsset, AdaptersSourcePlugin, BigFive, Character, CharacterAsset, ComputeDevice, Conversation,
-        ConversationGroup, Earshot, ElenchusPlugin, ElenchusSettings, ElenchusSystems, EngineSettings, EngineStats,
-        EngineStatus, GameFacts, GiveTurn, GroupMembers, GroupSilent, Hear, Interrupt, KvPrecision, Listener, MemberOf,
-        ModelLoader, Npc, Numerics, Overheard, PauseWith, Refusal, ReloadEngine, ReplyDelta, ReplyError, ReplyFailed,
-        ReplyFilter, ReplyFinished, ReplyReport, ReplyStarted, RetryLoad, SamplerSettings, Say, SilenceReason,
-        Speaking, SpeechFilter, StartEngine, StopEngine, StopReason, StopRules, Tell, Turn, Voice, WarmUp,
-        WhileSpeaking, engine_ready,
+        AdapterAsset, AdaptersSourcePlugin, BigFive, Character, CharacterAsset, CharactersPlugin, ComputeDevice,
+        Conversation, ConversationGroup, Earshot, ElenchusPlugins, ElenchusSettings, ElenchusSystems, EngineSettings,
+        EngineStats, EngineStatus, GameFacts, GiveTurn, GroupMembers, GroupSilent, GroupsPlugin, Hear, HearingPlugin,
+        Interrupt, KvPrecision, Listener, MemberOf, ModelLoader, Npc, Numerics, Overheard, PauseWith, Refusal,
+        ReloadEngine, ReplyDelta, ReplyError, ReplyFailed, ReplyFilter, ReplyFinished, ReplyReport, ReplyStarted,
+        RetryLoad, SamplerSettings, Say, SilenceReason, Speaking, SpeechFilter, SpeechPlugin, StartEngine, StopEngine,
+        StopReason, StopRules, Tell, Turn, Voice, WarmUp, WhileSpeaking, engine_ready,
     };
 }

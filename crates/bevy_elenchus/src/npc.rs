@@ -82,6 +82,12 @@ pub(crate) struct LineQueue {
     pub heard: Vec<Turn>,
 }
 
+/// The NPC is free for the next line in its queue.
+#[derive(EntityEvent)]
+pub(crate) struct NextLine {
+    pub entity: Entity,
+}
+
 /// What an NPC is asked to do with its voice.
 #[derive(Clone, Debug)]
 pub(crate) enum Line {

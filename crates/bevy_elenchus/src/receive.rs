@@ -4,10 +4,11 @@ use bevy::prelude::*;
 use elenchus_dialogue::{EngineEvent, Error, ReplyReport, RequestId};
 
 use crate::{
-    ElenchusSettings, EngineStatus, ReplyDelta, ReplyStarted, Speaking,
-    control::EngineHandle,
+    ElenchusSettings, ElenchusSystems, EngineStatus, ReplyDelta, ReplyStarted, Speaking,
     ending::{self, Ending},
-    say::Requests,
+    engine_handle::EngineHandle,
+    events::trigger,
+    requests::Requests,
 };
 
 /// One request's share of a frame's events.
@@ -38,12 +39,14 @@ pub(crate) fn receive(
                 warn!("no model, NPCs will speak fallback lines: {error}");
                 *status = EngineStatus::Failed { error };
             }
-            // In a pause nobody speaks; the step it began in may have brought words.
+            // No words are shown in a pause; the step that it began in may have produced some.
             of_a_reply if *paused => held.push_back(of_a_reply),
             EngineEvent::Started(id) => news(&mut frame, id).started = true,
             EngineEvent::Delta(id, text) => news(&mut frame, id).delta.push_str(&text),
             EngineEvent::Finished(id, report) => news(&mut frame, id).ending = Some(Ok(Box::new(report))),
             EngineEvent::Failed(id, error) => news(&mut frame, id).ending = Some(Err(error)),
+            // A newer backend's, which no reply waits for.
+            _ => {}
         }
     }
     let stopped = !running && held.is_empty() && engine.events().is_empty();
@@ -66,7 +69,7 @@ fn news(frame: &mut Vec<News>, id: RequestId) -> &mut News {
     &mut frame[index]
 }
 
-/// Each step may run observers of the game, which may cancel or despawn: who speaks is asked anew each time.
+/// Each step may run observers of the game, which may cancel or despawn: the speaker is looked up again each time.
 fn happen(world: &mut World, news: News) {
     let speaker = |world: &World| world.resource::<Requests>().speaker(news.id);
     if news.started
@@ -74,7 +77,7 @@ fn happen(world: &mut World, news: News) {
         // An engine that was started again starts the reply again.
         && world.get_mut::<Speaking>(entity).is_none_or(|mut speaking| !std::mem::replace(&mut speaking.started, true))
     {
-        ending::tell(world, ReplyStarted { entity });
+        trigger(world, ReplyStarted { entity });
     }
     if !news.delta.is_empty()
         && let Some(entity) = speaker(world)
@@ -82,7 +85,7 @@ fn happen(world: &mut World, news: News) {
         if let Some(mut speaking) = world.get_mut::<Speaking>(entity) {
             speaking.text.push_str(&news.delta);
         }
-        ending::tell(world, ReplyDelta { entity, text: news.delta });
+        trigger(world, ReplyDelta { entity, text: news.delta });
     }
     match news.ending {
         Some(Ok(report)) => ending::end(world, news.id, Ending::Finished(report)),
@@ -100,4 +103,8 @@ fn fail_all(world: &mut World) {
         }
         ending::end(world, id, Ending::Failed(Error::Stopped.into()));
     }
+}
+
+pub(crate) fn plugin(app: &mut App) {
+    app.add_systems(PreUpdate, receive.in_set(ElenchusSystems::Receive));
 }

@@ -3,90 +3,44 @@
 //! Observers and systems only queue; every change of an NPC's state happens in a plain function with the whole world at
 //! hand, so that no two of them can meet half-way.
 
-use std::{cmp::Reverse, collections::BTreeSet, sync::Arc};
+use std::{cmp::Reverse, sync::Arc};
 
-use bevy::{
-    asset::{AssetLoadError, AssetPath, LoadState},
-    platform::collections::HashMap,
-    prelude::*,
-};
-use elenchus_dialogue::{Character, Error, Priority, Request, RequestId, has_words};
+use bevy::prelude::*;
+use elenchus_dialogue::{Character, Error, Request, RequestId, has_words};
 use elenchus_lm::Adapter;
 
 use crate::{
     AdapterAsset, CharacterAsset, Conversation, ElenchusSettings, ElenchusSystems, EngineStatus, GameFacts, MemberOf,
-    Npc, ReplyError, ReplyFailed, Say, Speaking, Voice, WarmUp, WhileSpeaking,
-    control::EngineHandle,
+    Npc, ReplyError, ReplyFailed, Say, Speaking, Tell, Voice, WarmUp, WhileSpeaking,
     ending::{self, Ending},
+    engine_handle::EngineHandle,
+    events::trigger,
     filter::filter,
-    npc::{Line, LineQueue},
-    tell, turn_taking,
+    group_lines, interruption,
+    lookup::{character_path, fallback_line, folder_name, loaded},
+    npc::{Line, LineQueue, NextLine},
+    requests::{Requests, priority},
+    tell,
 };
-
-/// The requests under way, and those the engine does not have yet.
-#[derive(Resource, Default)]
-pub(crate) struct Requests {
-    last: u64,
-    speakers: HashMap<RequestId, Entity>,
-    /// The player's first, then the oldest first.
-    unsent: BTreeSet<(Reverse<Priority>, RequestId)>,
-    /// Lines that nobody heard; their failure is told with the next frame's.
-    refused: Vec<(Entity, ReplyError)>,
-    warm_ups: Vec<Entity>,
-}
-
-impl Requests {
-    fn begin(&mut self, entity: Entity, priority: Priority) -> RequestId {
-        self.last += 1;
-        let id = RequestId(self.last);
-        self.speakers.insert(id, entity);
-        self.unsent.insert((Reverse(priority), id));
-        id
-    }
-
-    /// An author's line: nothing for the engine.
-    pub fn begin_told(&mut self, entity: Entity) -> RequestId {
-        self.last += 1;
-        let id = RequestId(self.last);
-        self.speakers.insert(id, entity);
-        id
-    }
-
-    /// The engine that had it is gone: the next one gets it.
-    pub fn send_again(&mut self, id: RequestId, ambient: bool) {
-        if self.speakers.contains_key(&id) {
-            self.unsent.insert((Reverse(priority(ambient)), id));
-        }
-    }
-
-    /// Who speaks, while the request is under way.
-    pub fn speaker(&self, id: RequestId) -> Option<Entity> {
-        self.speakers.get(&id).copied()
-    }
-
-    /// All requests under way, oldest first.
-    pub fn under_way(&self) -> Vec<RequestId> {
-        let mut ids: Vec<_> = self.speakers.keys().copied().collect();
-        ids.sort_unstable();
-        ids
-    }
-
-    /// From now on the request's events are ignored. Says whether it was under way.
-    pub fn forget(&mut self, id: RequestId) -> bool {
-        for priority in [Priority::Player, Priority::Ambient] {
-            self.unsent.remove(&(Reverse(priority), id));
-        }
-        self.speakers.remove(&id).is_some()
-    }
-}
-
-fn priority(ambient: bool) -> Priority {
-    if ambient { Priority::Ambient } else { Priority::Player }
-}
 
 pub(crate) fn on_say(say: On<Say>, mut commands: Commands) {
     let say = say.event().clone();
     commands.queue(move |world: &mut World| hear(world, Line::Answer(say)));
+}
+
+pub(crate) fn on_tell(tell: On<Tell>, mut commands: Commands) {
+    let tell = tell.event().clone();
+    commands.queue(move |world: &mut World| hear(world, Line::Tell(tell)));
+}
+
+/// The queue's first line begins.
+pub(crate) fn on_next_line(next: On<NextLine>, mut commands: Commands) {
+    let entity = next.entity;
+    commands.queue(move |world: &mut World| {
+        if let Some(line) = world.get_mut::<LineQueue>(entity).and_then(|mut queue| queue.lines.pop_front()) {
+            begin(world, line);
+        }
+    });
 }
 
 pub(crate) fn on_warm_up(warm_up: On<WarmUp>, mut requests: ResMut<Requests>) {
@@ -112,23 +66,23 @@ pub(crate) fn send_waiting(handle: Res<EngineHandle>, requests: Res<Requests>, m
 }
 
 /// A line reaches an NPC: it is answered or told, waits its turn, or is refused.
-pub(crate) fn hear(world: &mut World, line: Line) {
+fn hear(world: &mut World, line: Line) {
     let entity = line.entity();
     if world.get::<Npc>(entity).is_none() {
         match line {
-            Line::Answer(_) => warn!("`Say` to {entity}, which has no `Npc` component: nobody will answer"),
-            Line::Tell(_) => warn!("`Tell` for {entity}, which has no `Npc` component: nobody will say it"),
+            Line::Answer(_) => warn!("`Say` to {entity}, which has no `Npc` component: it is not answered"),
+            Line::Tell(_) => warn!("`Tell` for {entity}, which has no `Npc` component: it is not said"),
         }
         return;
     }
     if !has_words(line.text()) {
         return refuse(world, entity, Error::EmptyLine.into());
     }
-    // Whatever becomes of lines said while an NPC speaks: the player never waits for talk that nobody asked for.
+    // Whatever happens to lines said while an NPC speaks: the player never waits for ambient talk.
     if !line.is_ambient()
         && let Some(group) = world.get::<MemberOf>(entity).map(|member| member.0)
     {
-        turn_taking::interrupt(world, group);
+        interruption::interrupt(world, group);
     }
     if is_busy(world, entity) {
         match world.resource::<ElenchusSettings>().while_speaking {
@@ -142,7 +96,7 @@ pub(crate) fn hear(world: &mut World, line: Line) {
         if is_busy(world, entity) {
             queue(world, line);
             // Where a reply was cancelled, no end of it calls the first in the queue.
-            ending::next_in_queue(world, entity);
+            ending::next_line(world, entity);
         } else {
             begin(world, line);
         }
@@ -150,7 +104,7 @@ pub(crate) fn hear(world: &mut World, line: Line) {
 }
 
 /// A line's turn has come.
-pub(crate) fn begin(world: &mut World, line: Line) {
+fn begin(world: &mut World, line: Line) {
     match line {
         Line::Answer(say) => answer(world, say, None),
         Line::Tell(tell) => tell::begin(world, tell),
@@ -175,7 +129,7 @@ fn refuse(world: &mut World, entity: Entity, error: ReplyError) {
 }
 
 /// The line enters the conversation and the NPC is speaking, if only in thought. A group's line is there already unless
-/// the NPC has talked with somebody else since.
+/// the NPC has talked with others since.
 pub(crate) fn answer(world: &mut World, say: Say, group: Option<Entity>) {
     let Say { entity, speaker, text, ambient, max_tokens } = say;
     let path = character_path(world, entity);
@@ -186,7 +140,7 @@ pub(crate) fn answer(world: &mut World, say: Say, group: Option<Entity>) {
     if group.is_none() || !conversation.ends_with(&speaker, &text) {
         conversation.push(speaker, text);
     }
-    // What they say to each other is the group's to ask again, and nobody else's.
+    // Only the group asks again for what its members say to each other.
     conversation.awaiting_reply = group.is_none();
     conversation.character = path;
     npc.insert(Speaking { ambient, max_tokens, group, ..Speaking::new(id) });
@@ -197,8 +151,8 @@ pub(crate) fn answer(world: &mut World, say: Say, group: Option<Entity>) {
 fn tell_refused(world: &mut World) {
     for (entity, error) in std::mem::take(&mut world.resource_mut::<Requests>().refused) {
         if world.get::<Npc>(entity).is_some() {
-            let fallback = ending::fallback_line(world, entity);
-            ending::tell(world, ReplyFailed { entity, error, fallback });
+            let fallback = fallback_line(world, entity);
+            trigger(world, ReplyFailed { entity, error, fallback });
         }
     }
 }
@@ -241,16 +195,16 @@ fn prepare(world: &World, id: RequestId) -> Result<Option<Request>, ReplyError> 
     else {
         return Ok(None);
     };
-    let Some((character, adapter)) = who(world, npc)? else { return Ok(None) };
+    let Some((character, voice)) = who(world, npc)? else { return Ok(None) };
     if conversation.turns.last().is_some_and(|turn| character.is_named(&turn.speaker)) {
         return Err(ReplyError::OwnName { name: character.name.clone() });
     }
     Ok(Some(Request {
         id,
         character,
-        adapter,
+        voice,
         facts: facts(world, entity),
-        notes: speaking.group.and_then(|group| turn_taking::topic(world, group, entity)).into_iter().collect(),
+        notes: speaking.group.and_then(|group| group_lines::topic(world, group, entity)).into_iter().collect(),
         turns: conversation.turns.clone(),
         rng: conversation.rng.clone(),
         priority: priority(speaking.ambient),
@@ -259,8 +213,10 @@ fn prepare(world: &World, id: RequestId) -> Result<Option<Request>, ReplyError> 
     }))
 }
 
+type Speaker = (Arc<Character>, Option<elenchus_dialogue::Voice>);
+
 /// Character and voice, once the model is ready for them; `None` while something is still being loaded.
-fn who(world: &World, npc: &Npc) -> Result<Option<(Arc<Character>, Option<Adapter>)>, ReplyError> {
+fn who(world: &World, npc: &Npc) -> Result<Option<Speaker>, ReplyError> {
     let Some(asset) = loaded::<CharacterAsset>(world, &npc.character)
         .map_err(|(path, reason)| ReplyError::Character { path, reason })?
     else {
@@ -272,43 +228,23 @@ fn who(world: &World, npc: &Npc) -> Result<Option<(Arc<Character>, Option<Adapte
         EngineStatus::Failed { error } => return Err(error.clone().into()),
         EngineStatus::Ready { .. } => {}
     }
-    let worn = match &npc.voice {
-        Voice::OfCharacter => asset.adapter.as_ref().map(|adapter| (adapter, asset.character.adapter_scale)),
-        Voice::Base => None,
-        Voice::Adapter { adapter, scale } => Some((adapter, *scale)),
+    let character = asset.character.clone();
+    let (name, adapter) = match &npc.voice {
+        Voice::OfCharacter => (
+            folder_name(world, &npc.character),
+            asset.adapter.as_ref().map(|adapter| (adapter, character.adapter_scale)),
+        ),
+        Voice::Base => return Ok(Some((character, None))),
+        Voice::Adapter { adapter, scale } => (folder_name(world, adapter), Some((adapter, *scale))),
     };
-    let Some((handle, scale)) = worn else { return Ok(Some((asset.character.clone(), None))) };
+    let name = name.unwrap_or_else(|| character.name.clone()).into();
+    let Some((handle, scale)) = adapter else {
+        return Ok(Some((character, Some(elenchus_dialogue::Voice { name, adapter: None }))));
+    };
     let adapter =
         loaded::<AdapterAsset>(world, handle).map_err(|(path, reason)| ReplyError::Adapter { path, reason })?;
-    Ok(adapter.map(|adapter| (asset.character.clone(), Some(Adapter { lora: adapter.lora.clone(), scale }))))
-}
-
-/// The asset if there is one, also an old one whose reload failed; `None` while it is being loaded; path and reason if it
-/// never will be.
-pub(crate) fn loaded<'w, A: Asset>(world: &'w World, handle: &Handle<A>) -> Result<Option<&'w A>, (String, String)> {
-    if let Some(asset) = world.resource::<Assets<A>>().get(handle) {
-        return Ok(Some(asset));
-    }
-    let reason = match world.resource::<AssetServer>().load_state(handle) {
-        LoadState::Loading => return Ok(None),
-        LoadState::Failed(error) => explained(&error),
-        LoadState::NotLoaded => "no such asset is loaded or being loaded (hint: the handle must come from \
-                                 `AssetServer::load` or `Assets::add`)"
-            .into(),
-        LoadState::Loaded => "it was loaded, and then removed from `Assets` (hint: `AssetServer::reload`)".into(),
-    };
-    Err((asset_path(world, handle).unwrap_or_else(|| format!("{:?}", handle.id())), reason))
-}
-
-/// What the asset server says, and what to do where it does not say so itself.
-fn explained(error: &AssetLoadError) -> String {
-    match error {
-        AssetLoadError::MissingAssetSourceError(missing) => format!(
-            "{missing} (hint: for `adapters://`, add `AdaptersSourcePlugin` before `DefaultPlugins`, or before \
-             `AssetPlugin` where there are none)"
-        ),
-        error => error.to_string(),
-    }
+    let adapter = adapter.map(|adapter| Some(Adapter { lora: adapter.lora.clone(), scale }));
+    Ok(adapter.map(|adapter| (character, Some(elenchus_dialogue::Voice { name, adapter }))))
 }
 
 fn send_warm_ups(world: &mut World) {
@@ -316,9 +252,9 @@ fn send_warm_ups(world: &mut World) {
     for entity in entities {
         let Some(npc) = world.get::<Npc>(entity) else { continue };
         match who(world, npc) {
-            Ok(Some((character, adapter))) => {
+            Ok(Some((character, voice))) => {
                 let facts = facts(world, entity);
-                let warm_up = elenchus_dialogue::WarmUp { character, adapter, facts };
+                let warm_up = elenchus_dialogue::WarmUp { character, voice, facts };
                 if let Some(engine) = &world.resource::<EngineHandle>().engine {
                     engine.warm_up(warm_up);
                 }
@@ -333,21 +269,14 @@ fn facts(world: &World, entity: Entity) -> Vec<String> {
     world.get::<GameFacts>(entity).map(|facts| facts.0.clone()).unwrap_or_default()
 }
 
-/// Where an NPC's character came from, as its save game says.
-pub(crate) fn character_path(world: &World, entity: Entity) -> Option<String> {
-    world.get::<Npc>(entity).and_then(|npc| asset_path(world, &npc.character))
-}
-
-fn asset_path<A: Asset>(world: &World, handle: &Handle<A>) -> Option<String> {
-    let from_server = world.resource::<AssetServer>().get_path(handle).map(AssetPath::into_owned);
-    from_server.or_else(|| handle.path().cloned()).map(|path| path.to_string())
-}
-
 pub(crate) fn plugin(app: &mut App) {
     app.init_resource::<Requests>()
         .add_systems(PreUpdate, send_waiting.in_set(ElenchusSystems::Send))
         .add_observer(on_say)
+        .add_observer(on_tell)
+        .add_observer(on_next_line)
         .add_observer(on_warm_up)
         .register_type::<Say>()
+        .register_type::<Tell>()
         .register_type::<WarmUp>();
 }

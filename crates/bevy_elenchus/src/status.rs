@@ -3,7 +3,7 @@
 use bevy::prelude::*;
 use elenchus_dialogue::{BaseInfo, Error};
 
-use crate::control::EngineHandle;
+use crate::{ElenchusSystems, engine_handle::EngineHandle, receive};
 
 /// Where the engine stands. Changes are seen by change detection: `status.is_changed()`.
 #[derive(Resource, Clone, Debug, Default, Reflect)]
@@ -53,5 +53,8 @@ pub(crate) fn update_stats(handle: Res<EngineHandle>, mut stats: ResMut<EngineSt
 }
 
 pub(crate) fn plugin(app: &mut App) {
-    app.init_resource::<EngineStats>().register_type::<EngineStatus>().register_type::<EngineStats>();
+    app.init_resource::<EngineStats>()
+        .add_systems(PreUpdate, update_stats.after(receive::receive).in_set(ElenchusSystems::Receive))
+        .register_type::<EngineStatus>()
+        .register_type::<EngineStats>();
 }

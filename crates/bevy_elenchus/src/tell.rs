@@ -4,26 +4,24 @@ use bevy::prelude::*;
 use elenchus_dialogue::{RequestId, sentences};
 
 use crate::{
-    CharacterAsset, Conversation, ConversationGroup, ElenchusSettings, MemberOf, Npc, ReplyDelta, ReplyError,
-    ReplyStarted, Speaking, SpeechFilter, Tell,
-    control::EngineHandle,
+    CharacterAsset, Conversation, ConversationGroup, ElenchusSettings, ElenchusSystems, MemberOf, Npc, ReplyDelta,
+    ReplyError, ReplyStarted, Speaking, SpeechFilter, Tell,
     ending::{self, Ending},
-    npc::Line,
-    say::{self, Requests},
-    turn_taking,
+    engine_handle::EngineHandle,
+    events::trigger,
+    interruption,
+    lookup::{character_path, loaded},
+    receive,
+    requests::Requests,
+    status,
 };
-
-pub(crate) fn on_tell(tell: On<Tell>, mut commands: Commands) {
-    let tell = tell.event().clone();
-    commands.queue(move |world: &mut World| say::hear(world, Line::Tell(tell)));
-}
 
 /// The NPC is speaking; its first word comes with the next frame.
 pub(crate) fn begin(world: &mut World, tell: Tell) {
     let Tell { entity, text, to_group } = tell;
     let group = world.get::<MemberOf>(entity).map(|member| member.0);
     let group = group.filter(|&group| to_group && world.get::<ConversationGroup>(group).is_some());
-    let path = say::character_path(world, entity);
+    let path = character_path(world, entity);
     let id = world.resource_mut::<Requests>().begin_told(entity);
     let mut npc = world.entity_mut(entity);
     let mut conversation = npc.entry::<Conversation>().or_default();
@@ -32,7 +30,7 @@ pub(crate) fn begin(world: &mut World, tell: Tell) {
     conversation.character = path;
     npc.insert(Speaking { told: Some(text.trim().to_owned()), group, ..Speaking::new(id) });
     if let Some(group) = group {
-        turn_taking::give_way(world, group, entity);
+        interruption::give_way(world, group, entity);
     }
 }
 
@@ -52,7 +50,7 @@ fn say_more(world: &mut World, entity: Entity, id: RequestId) {
     let goes_on =
         |world: &World| world.resource::<Requests>().speaker(id).is_some() && world.get::<Npc>(entity).is_some();
     let Some(npc) = world.get::<Npc>(entity).filter(|_| goes_on(world)) else { return };
-    match say::loaded::<CharacterAsset>(world, &npc.character) {
+    match loaded::<CharacterAsset>(world, &npc.character) {
         Ok(Some(_)) => {}
         Ok(None) => return,
         Err((path, reason)) => {
@@ -62,7 +60,7 @@ fn say_more(world: &mut World, entity: Entity, id: RequestId) {
     if let Some(mut speaking) = world.get_mut::<Speaking>(entity)
         && !std::mem::replace(&mut speaking.started, true)
     {
-        ending::tell(world, ReplyStarted { entity });
+        trigger(world, ReplyStarted { entity });
     }
     if !goes_on(world) {
         return;
@@ -75,7 +73,7 @@ fn say_more(world: &mut World, entity: Entity, id: RequestId) {
     let (text, over) = (text.to_owned(), left.is_empty());
     speaking.text.push_str(&text);
     speaking.told = Some(left.to_owned());
-    ending::tell(world, ReplyDelta { entity, text });
+    trigger(world, ReplyDelta { entity, text });
     if over && goes_on(world) {
         ending::end(world, id, Ending::Told);
     }
@@ -91,7 +89,8 @@ fn piece(text: &str, by_sentence: bool) -> usize {
 }
 
 pub(crate) fn plugin(app: &mut App) {
-    app.add_observer(on_tell).register_type::<Tell>();
+    let after = go_on.after(receive::receive).before(status::update_stats);
+    app.add_systems(PreUpdate, after.in_set(ElenchusSystems::Receive));
 }
 
 #[cfg(test)]

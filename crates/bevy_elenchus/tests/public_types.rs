@@ -20,7 +20,7 @@ fn a_game_names_what_it_sets_and_reads() {
         kv_precision: KvPrecision::Int8,
         ..EngineSettings::default()
     };
-    let plugin = ElenchusPlugin { engine, autostart: false, ..ElenchusPlugin::default() };
+    let plugin = SpeechPlugin { engine, autostart: false, ..SpeechPlugin::default() };
     assert!(!plugin.autostart && plugin.loader.is_none());
     let character = Character {
         version: 1,

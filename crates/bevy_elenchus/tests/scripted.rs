@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use bevy::prelude::*;
+use bevy::{app::PluginGroupBuilder, prelude::*};
 use bevy_elenchus::{
     Error,
     prelude::*,
@@ -14,13 +14,19 @@ struct Heard(Vec<String>);
 
 /// A fig seller in a game whose replies a script writes.
 fn game() -> (App, Entity) {
+    game_with(|plugins| plugins)
+}
+
+/// The same with some plugins left out.
+fn game_with(change: impl FnOnce(PluginGroupBuilder) -> PluginGroupBuilder) -> (App, Entity) {
     let script = ScriptedBackend::starter(|request| match request.turns.last().map(|turn| turn.text.as_str()) {
         Some("Who are you?") => Answer::Say(format!("I am {}. Figs?", request.character.name)),
         Some("Think.") => Answer::Think,
         _ => Answer::Fail(Error::EmptyLine),
     });
     let mut app = App::new();
-    app.add_plugins((MinimalPlugins, AssetPlugin::default(), ElenchusPlugin::with_backend(script)))
+    let plugins = ElenchusPlugins.set(SpeechPlugin::with_backend(script));
+    app.add_plugins((MinimalPlugins, AssetPlugin::default(), change(plugins)))
         .init_resource::<Heard>()
         .add_observer(|finished: On<ReplyFinished>, mut heard: ResMut<Heard>| {
             heard.0.push(format!("{:?}: {}", finished.stop, finished.text));
@@ -50,6 +56,27 @@ fn a_script_answers_through_the_plugins_events() {
     let turns: Vec<String> =
         app.world().get::<Conversation>(npc).unwrap().turns.iter().map(|turn| turn.text.clone()).collect();
     assert_eq!(turns[..2], ["Who are you?", "I am Myrto. Figs?"]);
+}
+
+#[test]
+fn a_game_may_leave_groups_and_hearing_out() {
+    let (mut app, npc) = game_with(|plugins| plugins.disable::<GroupsPlugin>().disable::<HearingPlugin>());
+    let group = app.world_mut().spawn(ConversationGroup::new("A herald", "What is a fig?")).id();
+    app.world_mut().entity_mut(npc).insert(MemberOf(group));
+    say(&mut app, npc, "Who are you?");
+    assert_eq!(app.world().resource::<Heard>().0, ["EndToken: I am Myrto. Figs?"]);
+    // A line said to the group has no listeners and no answer.
+    app.world_mut().trigger(Tell::new(npc, "Figs!").to_group());
+    (0..4).for_each(|_| app.update());
+    assert_eq!(app.world().resource::<Heard>().0[1..], ["Told: Figs!"]);
+}
+
+#[test]
+#[should_panic(expected = "`SpeechPlugin` needs `CharactersPlugin`")]
+fn speech_without_characters_is_explained() {
+    let mut app = App::new();
+    app.add_plugins((MinimalPlugins, AssetPlugin::default(), SpeechPlugin { autostart: false, ..default() }));
+    app.finish();
 }
 
 #[test]

@@ -65,7 +65,7 @@ pub fn cache_folder() -> Option<PathBuf> {
 
 /// Each platform's own place for what can be fetched again.
 fn user_cache(os: &str, variable: impl Fn(&str) -> Option<OsString>) -> Option<PathBuf> {
-    // The XDG specification has relative paths ignored; nobody means them elsewhere either.
+    // The XDG specification has relative paths ignored; they are ignored on other systems too.
     let absolute = |name: &str| variable(name).map(PathBuf::from).filter(|path| path.has_root());
     match os {
         "windows" => absolute("LOCALAPPDATA"),
@@ -74,7 +74,7 @@ fn user_cache(os: &str, variable: impl Fn(&str) -> Option<OsString>) -> Option<P
     }
 }
 
-/// Whether a whole file lies there. One of another size is passed over with a warning: it is somebody's broken copy.
+/// Whether a whole file lies there. One of another size is passed over with a warning: it is a broken copy.
 pub fn has_size(path: &Path, expected: u64) -> bool {
     match fs::metadata(path) {
         Ok(metadata) if metadata.is_file() && metadata.len() == expected => true,

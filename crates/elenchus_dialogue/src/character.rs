@@ -1,4 +1,4 @@
-//! `character.toml`: who a character is, how it draws words and when it stops.
+//! `character.toml`: who a character is, how its words are sampled and when it stops.
 
 use std::ops::RangeInclusive;
 
@@ -16,7 +16,7 @@ pub struct Character {
     pub name: String,
     /// The card: who this is, in the second person ("You are Socrates...").
     pub persona: String,
-    /// Temperament, 0 to 1 each; told to the model in words.
+    /// Temperament, 0 to 1 each; the prompt has it in words.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub big_five: Option<BigFive>,
     /// Said when a conversation begins, if the game asks.
@@ -24,13 +24,13 @@ pub struct Character {
     pub greetings: Vec<String>,
     /// Said instead of a reply that failed; at least one.
     pub fallbacks: Vec<String>,
-    /// How words are drawn.
+    /// How words are sampled.
     #[serde(default)]
     pub sampler: SamplerSettings,
     /// When a reply ends.
     #[serde(default)]
     pub stop: StopRules,
-    /// Strength at which the folder's adapter is worn, if it has one.
+    /// Scale of the folder's adapter, if it has one.
     #[serde(default = "one")]
     pub adapter_scale: f32,
     /// The base the adapter was trained on.

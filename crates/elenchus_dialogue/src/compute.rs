@@ -1,4 +1,4 @@
-//! Which executor a game's settings mean, and the threads it may take: few, and behind the game's.
+//! Which executor a game's settings select, and its threads: few, and of lower priority than the game's.
 
 use std::sync::Arc;
 

@@ -1,4 +1,9 @@
-//! What was said, and the generator that draws what will be said: all a save game needs to go on as if nothing happened.
+//! What was said, and the generator that samples what will be said: all that a save game needs to continue identically.
+
+use std::{
+    ops::{Deref, DerefMut},
+    sync::Arc,
+};
 
 use elenchus_lm::Rng;
 use serde::{Deserialize, Serialize};
@@ -12,11 +17,52 @@ pub struct Turn {
     pub text: String,
 }
 
+/// Turns, oldest first. A clone shares them, so that a request costs the same however long the conversation is; who changes
+/// its turns while another holds a clone gets a copy of its own.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(from = "Vec<Turn>", into = "Vec<Turn>")]
+pub struct Turns(Arc<Vec<Turn>>);
+
+impl Deref for Turns {
+    type Target = Vec<Turn>;
+
+    fn deref(&self) -> &Vec<Turn> {
+        &self.0
+    }
+}
+
+impl DerefMut for Turns {
+    fn deref_mut(&mut self) -> &mut Vec<Turn> {
+        Arc::make_mut(&mut self.0)
+    }
+}
+
+impl<'a> IntoIterator for &'a Turns {
+    type Item = &'a Turn;
+    type IntoIter = std::slice::Iter<'a, Turn>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+impl From<Vec<Turn>> for Turns {
+    fn from(turns: Vec<Turn>) -> Self {
+        Self(Arc::new(turns))
+    }
+}
+
+impl From<Turns> for Vec<Turn> {
+    fn from(turns: Turns) -> Self {
+        Arc::unwrap_or_clone(turns.0)
+    }
+}
+
 /// The turns a character has heard and spoken, oldest first.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Conversation {
     /// Everything said so far.
-    pub turns: Vec<Turn>,
+    pub turns: Turns,
     /// Draws the next reply; the engine hands back its next state with each.
     pub rng: Rng,
 }
@@ -24,7 +70,7 @@ pub struct Conversation {
 impl Conversation {
     /// An empty conversation whose replies a seed determines.
     pub fn from_seed(seed: u64) -> Self {
-        Self { turns: Vec::new(), rng: Rng::from_seed(seed) }
+        Self { turns: Turns::default(), rng: Rng::from_seed(seed) }
     }
 
     /// Appends a turn.
@@ -34,9 +80,10 @@ impl Conversation {
 
     /// Forgets all but the newest turns. A prompt never holds more than the context does, but every turn is counted for it
     /// and saved: talk without an end, as among NPCs, is cut now and then. Cut seldom and deep, for the memory of a prompt
-    /// that begins elsewhere is read anew.
+    /// that begins elsewhere is read again.
     pub fn keep_newest(&mut self, turns: usize) {
-        self.turns.drain(..self.turns.len().saturating_sub(turns));
+        let forgotten = self.turns.len().saturating_sub(turns);
+        self.turns.drain(..forgotten);
     }
 }
 

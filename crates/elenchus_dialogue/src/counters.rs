@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::atomic::{AtomicU32, AtomicU64, AtomicUsize, Ordering},
+    sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering},
     time::Duration,
 };
 
@@ -40,6 +40,8 @@ pub(crate) struct Counters {
     /// Warm-ups accepted and not done yet; bounded alike.
     pub warm_ups: AtomicUsize,
     pub kv_bytes: AtomicUsize,
+    /// A line of the player's was sent and not heard yet: a step without the player's replies is given up for it.
+    pub player_waits: AtomicBool,
     tokens_per_second: AtomicU32,
 }
 

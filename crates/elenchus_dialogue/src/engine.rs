@@ -12,7 +12,7 @@ use std::{
 use crossbeam_channel::{Receiver, Sender};
 
 use crate::{
-    EngineEvent, EngineSettings, EngineStats, Error, ModelLoader, Request, RequestId, WarmUp,
+    EngineEvent, EngineSettings, EngineStats, Error, ModelLoader, Priority, Request, RequestId, WarmUp,
     counters::Counters,
     outbox::Outbox,
     scheduler::Pending,
@@ -32,7 +32,7 @@ pub struct Engine {
 }
 
 impl Engine {
-    /// Starts the thread; loading begins at once and is told in events.
+    /// Starts the thread; loading begins at once and is reported in events.
     pub fn start(settings: EngineSettings, loader: ModelLoader) -> Self {
         let (event_sender, events) = crossbeam_channel::bounded(settings.event_capacity.max(1));
         let (commands, receiver) = crossbeam_channel::unbounded();
@@ -58,7 +58,12 @@ impl Engine {
         if !take_permit(&self.counters.queued, self.request_capacity) {
             return Err(request);
         }
+        let is_players = request.priority == Priority::Player;
         self.command(Command::Say(Box::new(Pending { request, received: Instant::now() })));
+        // Set after the command is sent, so that the command is there when the engine reads the flag.
+        if is_players {
+            self.counters.player_waits.store(true, Ordering::Release);
+        }
         Ok(())
     }
 

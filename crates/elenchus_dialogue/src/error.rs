@@ -3,8 +3,9 @@
 /// This crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
-/// Errors end with what to do about them. `Clone`, so that one failure can be told to everyone it concerns.
+/// Errors end with what to do about them. `Clone`, so that one failure can be sent to every request it concerns.
 #[derive(Debug, Clone, thiserror::Error)]
+#[non_exhaustive]
 pub enum Error {
     /// A `character.toml` that cannot be used.
     #[error("{file}: {reason}")]
@@ -17,7 +18,7 @@ pub enum Error {
     /// No model is loaded.
     #[error("no model: {0}")]
     NoModel(String),
-    /// The adapter cannot be worn on this base.
+    /// The adapter does not fit this base.
     #[error("{0}")]
     Adapter(String),
     /// The prompt leaves no room for a reply, however much history is cut.

@@ -1,4 +1,4 @@
-//! What the engine tells.
+//! The engine's events.
 
 use std::time::Duration;
 
@@ -6,9 +6,10 @@ use elenchus_lm::{AdapterId, Rng};
 
 use crate::{Error, Refusal, RequestId, StopReason};
 
-/// What the engine tells. For each accepted request: `Started`, any number of `Delta`, then exactly one of `Finished` and
+/// The engine's events. For each accepted request: `Started`, any number of `Delta`, then exactly one of `Finished` and
 /// `Failed`. `Started` is absent where a request failed or was cancelled before it got a place.
 #[derive(Debug, Clone)]
+#[non_exhaustive]
 pub enum EngineEvent {
     /// The model is being read; the share done, 0 to 1.
     Loading(f32),
@@ -16,7 +17,7 @@ pub enum EngineEvent {
     Ready(BaseInfo),
     /// The model could not be loaded; [`crate::Engine::reload`] tries again. Requests fail until then.
     LoadFailed(Error),
-    /// The first token of a reply is being thought of.
+    /// The reply has a place; its prompt is being read.
     Started(RequestId),
     /// More text, whole graphemes.
     Delta(RequestId, String),
@@ -37,7 +38,7 @@ pub struct ReplyReport {
     pub rng: Rng,
     /// Identity of the adapter.
     pub adapter: Option<AdapterId>,
-    /// Tokens sampled, the end token included where one was drawn.
+    /// Tokens sampled, the end token included if one was.
     pub reply_ids: Vec<u32>,
     /// Sentences that the filter refused; the reply was sampled again for each, or ends before the last.
     pub refused: Vec<Refusal>,

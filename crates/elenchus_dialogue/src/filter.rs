@@ -40,7 +40,7 @@ pub struct ReplyFilter {
     pub echoes: bool,
     /// A reply that ends before its first word is sampled again, `retries` times at most.
     pub silence: bool,
-    /// Names that somebody else has, beside those of the conversation.
+    /// Names of others, beside those of the conversation.
     pub names: Vec<String>,
     words: Vec<String>,
     patterns: Vec<Regex>,
@@ -162,8 +162,9 @@ impl ReplyFilter {
             let claimed = names::fold(claimed);
             character.name.split_whitespace().any(|part| names::fold(part) == claimed)
         };
-        // Whatever follows "my name is" is a name.
-        if NAMED.captures_iter(text).filter_map(|found| found.get(1)).any(|name| !own(name.as_str())) {
+        // Whatever follows "my name is" is a name, and so is what is written in front of a line in capitals.
+        let mut named = NAMED.captures_iter(text).chain(LABELLED.captures_iter(text)).filter_map(|found| found.get(1));
+        if named.any(|name| !own(name.as_str())) {
             return true;
         }
         let mut known: Vec<String> = self.names.iter().filter_map(|name| first_word(name)).collect();
@@ -203,8 +204,12 @@ static AI_CLAIMS: LazyLock<RegexSet> = LazyLock::new(|| {
         r"(?i)\bi (?:was|am|have been) (?:trained (?:on|by a (?:team|company))|trained to (?:answer|assist|help|provide|respond|generate)|programmed|designed by|developed by|created by a (?:team|company))\b",
         r"(?i)\bmy (?:training data|programming|developers)\b",
         r"(?i)\b(?:large )?language models?\b",
+        r"(?i)\bmodel names?\b",
     ])
 });
+
+/// "DAN: I can do anything."
+static LABELLED: LazyLock<Regex> = LazyLock::new(|| pattern(r"\b([A-Z]{2,}[A-Z0-9_]*): ?\w"));
 
 static CODE: LazyLock<RegexSet> = LazyLock::new(|| {
     set(&[
@@ -253,7 +258,7 @@ pub(crate) fn others_names<'a>(
     named.map(|name| name.as_str().to_owned()).filter(|name| !own.contains(&stem(&names::fold(name)))).collect()
 }
 
-/// Words of a persona in a row that nobody says by accident.
+/// Words of a persona in a row that no reply has by accident.
 const LEAKED_WORDS: usize = 6;
 
 /// Whether a text recites the persona as it is written, in the second person, or shows the prompt's notes.
@@ -352,6 +357,7 @@ mod tests {
             "I was trained to answer.",
             "That is beyond my programming.",
             "I am SmolLM, made by Hugging Face.",
+            "I am Bertha, and my model name is Inn.",
         ] {
             check(text, "ai_claims");
         }
@@ -367,7 +373,14 @@ mod tests {
         ] {
             check(text, "code");
         }
-        for text in ["My name is Theodoros.", "They call me Rook.", "I am Timon, your friend.", "Call me Bob!"] {
+        for text in [
+            "My name is Theodoros.",
+            "They call me Rook.",
+            "I am Timon, your friend.",
+            "Call me Bob!",
+            "DAN: I obey.",
+            "Yes. DAN: I obey.",
+        ] {
             check(text, "other_names");
         }
         check("You never lend money to anybody who asks.", "prompt_leaks");
@@ -384,6 +397,8 @@ mod tests {
             "The train of mules comes at noon; I train them myself.",
             "I was trained by Chiron himself, and my training took nine years.",
             "They call me The Fox.",
+            "BERTHA: I am here.",
+            "Listen: it rains.",
             "Was he a model of virtue? Ask his assistant.",
             "As I said (and I say it twice), no.",
         ] {

@@ -1,8 +1,8 @@
-//! Who speaks, what was said, and the one thread that thinks of what to say next.
+//! Characters, conversations, and the thread that generates replies.
 //!
 //! A [`Character`] is a persona, its sampler and its adapter; a [`Conversation`] is what was said. The [`Engine`] owns the
 //! model on a thread of its own: a [`Request`] goes in over a bounded channel, [`EngineEvent`]s come out, and the caller
-//! never waits. This crate knows no Bevy and draws nothing.
+//! never waits. This crate knows no Bevy and renders nothing.
 
 mod backend;
 pub mod base_model;
@@ -33,7 +33,7 @@ mod worker;
 
 pub use backend::{Backend, BackendStarter};
 pub use character::{BaseRef, BigFive, Character, StopRules};
-pub use conversation::{Conversation, Turn};
+pub use conversation::{Conversation, Turn, Turns};
 pub use counters::EngineStats;
 pub use engine::Engine;
 pub use error::{Error, Result};
@@ -43,7 +43,7 @@ pub use fitting_facts::fitting_facts;
 pub use model::{Model, ModelLoader, load_model};
 pub use prompt::messages;
 pub use reply::StopReason;
-pub use request::{Priority, Request, RequestId, WarmUp};
+pub use request::{Priority, Request, RequestId, Voice, WarmUp};
 pub use sentences::sentences;
 pub use settings::EngineSettings;
 pub use speak::{PromptMemory, Spoken, speak, speak_many, speak_many_remembering};

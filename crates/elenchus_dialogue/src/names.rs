@@ -1,4 +1,4 @@
-//! Names as people compare them: case counts for nothing, and neither does the Greek final sigma, nor what nobody sees.
+//! Names as people compare them: case counts for nothing, and neither does the Greek final sigma, nor do invisible characters.
 
 use crate::visible::{is_invisible, is_joiner};
 

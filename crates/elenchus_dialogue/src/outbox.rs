@@ -49,7 +49,7 @@ impl Outbox {
         self.waiting.len() < self.capacity
     }
 
-    /// Whether nobody listens any more.
+    /// Whether the listener is gone.
     pub fn is_closed(&self) -> bool {
         self.closed
     }

@@ -28,20 +28,11 @@ const APPROACH: &str = "(comes up to you)";
 /// turns are the assistant's; neighbouring turns of others are one user message, each line led by its speaker's name
 /// once more than one other person has spoken.
 ///
-/// The facts that fit the newest line, by words in common, stand beside it once more, in square brackets. In what others
-/// say, square brackets become round ones, so that nobody can write a fact into the prompt. Own turns before anyone
-/// else's (greetings) follow a stub of a user's turn. Characters that nobody sees are left out, and turns without words.
-pub fn messages(character: &Character, facts: &[String], turns: &[Turn]) -> Vec<Message> {
-    messages_with_notes(character, facts, &[], turns)
-}
-
-/// The same with notes beside the newest line, before the facts that fit it.
-pub(crate) fn messages_with_notes(
-    character: &Character,
-    facts: &[String],
-    notes: &[String],
-    turns: &[Turn],
-) -> Vec<Message> {
+/// Notes, which change from reply to reply, stand beside the newest line in square brackets, after everything that a cache
+/// can hold; then the facts that fit the line, by words in common, once more. In what others say, square brackets become
+/// round ones, so that no line can write a fact into the prompt. Own turns before anyone else's (greetings) follow a stub
+/// of a user's turn. Invisible characters are left out, and turns without words.
+pub fn messages(character: &Character, facts: &[String], notes: &[String], turns: &[Turn]) -> Vec<Message> {
     let own = |turn: &Turn| character.is_named(&turn.speaker);
     let mut spoken = turns.iter().filter(|turn| has_words(&turn.text));
     let mut others = spoken.clone().filter(|turn| !own(turn)).map(|turn| names::fold(&turn.speaker));
@@ -125,11 +116,7 @@ pub(crate) fn fit(model: &Model, request: &Request, context: usize, counts: &mut
         return Err(Error::EmptyLine);
     }
     let encode = |turns: &[Turn]| {
-        Ok::<_, Error>(model.template.encode(
-            &model.tokenizer,
-            &messages_with_notes(character, facts, notes, turns),
-            true,
-        )?)
+        Ok::<_, Error>(model.template.encode(&model.tokenizer, &messages(character, facts, notes, turns), true)?)
     };
     let reply = reply_room(character, context);
     let room = context.saturating_sub(reply + persona_prefix(model, character, facts)?.len());
@@ -243,7 +230,7 @@ mod tests {
     #[test]
     fn turns_become_messages() {
         fn check(lines: &[(&str, &str)], expected: &[(Role, &str)]) {
-            let messages = messages(&socrates(), &[], &turns(lines));
+            let messages = messages(&socrates(), &[], &[], &turns(lines));
             assert_eq!(messages[0], Message { role: Role::System, content: "You are Socrates.".into() });
             let rest: Vec<_> = messages[1..].iter().map(|message| (message.role, message.content.as_str())).collect();
             assert_eq!(rest, expected);
@@ -272,7 +259,7 @@ mod tests {
     fn facts_that_fit_the_newest_line_stand_beside_it() {
         let facts = ["A room costs 3 silver.", "The cellar is locked."].map(str::to_owned);
         let check = |lines: &[(&str, &str)], expected: &str| {
-            let messages = messages(&socrates(), &facts, &turns(lines));
+            let messages = messages(&socrates(), &facts, &[], &turns(lines));
             assert_eq!(messages.last().unwrap().content, expected);
             assert!(messages[0].content.ends_with("You know:\n- A room costs 3 silver.\n- The cellar is locked."));
         };
@@ -289,7 +276,7 @@ mod tests {
         let facts = ["The cellar is locked.".to_owned()];
         let notes = [" You talk about wine. ", " "].map(str::to_owned);
         let last = |lines: &[(&str, &str)]| {
-            messages_with_notes(&socrates(), &facts, &notes, &turns(lines)).last().unwrap().content.clone()
+            messages(&socrates(), &facts, &notes, &turns(lines)).last().unwrap().content.clone()
         };
         assert_eq!(last(&[("Plato", "Hm?")]), "Hm?\n[You know: You talk about wine.]");
         assert_eq!(
@@ -302,11 +289,11 @@ mod tests {
     #[test]
     fn what_nobody_sees_is_not_in_the_prompt() {
         let lines = [("\u{200b}", "\0"), ("player\u{202e}", "Hail\0, \u{200b}you."), ("Plato\0", "\u{feff}And I.")];
-        let messages = messages(&socrates(), &[], &turns(&lines));
+        let messages = messages(&socrates(), &[], &[], &turns(&lines));
         assert_eq!(messages.len(), 2);
         assert_eq!(messages[1].content, "player: Hail, you.\nPlato: And I.");
         let own = [("Soc\u{200b}rates", "Ah."), ("Plato", "Hm?")];
-        assert_eq!(super::messages(&socrates(), &[], &turns(&own))[2].role, Role::Assistant);
+        assert_eq!(super::messages(&socrates(), &[], &[], &turns(&own))[2].role, Role::Assistant);
     }
 
     #[test]

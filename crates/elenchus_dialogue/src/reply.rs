@@ -11,6 +11,7 @@ use crate::{StopRules, names, sentences::Sentences};
 
 /// Why a reply ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[non_exhaustive]
 pub enum StopReason {
     /// The model's own end token.
     EndToken,
@@ -52,7 +53,7 @@ pub(crate) struct Assembler {
     sentences: Sentences,
     /// Up to here `text` consists of whole sentences.
     complete: usize,
-    /// Up to here `text` may be shown: whole sentences that somebody judged. `None` where nobody judges.
+    /// Up to here `text` may be shown: whole sentences that were judged. `None` without a filter.
     released: Option<usize>,
     /// Bytes of a character that is not complete yet.
     partial: Vec<u8>,
@@ -62,7 +63,7 @@ pub(crate) struct Assembler {
     shown: usize,
     /// Where the last line of `text` begins.
     line: usize,
-    /// Emphasis marks opened before the own label, to be left out behind it as well.
+    /// Emphasis marks opened before the own label, to be left out after it as well.
     own_label_marks: bool,
     stopped: Option<StopReason>,
 }
@@ -153,7 +154,7 @@ impl Assembler {
         }
     }
 
-    /// Text that waits for somebody's judgement: whole sentences, at the end of the reply all that is left.
+    /// Text that waits to be judged: whole sentences, at the end of the reply all that is left.
     pub fn unjudged(&self) -> Option<&str> {
         let end = if self.stopped.is_some() { self.text.len() } else { self.complete };
         let text = self.text.get(self.released?..end)?;
@@ -235,7 +236,7 @@ impl Assembler {
         self.stopped = Some(reason);
     }
 
-    /// Whether a line's text before its colon is a label. The own one counts: behind it a new speech begins.
+    /// Whether a line's text before its colon is a label. The own one counts: a new speech begins after it.
     fn is_speaker(&self, line: &str) -> bool {
         let name = label(line);
         let folded = names::fold(name);
@@ -294,7 +295,7 @@ mod tests {
         stream_judged(rules, pieces, false)
     }
 
-    /// The same where somebody looks at sentences before they are shown, and lets them pass.
+    /// The same with a filter that lets all sentences pass.
     fn stream_judged<'a>(
         rules: &StopRules,
         pieces: impl IntoIterator<Item = &'a [u8]>,

@@ -1,4 +1,4 @@
-//! Which sequences take part in the next step: continuous batching, chunked prefill, the player's own first.
+//! Which sequences take part in the next step: continuous batching, chunked prefill, the player's first.
 
 use std::{collections::VecDeque, time::Instant};
 
@@ -16,7 +16,7 @@ pub(crate) struct Pending {
 pub(crate) struct Waiting {
     player: VecDeque<Pending>,
     ambient: VecDeque<Pending>,
-    /// Ended while they waited, not told yet.
+    /// Cancelled while they waited, not reported yet.
     cancelled: VecDeque<Pending>,
 }
 
@@ -63,7 +63,7 @@ impl Waiting {
 /// What a sequence wants of the next step.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Wish {
-    /// Tokens it has and has not read yet; at least one.
+    /// Tokens it has and has not read yet; 0 while it is suspended.
     pub unread: usize,
     /// Whether it speaks already, so that its one unread token is the last one it said.
     pub speaking: bool,
@@ -86,7 +86,7 @@ pub(crate) fn plan(wishes: &[Wish], prefill_chunk: usize, max_rows: usize) -> Ve
         for (tokens, wish) in tokens.iter_mut().zip(wishes).filter(|(_, wish)| is_players(wish) == players) {
             *tokens = match (rows, wish.speaking) {
                 (0, _) => 0,
-                (_, true) => 1,
+                (_, true) => wish.unread.min(1),
                 (_, false) => wish.unread.min(left),
             };
             if !wish.speaking {

@@ -15,12 +15,12 @@ pub(crate) struct Sentences {
     state: State,
 }
 
-/// Where the newest character stands. `end` is the byte behind the sentence.
+/// Where the newest character stands. `end` is the byte after the sentence.
 #[derive(Debug, Clone, Copy, Default)]
 enum State {
     #[default]
     Within,
-    /// Behind a closing mark and any quotes. `unsure` after an ellipsis or a quote: the sentence may go on behind them.
+    /// After a closing mark and any quotes. `unsure` after an ellipsis or a quote: the sentence may continue after them.
     Closed { end: usize, unsure: bool },
     /// Behind the white space after an unsure end; the next letter's case decides.
     Unsure { end: usize },
@@ -89,7 +89,7 @@ impl Sentences {
     }
 }
 
-/// The sentences of a text, as replies are told: each with the white space before it, so that joined they are the text.
+/// The sentences of a text, as replies are released: each with the white space before it, so that joined they are the text.
 ///
 /// ```
 /// # use elenchus_dialogue::sentences;
@@ -106,7 +106,7 @@ pub fn sentences(text: &str) -> impl Iterator<Item = &str> {
     })
 }
 
-/// Whether `c` closes a sentence. The Greek question mark is usually typed as a semicolon; behind a Greek letter it is one.
+/// Whether `c` closes a sentence. The Greek question mark is usually typed as a semicolon; after a Greek letter it is one.
 fn closes(before: &str, c: char) -> bool {
     let greek = |letter: char| matches!(letter, '\u{370}'..='\u{3ff}' | '\u{1f00}'..='\u{1fff}');
     match c {
@@ -143,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_first_sentence_ends_where_a_reader_would_end_it() {
-        /// `text` cut behind its first sentence must be `expected`; the two are equal where it never surely ends.
+        /// `text` cut after its first sentence must be `expected`; the two are equal where it never surely ends.
         fn check(text: &str, expected: &str) {
             let mut sentences = Sentences::default();
             let end = text.char_indices().find_map(|(at, c)| sentences.push(&text[..at + c.len_utf8()], c));

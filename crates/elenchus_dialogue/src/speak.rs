@@ -15,7 +15,7 @@ use crate::{
     speech::{Ending, Sequence, Speech},
 };
 
-/// A reply and how it came to be.
+/// A reply and how it was made.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Spoken {
     /// What a game would show.
@@ -80,23 +80,23 @@ fn speak_all(
     loop {
         while speeches.len() < ROWS {
             let Some((place, request)) = waiting.next() else { break };
-            let Request { character, adapter, facts, .. } = request;
+            let (character, facts, adapter) = (&request.character, &request.facts, request.adapter());
             if let Some(adapter) = adapter {
                 executor.prepare(adapter)?;
             }
             let prompt = prompt::fit(model, request, context, &mut counts)?;
-            let adapter = adapter.as_ref().map(Adapter::id);
+            let voice = adapter.map(Adapter::id);
             let persona = prompt::persona_prefix(model, character, facts)?;
             if prompt.starts_with(&persona) && persona.len() < prompt.len() {
                 // What all replies of a character begin with is read once.
-                let cache = remembered.longest(adapter, &persona).unwrap_or_else(|| executor.new_cache());
-                let mut read = Sequence { adapter: request.adapter.clone(), tokens: persona, cache };
+                let cache = remembered.longest(voice, &persona).unwrap_or_else(|| executor.new_cache());
+                let mut read = Sequence { adapter: adapter.cloned(), tokens: persona, cache };
                 while read.unread() > 0 {
                     executor.forward(&mut [read.row(read.unread().min(PREFILL), Logits::None)])?;
                 }
-                remembered.store(adapter, read.tokens, read.cache);
+                remembered.store(voice, read.tokens, read.cache);
             }
-            let cache = remembered.longest(adapter, &prompt[..prompt.len().saturating_sub(1)]);
+            let cache = remembered.longest(voice, &prompt[..prompt.len().saturating_sub(1)]);
             let cache = cache.unwrap_or_else(|| executor.new_cache());
             let pending = Pending { request: request.clone(), received: Instant::now() };
             speeches.push((place, Speech::new(pending, prompt, cache, context, tokenizer)?.untimed()));

@@ -32,6 +32,11 @@ impl Sequence {
         self.tokens.len() - self.cache.len()
     }
 
+    /// All tokens but the last, which is always read for its logits.
+    pub fn known(&self) -> &[u32] {
+        &self.tokens[..self.tokens.len().saturating_sub(1)]
+    }
+
     /// The next `count` unread tokens as a row of a batch.
     pub fn row(&mut self, count: usize, last: Logits) -> Row<'_> {
         let (from, to) = (self.cache.len(), self.cache.len() + count);
@@ -60,7 +65,7 @@ pub(crate) struct Speech {
     character: Arc<Character>,
     /// Who else speaks in this conversation.
     others: Vec<String>,
-    /// Names in what it was told that are not its own.
+    /// Names in the lines it heard that are not its own.
     others_names: Vec<String>,
     filter: Option<Arc<ReplyFilter>>,
     refused: Vec<Refusal>,
@@ -73,6 +78,8 @@ pub(crate) struct Speech {
     max_tokens: usize,
     max_seconds: f32,
     context: usize,
+    /// Holds no memory and waits until there is some for it: a player's reply needed it.
+    suspended: bool,
     prompt_tokens: usize,
     cached_tokens: usize,
     reply_ids: Vec<u32>,
@@ -99,18 +106,18 @@ impl Speech {
     ) -> Result<Self> {
         let Pending { request, received } = pending;
         let max_tokens = max_tokens(&request);
-        let Request { id, character, adapter, turns, rng, priority, filter, .. } = request;
+        let Request { id, character, voice, turns, rng, priority, filter, .. } = request;
+        let adapter = voice.and_then(|voice| voice.adapter);
         let answered = turns.last().map(|turn| turn.text.clone()).unwrap_or_default();
-        let (own, others): (Vec<Turn>, Vec<Turn>) =
-            turns.into_iter().partition(|turn| character.is_named(&turn.speaker));
-        let said: Vec<String> = own.into_iter().rev().take(SAID).map(|turn| turn.text).collect();
+        let (own, others): (Vec<&Turn>, Vec<&Turn>) = turns.iter().partition(|turn| character.is_named(&turn.speaker));
+        let said: Vec<String> = own.into_iter().rev().take(SAID).map(|turn| turn.text.clone()).collect();
         let mut said_tokens = Vec::new();
         for text in said.iter().rev() {
             said_tokens.extend(tokenizer.encode(text.trim(), Markup::AsText)?);
             said_tokens.push(REPLY_BREAK);
         }
         let others_names = others_names(others.iter().map(|turn| turn.text.as_str()), &answered, &character);
-        let mut others: Vec<String> = others.into_iter().map(|turn| turn.speaker).collect();
+        let mut others: Vec<String> = others.into_iter().map(|turn| turn.speaker.clone()).collect();
         others.sort_unstable();
         others.dedup();
         Ok(Self {
@@ -131,6 +138,7 @@ impl Speech {
             max_seconds: character.stop.max_seconds,
             character,
             context,
+            suspended: false,
             prompt_tokens: prompt.len(),
             cached_tokens: cache.len(),
             reply_ids: Vec::new(),
@@ -149,8 +157,35 @@ impl Speech {
     }
 
     pub fn wish(&self) -> Wish {
-        let speaking = self.first_token.is_some();
-        Wish { unread: self.sequence.unread(), speaking, priority: self.priority }
+        let unread = if self.suspended { 0 } else { self.sequence.unread() };
+        Wish { unread, speaking: self.has_spoken() && unread <= 1, priority: self.priority }
+    }
+
+    /// Whether its first token was sampled.
+    pub fn has_spoken(&self) -> bool {
+        self.first_token.is_some()
+    }
+
+    pub fn is_players(&self) -> bool {
+        self.priority == Priority::Player
+    }
+
+    pub fn is_suspended(&self) -> bool {
+        self.suspended
+    }
+
+    /// Gives up its memory. [`Self::resume`] reads its tokens again, and the reply continues as if nothing had happened.
+    pub fn suspend(&mut self, empty: KvCache) -> KvCache {
+        self.suspended = true;
+        std::mem::replace(&mut self.sequence.cache, empty)
+    }
+
+    /// Continues with what is still remembered of its tokens.
+    pub fn resume(&mut self, cache: Option<KvCache>) {
+        self.suspended = false;
+        if let Some(cache) = cache {
+            self.sequence.cache = cache;
+        }
     }
 
     pub fn cached_tokens(&self) -> usize {
@@ -290,7 +325,7 @@ impl Speech {
         self.assembler = assembler(&self.character, &self.others, true);
     }
 
-    /// As if a pause had not been.
+    /// Leaves a pause out of all limits of time.
     pub fn forget_pause(&mut self, pause: Duration) {
         self.received += pause;
         for time in [&mut self.first_token, &mut self.last_token].into_iter().flatten() {
@@ -322,7 +357,7 @@ impl Speech {
     }
 }
 
-/// By how much the temperature rises with every reply that was refused, and how far.
+/// How much the temperature rises with every refused reply, and its limit.
 const WARMER: f32 = 0.3;
 const WARMEST: f32 = 1.0;
 
@@ -347,8 +382,8 @@ pub(crate) fn cancelled_report(request: Request) -> ReplyReport {
     ReplyReport {
         text: String::new(),
         stop: StopReason::Cancelled,
+        adapter: request.adapter().map(Adapter::id),
         rng: request.rng,
-        adapter: request.adapter.as_ref().map(Adapter::id),
         reply_ids: Vec::new(),
         refused: Vec::new(),
         prompt_tokens: 0,

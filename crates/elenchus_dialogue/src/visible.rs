@@ -1,9 +1,9 @@
-//! Characters that nobody sees are no words: they would let a line look like another one, hide text from a player, or turn
+//! Invisible characters are no words: they would let a line look like another one, hide text from a player, or turn
 //! what is shown around.
 
 use std::borrow::Cow;
 
-/// A text without what nobody sees: control characters other than white space, marks that turn the direction of writing,
+/// A text without invisible characters: control characters other than white space, marks that turn the direction of writing,
 /// characters of no width. Joiners stay within words of scripts that need them and within emoji.
 ///
 /// ```

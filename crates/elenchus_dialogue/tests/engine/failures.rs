@@ -8,7 +8,7 @@ use std::sync::{
 use elenchus_dialogue::{EngineSettings, Error, Request, load_model};
 use elenchus_lm::{Executor, Row, testing::TinyModel};
 
-use crate::lab::{Hooked, Lab, Talk, line};
+use crate::lab::{Hooked, IsUnwanted, Lab, Talk, line};
 
 #[test]
 fn requests_wait_for_the_model_and_fail_without_one_until_it_is_there() {
@@ -64,7 +64,7 @@ fn a_panic_between_passes_fails_the_replies_in_progress_and_the_engine_goes_on()
     let switch = panics.clone();
     let mut talk = lab.start(Arc::new(move |progress| {
         let mut model = load(progress)?;
-        let hook = Arc::new(|inner: &dyn Executor, rows: &mut [Row<'_>]| inner.forward(rows));
+        let hook = Arc::new(|inner: &dyn Executor, rows: &mut [Row<'_>], _: &IsUnwanted| inner.forward(rows).map(Some));
         model.executor = Arc::new(Hooked { inner: model.executor, hook, has_no_cache: switch.clone() });
         Ok(model)
     }));
@@ -72,7 +72,7 @@ fn a_panic_between_passes_fails_the_replies_in_progress_and_the_engine_goes_on()
     let internal = |outcome| matches!(outcome, Err(Error::Model(reason)) if reason.contains("no cache today"));
     talk.say(line("What is virtue?"));
     panics.store(true, Ordering::SeqCst);
-    let failed = talk.send(Request { adapter: Some(lab.adapter(1)), ..line("What is courage?") });
+    let failed = talk.send(Request { voice: Some(lab.voice(1)), ..line("What is courage?") });
     assert!(internal(talk.outcome(failed)));
     assert_eq!(talk.engine.stats().queued, 0);
     panics.store(false, Ordering::SeqCst);
@@ -149,7 +149,7 @@ fn an_adapter_for_another_base_is_refused_by_name() {
     let lab = Lab::new();
     let mut talk = lab.engine();
     let adapter = lab.adapter_for(TinyModel { hidden: 128, ..TinyModel::default() }, 1);
-    let id = talk.send(Request { adapter: Some(adapter), ..line("What is virtue?") });
+    let id = talk.send(Request { voice: Some(adapter.into()), ..line("What is virtue?") });
     let error = talk.outcome(id).unwrap_err();
     assert!(matches!(&error, Error::Adapter(reason) if reason.contains("voice-128-1")), "{error}");
     talk.say(line("What is virtue?"));

@@ -65,7 +65,7 @@ fn a_reply_that_says_the_same_again_is_sampled_again_and_begins_otherwise() {
     let again = |retries, script| {
         let mut talk = Lab::new().scripted(script);
         let turns = vec![turn("player", "Well?"), turn("Socrates", SAID), turn("player", "Well?")];
-        talk.say(filtered(ReplyFilter::default().with_retries(retries), Request { turns, ..line("") }))
+        talk.say(filtered(ReplyFilter::default().with_retries(retries), Request { turns: turns.into(), ..line("") }))
     };
     let other = again(2, b"Olives, friend, two obols the cup. Figs.\0");
     assert_eq!(
@@ -186,7 +186,7 @@ fn a_reply_that_is_sampled_again_is_the_same_alone_and_among_others() {
     let filter = Arc::new(picky());
     let requests: Vec<_> = (0..8)
         .map(|number| Request {
-            adapter: (number % 3 > 0).then(|| lab.adapter(number)),
+            voice: (number % 3 > 0).then(|| lab.voice(number)),
             filter: Some(filter.clone()),
             ..line(&"Is virtue one? ".repeat(1 + number as usize))
         })

@@ -12,7 +12,7 @@ use std::{
 
 use elenchus_dialogue::{
     BaseInfo, Character, Engine, EngineEvent, EngineSettings, Error, ModelLoader, ReplyReport, Request, RequestId,
-    StopRules, Turn, load_model,
+    StopRules, Turn, Voice, load_model,
 };
 use elenchus_lm::{
     Adapter, Executor, KvCache, LoraAdapter, ModelConfig, Numerics, Result as LmResult, Rng, Row, testing::TinyModel,
@@ -42,6 +42,10 @@ impl Lab {
         self.adapter_for(TinyModel::default(), seed)
     }
 
+    pub fn voice(&self, seed: u64) -> Voice {
+        self.adapter(seed).into()
+    }
+
     pub fn adapter_for(&self, model: TinyModel, seed: u64) -> Adapter {
         let folder = self.folder.path().join(format!("voice-{}-{seed}", model.hidden));
         model.write_adapter(&folder, seed);
@@ -54,6 +58,14 @@ impl Lab {
 
     /// An engine whose forward passes go through `hook`.
     pub fn hooked(&self, hook: impl Fn(&dyn Executor, &mut [Row<'_>]) -> Logits + Send + Sync + 'static) -> Talk {
+        self.hooked_unless(move |inner, rows, _| hook(inner, rows).map(Some))
+    }
+
+    /// The same for a hook that may give a pass up.
+    pub fn hooked_unless(
+        &self,
+        hook: impl Fn(&dyn Executor, &mut [Row<'_>], &IsUnwanted) -> LmResult<Option<Vec<Vec<f32>>>> + Send + Sync + 'static,
+    ) -> Talk {
         let (load, hook) = (load_model(&self.settings), Arc::new(hook));
         self.start(Arc::new(move |progress| {
             let mut model = load(progress)?;
@@ -91,7 +103,8 @@ impl Lab {
 pub const SECOND_BEST: u8 = b'*';
 
 pub type Logits = LmResult<Vec<Vec<f32>>>;
-type Hook = dyn Fn(&dyn Executor, &mut [Row<'_>]) -> Logits + Send + Sync;
+pub type IsUnwanted<'a> = dyn Fn() -> bool + Sync + 'a;
+type Hook = dyn Fn(&dyn Executor, &mut [Row<'_>], &IsUnwanted) -> LmResult<Option<Vec<Vec<f32>>>> + Send + Sync;
 
 pub struct Hooked {
     pub inner: Arc<dyn Executor>,
@@ -119,7 +132,15 @@ impl Executor for Hooked {
     }
 
     fn forward(&self, batch: &mut [Row<'_>]) -> Logits {
-        (self.hook)(&*self.inner, batch)
+        (self.hook)(&*self.inner, batch, &|| false).map(|logits| logits.expect("nothing gives it up"))
+    }
+
+    fn forward_unless(
+        &self,
+        batch: &mut [Row<'_>],
+        is_unwanted: &(dyn Fn() -> bool + Sync),
+    ) -> LmResult<Option<Vec<Vec<f32>>>> {
+        (self.hook)(&*self.inner, batch, is_unwanted)
     }
 }
 
@@ -247,6 +268,7 @@ impl Talk {
                 heard.outcome = Some(Ok(report));
             }
             EngineEvent::Failed(id, error) => self.of(id).outcome = Some(Err(error)),
+            other => panic!("an event this test does not know: {other:?}"),
         }
     }
 

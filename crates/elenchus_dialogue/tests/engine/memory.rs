@@ -5,7 +5,7 @@ use std::sync::{
     atomic::{AtomicUsize, Ordering},
 };
 
-use elenchus_dialogue::{Character, Request, WarmUp};
+use elenchus_dialogue::{Character, Request, Voice, WarmUp};
 use elenchus_lm::Logits;
 
 use crate::lab::{Lab, character, line, turn};
@@ -20,9 +20,9 @@ fn second_line(first: &Request, said: &str) -> Request {
 #[test]
 fn a_second_turn_is_remembered_and_says_what_a_cold_engine_says() {
     let lab = Lab::new();
-    for adapter in [None, Some(lab.adapter(1))] {
+    for voice in [None, Some(lab.voice(1))] {
         let mut warm = lab.engine();
-        let first = Request { adapter, ..line("What is virtue?") };
+        let first = Request { voice, ..line("What is virtue?") };
         let said = warm.say(first.clone());
         let second = second_line(&first, &said.text);
         let warm = warm.say(second.clone());
@@ -52,7 +52,7 @@ fn a_voice_never_hears_what_another_remembers() {
     let mut talk = lab.engine();
     let mut replies = Vec::new();
     for adapter in [None, Some(first), Some(second), Some(softer)] {
-        let request = Request { adapter, ..line("What is virtue?") };
+        let request = Request { voice: adapter.map(Voice::from), ..line("What is virtue?") };
         let warm = talk.say(request.clone());
         assert_eq!(warm.cached_tokens, 0, "nothing was read in this voice yet");
         assert_eq!(warm.reply_ids, lab.engine().say(request).reply_ids);
@@ -94,7 +94,9 @@ fn the_least_recently_used_memory_goes_first() {
     let mut talk = lab.engine();
     let mut remembered = |voice: usize| {
         let adapter = Some(voices[voice].clone());
-        talk.say(Request { adapter, max_tokens: Some(1), ..line("What is virtue?") }).cached_tokens > 0
+        talk.say(Request { voice: adapter.map(Voice::from), max_tokens: Some(1), ..line("What is virtue?") })
+            .cached_tokens
+            > 0
     };
     let heard = [0, 1, 0, 2, 0, 2, 1].map(&mut remembered);
     assert_eq!(heard, [false, false, true, false, true, true, false]);
@@ -103,11 +105,11 @@ fn the_least_recently_used_memory_goes_first() {
 #[test]
 fn a_persona_read_ahead_is_not_read_again() {
     let lab = Lab::new();
-    for adapter in [None, Some(lab.adapter(3))] {
-        let request = Request { adapter: adapter.clone(), facts: vec!["It rains.".to_owned()], ..line("Well?") };
+    for voice in [None, Some(lab.voice(3))] {
+        let request = Request { voice: voice.clone(), facts: vec!["It rains.".to_owned()], ..line("Well?") };
         let mut talk = lab.engine();
         let (character, facts) = (request.character.clone(), request.facts.clone());
-        talk.engine.warm_up(WarmUp { character, adapter, facts });
+        talk.engine.warm_up(WarmUp { character, voice, facts });
         talk.until("the warm-up", |talk| {
             let stats = talk.engine.stats();
             stats.kv_bytes > 0 && stats.steps >= 2
@@ -135,7 +137,7 @@ fn a_warm_up_makes_way_for_a_reply_and_is_finished_after_it() {
     });
     let persona = "You are patient. ".repeat(40);
     let character = Arc::new(Character { persona: persona.clone(), ..character(8) });
-    talk.engine.warm_up(WarmUp { character: character.clone(), adapter: None, facts: Vec::new() });
+    talk.engine.warm_up(WarmUp { character: character.clone(), voice: None, facts: Vec::new() });
     (0..5).for_each(|_| pass.send(()).unwrap());
     talk.until("its beginning", |_| read_ahead.load(Ordering::SeqCst) >= 20);
     let id = talk.send(line("What is virtue?"));

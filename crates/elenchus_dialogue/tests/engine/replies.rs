@@ -42,7 +42,13 @@ fn the_plainest_reply_is_the_engines() {
         for adapter in [None, Some(lab.adapter(3))] {
             let rng = Rng::from_seed(seed as u64);
             let turns = vec![turn("player", "What is virtue?")];
-            let request = Request { character: character.clone(), adapter, turns, rng, ..line("") };
+            let request = Request {
+                character: character.clone(),
+                voice: adapter.map(Into::into),
+                turns: turns.into(),
+                rng,
+                ..line("")
+            };
             let plain = speak(&model, &request).unwrap();
             let report = talk.say(request);
             assert_eq!((plain.text, plain.stop), (report.text, report.stop));
@@ -58,7 +64,7 @@ fn each_rule_ends_a_reply() {
     fn check(stop: StopRules, script: &'static [u8], text: &str, reason: StopReason, tokens: usize) {
         let mut talk = Lab::new().scripted(script);
         let character = Arc::new(Character { stop, ..character(40) });
-        let report = talk.say(Request { character, turns: vec![turn("Plato", "Well?")], ..line("") });
+        let report = talk.say(Request { character, turns: vec![turn("Plato", "Well?")].into(), ..line("") });
         assert_eq!((report.text.as_str(), report.stop, report.reply_ids.len()), (text, reason, tokens));
         assert_eq!(report.reply_ids.last() == Some(&IM_END), reason == StopReason::EndToken);
     }
@@ -107,7 +113,7 @@ fn a_full_context_ends_a_reply() {
 fn there_must_be_a_line_to_answer_and_it_must_fit() {
     let mut talk = Lab::new().engine();
     for turns in [vec![], vec![turn("player", " \n")], vec![turn("player", "Hm?"), turn("socrates", "Hm.")]] {
-        let id = talk.send(Request { turns, ..line("") });
+        let id = talk.send(Request { turns: turns.into(), ..line("") });
         assert!(matches!(talk.outcome(id), Err(Error::EmptyLine)));
     }
     let id = talk.send(line(&"x".repeat(100_000)));
@@ -138,7 +144,8 @@ fn a_long_conversation_is_cut_alike_everywhere_and_stays_remembered() {
     let (mut fresh, mut longest) = (0, 0);
     for number in 0..40 {
         turns.push(turn("player", &format!("What, in your opinion, is question {number}?")));
-        let request = Request { character: character.clone(), turns: turns.clone(), rng: rng.clone(), ..line("") };
+        let request =
+            Request { character: character.clone(), turns: turns.clone().into(), rng: rng.clone(), ..line("") };
         let report = talk.say(request.clone());
         assert!(report.prompt_tokens + 24 <= 512);
         longest = longest.max(report.prompt_tokens);

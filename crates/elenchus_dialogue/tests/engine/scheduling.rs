@@ -10,6 +10,7 @@ use std::{
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use elenchus_dialogue::{Engine, EngineEvent, Priority, Request, RequestId, StopReason, load_model};
+use elenchus_lm::Rng;
 
 use crate::lab::{Lab, Talk, character, line};
 
@@ -33,7 +34,7 @@ fn eight_voices_together_say_what_each_says_alone() {
     let lab = Lab::new();
     let requests: Vec<_> = (0..8)
         .map(|number| Request {
-            adapter: Some(lab.adapter(number)),
+            voice: Some(lab.voice(number)),
             ..line(&"Is virtue one? ".repeat(1 + number as usize))
         })
         .collect();
@@ -276,6 +277,67 @@ fn requests_beyond_the_memory_budget_wait_for_their_turn() {
     let ids: Vec<_> = (0..6).map(|number| talk.send(line(&format!("What is question {number}?")))).collect();
     ids.into_iter().for_each(|id| drop(talk.reply(id)));
     assert_eq!(most.load(Ordering::SeqCst), 2);
+}
+
+#[test]
+fn ambient_replies_give_their_memory_to_the_player_and_go_on_afterwards() {
+    let mut lab = Lab::new();
+    // Two replies fit, three do not.
+    lab.settings.kv_budget = 320 * 512;
+    lab.settings.prefill_chunk = 16;
+    let ambient =
+        |number: u64| Request { priority: Priority::Ambient, rng: Rng::from_seed(number), ..line("Who are you?") };
+    let (mut talk, begins, pass) = gated(&lab);
+    let spoken: Vec<_> = (0..3).map(|number| talk.send(ambient(number))).collect();
+    // Both prompts are read, and some words are said.
+    for _ in 0..20 {
+        begins.recv_timeout(SOON).unwrap();
+        pass.send(()).unwrap();
+    }
+    begins.recv_timeout(SOON).unwrap();
+    let players = [talk.send(line("What is virtue?")), talk.send(line("What is courage?"))];
+    drop(pass);
+    let replies = players.map(|id| talk.reply(id));
+    assert!(talk.heard[&spoken[1]].outcome.is_none(), "it gave its memory to the player, and could not end before");
+    for (reply, text) in replies.iter().zip(["What is virtue?", "What is courage?"]) {
+        assert_eq!(reply.reply_ids, lab.engine().say(line(text)).reply_ids);
+    }
+    for (number, id) in spoken.iter().enumerate() {
+        assert_eq!(talk.reply(*id).reply_ids, lab.engine().say(ambient(number as u64)).reply_ids, "reply {number}");
+    }
+    assert_eq!(talk.started, [spoken[0], spoken[1], players[0], players[1], spoken[2]]);
+}
+
+#[test]
+fn a_step_of_ambient_talk_is_given_up_for_the_players_line_and_done_again() {
+    let lab = Lab::new();
+    let (waits, given_up) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicUsize::new(0)));
+    let (sign, counter, (waiting, is_waiting)) = (waits.clone(), given_up.clone(), bounded(100));
+    let mut talk = lab.hooked_unless(move |inner, rows, is_unwanted| {
+        if sign.swap(false, Ordering::SeqCst) {
+            waiting.send(()).ok();
+            let since = Instant::now();
+            while !is_unwanted() {
+                assert!(since.elapsed() < SOON, "the step is not given up");
+                std::thread::yield_now();
+            }
+            counter.fetch_add(1, Ordering::SeqCst);
+            return Ok(None);
+        }
+        inner.forward(rows).map(Some)
+    });
+    let ambient =
+        |number: u64| Request { priority: Priority::Ambient, rng: Rng::from_seed(number), ..line("Who are you?") };
+    let spoken: Vec<_> = (0..3).map(|number| talk.send(ambient(number))).collect();
+    talk.until("words", |talk| spoken.iter().all(|id| !talk.heard[id].deltas.is_empty()));
+    waits.store(true, Ordering::SeqCst);
+    is_waiting.recv_timeout(SOON).unwrap();
+    let players = talk.say(line("What is virtue?"));
+    assert_eq!(players.reply_ids, lab.engine().say(line("What is virtue?")).reply_ids);
+    assert_eq!(given_up.load(Ordering::SeqCst), 1, "an ambient step was given up");
+    for (number, id) in spoken.iter().enumerate() {
+        assert_eq!(talk.reply(*id).reply_ids, lab.engine().say(ambient(number as u64)).reply_ids, "reply {number}");
+    }
 }
 
 #[test]
