@@ -9,7 +9,7 @@ use rand_pcg::Pcg64Mcg;
 use serde::{Deserialize, Serialize};
 
 /// Samples with replacement that an interval is made of.
-pub const RESAMPLES: usize = 10_000;
+pub(crate) const RESAMPLES: usize = 10_000;
 
 /// A measure and where 95% of its resamples lie.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
@@ -60,7 +60,7 @@ pub fn mean(numbers: &[f64], seed: u64) -> Option<Interval> {
     bootstrap(numbers.len(), seed, |places| places.iter().map(|&at| numbers[at]).sum::<f64>() / count)
 }
 
-/// The interval of a mean over runs that answered the same prompts, `(runs, prompts)`: both are drawn anew, prompts for all
+/// The interval of a mean over runs that answered the same prompts, `(runs, prompts)`: both are resampled, prompts for all
 /// runs alike. What is `None` is left out.
 pub fn mean_over_runs(runs: &[Vec<Option<f64>>], seed: u64) -> Option<Interval> {
     let prompts = runs.iter().map(Vec::len).max()?;

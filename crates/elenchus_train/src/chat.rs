@@ -150,7 +150,7 @@ impl ChatClient {
         all.iter().map(|asked| self.said(&asked.key, outcomes.get_mut(asked.key.as_str()))).collect()
     }
 
-    /// What an answer, or its absence, comes to.
+    /// The result of an answer, or of its absence.
     fn said(&self, key: &str, outcome: Option<&mut Outcome>) -> Result<Said> {
         let cost = match outcome {
             Some(Outcome::GivenUp(_, reason, cost)) => {

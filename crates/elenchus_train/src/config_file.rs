@@ -1,6 +1,6 @@
 //! What all configurations in TOML share: errors that name file, line and field, and the words several of them use.
 
-use std::num::NonZeroUsize;
+use std::{fs, num::NonZeroUsize, path::Path};
 
 use elenchus_lm::Linear;
 use serde::{Deserialize, Deserializer, de::DeserializeOwned};
@@ -8,8 +8,16 @@ use toml::de::{DeTable, DeValue};
 
 use crate::{Error, Result};
 
+/// Reads a file of text.
+///
+/// # Errors
+/// The file, and what the system says.
+pub fn read_text(file: &Path) -> Result<String> {
+    fs::read_to_string(file).map_err(|cause| Error::File { file: file.to_owned(), cause, hint: "" })
+}
+
 /// Reads a configuration's text; `file` is what errors call it, with the line.
-pub(crate) fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
+pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     toml::from_str(text).map_err(|error| {
         let at = error.span().map(|span| span.start);
         let reason = with_suggestion(error.message());
@@ -23,9 +31,23 @@ pub(crate) fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
     })
 }
 
-/// A field that holds what cannot be meant.
-pub(crate) struct Misfit {
+/// The same, checked for values that make no sense.
+pub fn parse_checked<T: DeserializeOwned>(
+    text: &str,
+    file: &str,
+    check: impl Fn(&T) -> Result<(), Misfit>,
+) -> Result<T> {
+    let config = parse(text, file)?;
+    check(&config).map_err(|misfit| misfit.at(text, file))?;
+    Ok(config)
+}
+
+/// A field with a value that makes no sense.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Its dotted name.
     pub field: &'static str,
+    /// What is wrong with it, and the fix; continues a sentence that begins with the field's name.
     pub reason: String,
 }
 
@@ -41,7 +63,7 @@ impl Misfit {
 }
 
 /// Counts, by the fields that hold them, of which none may be 0.
-pub(crate) fn at_least_one(fields: &[(&'static str, u64)]) -> Result<(), Misfit> {
+pub fn at_least_one(fields: &[(&'static str, u64)]) -> Result<(), Misfit> {
     match fields.iter().find(|(_, value)| *value == 0) {
         Some((field, _)) => Err(Misfit { field, reason: "is 0, expected at least 1".to_owned() }),
         None => Ok(()),
@@ -49,12 +71,12 @@ pub(crate) fn at_least_one(fields: &[(&'static str, u64)]) -> Result<(), Misfit>
 }
 
 /// Numbers that must be finite and above 0.
-pub(crate) fn above_zero(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
+pub fn above_zero(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
     each(fields, |value| value.is_finite() && value > 0.0, "a number above 0")
 }
 
 /// Numbers that must be finite and not below 0.
-pub(crate) fn not_negative(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
+pub fn not_negative(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
     each(fields, |value| value.is_finite() && value >= 0.0, "0 or more")
 }
 
@@ -64,7 +86,7 @@ pub(crate) fn below_one(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
 }
 
 /// Shares that may be the whole.
-pub(crate) fn at_most_one(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
+pub fn at_most_one(fields: &[(&'static str, f64)]) -> Result<(), Misfit> {
     each(fields, |value| (0.0..=1.0).contains(&value), "0 or more and 1 at most")
 }
 
@@ -101,7 +123,7 @@ fn field_at(table: &DeTable<'_>, place: usize) -> Option<String> {
 }
 
 /// What serde says of an unknown name, with the known name that is nearest to it instead of all of them.
-fn with_suggestion(message: &str) -> String {
+pub(crate) fn with_suggestion(message: &str) -> String {
     let mut quoted = message.split('`').skip(1).step_by(2);
     let nearest = quoted.next().filter(|_| message.starts_with("unknown ")).and_then(|unknown| {
         let likeness = |known: &&str| strsim::normalized_damerau_levenshtein(unknown, known);

@@ -1,7 +1,7 @@
 //! Texts become pairs in plain steps, each a function from the last step's value to the next.
 //!
 //! [`read`] files into dialogues, take a character's [`pairs`], keep those that are fit to learn from with [`filter`],
-//! [`split`](by_work) them so that what is measured was never trained on, and look at their [`Stats`] at any point.
+//! split them so that what is measured was never trained on, and look at their [`Stats`] at any point.
 //!
 //! ```
 //! # fn main() -> elenchus_train::Result<()> {
@@ -27,6 +27,7 @@ mod persona;
 mod plain_text;
 mod player_lines;
 mod prompts;
+mod read;
 mod speakers;
 mod split;
 mod stats;
@@ -34,22 +35,28 @@ mod turns;
 
 pub use filter::{FilterReport, Filters, LongReplies, filter};
 pub use gutenberg::{Gutenberg, GutenbergEvent};
-pub use pairs::{Pair, pairs, speakers_of};
-pub use persona::{INVENTED, PersonaPair, add_facts, base_replies, invented, own};
-pub use player_lines::{PLAYER_LINES, player_lines, reply_sha256, written_player_lines};
-pub(crate) use prompts::{STRANGER, json_lines_or_broken, newest_turns};
-pub use prompts::{WRITTEN, read_prompts, read_written};
+pub(crate) use pairs::speakers_of;
+pub use pairs::{Pair, pairs};
+pub use persona::{PersonaPair, own};
+pub(crate) use persona::{Shown, add_facts, base_replies, facts_to_notes, invented};
+pub(crate) use player_lines::{PLAYER_LINES, written_player_lines};
+pub use player_lines::{player_lines, reply_sha256};
+pub(crate) use prompts::read_written;
+pub use prompts::{STRANGER, read_prompts};
+pub(crate) use prompts::{json_lines_or_broken, newest_turns};
+pub use read::{read_character, read_pairs};
 pub use speakers::Speakers;
-pub use split::{Split, by_work, last_part};
+pub use split::Split;
+pub(crate) use split::{by_work, last_part};
 pub use stats::{Quantiles, Stats, WorkStats};
 pub use turns::{Dialogue, OnBroken, Spoken, Texts, WrittenPair, read};
 
 /// Words as a writer counts them.
-pub(crate) fn words(text: &str) -> usize {
+pub fn words(text: &str) -> usize {
     text.split_whitespace().count()
 }
 
-/// What may stand behind a sentence's last mark.
+/// What may stand after a sentence's last mark.
 fn is_closing_quote(c: char) -> bool {
     matches!(c, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '*' | '_')
 }

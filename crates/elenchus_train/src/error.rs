@@ -57,7 +57,7 @@ pub enum Error {
     },
     /// A variable that would never learn.
     #[error(
-        "variable `{0}` has no gradient: the loss does not depend on it (hint: is its adapter worn in the forward pass?)"
+        "variable `{0}` has no gradient: the loss does not depend on it (hint: is its adapter used in the forward pass?)"
     )]
     NoGradient(String),
     /// An optimiser state that belongs to other variables.
@@ -163,7 +163,7 @@ pub enum Error {
         used: u64,
         /// What was allowed.
         limit: u64,
-        /// How to go on.
+        /// How to continue.
         hint: &'static str,
     },
     /// A chat model that none of a batch's requests reached.

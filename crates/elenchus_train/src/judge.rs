@@ -3,17 +3,17 @@
 //! A judge sees a reply with what was said before it. What it thinks becomes one number, or none: a reply that a judge
 //! cannot score is left out of learning and never given a made-up number. Judges that answer in words have a
 //! [`VerdictReader`] make one of three opinions of them, in one place, so that readers can be exchanged and measured
-//! against labels ([`measure`]). Several judges together are a [`Panel`].
+//! against labels ([`measure`]). Several judges together are a [`Judges`].
 
 mod chat;
 mod ensemble;
 mod information;
+mod judges;
 mod labelled;
 mod learned;
 mod logistic;
 mod model;
 mod ngrams;
-mod panel;
 mod question;
 mod reader;
 mod rules;
@@ -30,19 +30,19 @@ pub use chat::{ChatJudge, ChatJudgeSettings};
 pub(crate) use ensemble::DISAGREEMENT;
 pub use ensemble::{Combination, Combined, EnsembleJudge, Spread, Uwo};
 pub use information::Information;
+pub use judges::{Judged, Judges, WeightedJudge};
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};
 pub use learned::LearnedJudge;
 pub use logistic::LogisticSettings;
 pub use model::{ModelJudge, ModelJudgeSettings};
 pub use ngrams::{NgramStyle, StyleTest};
-pub use panel::{Judged, Panel, Seat};
 
 pub(crate) use question::quote;
 pub use question::{Question, VerdictForm};
 pub use reader::{LeadingWord, Lexicon, Opinion, Or, Structured, VerdictReader};
 pub use rules::{Rule, Rules, Scripted};
 pub use sentiment::Sentiment;
-pub use settings::{JudgeContext, JudgeSettings, ReaderSettings, SeatSettings, by_words};
+pub use settings::{JudgeContext, JudgeSettings, ReaderSettings, WeightedJudgeSettings, by_words};
 pub use words::{Words, WordsSettings};
 
 use crate::Result;
@@ -55,7 +55,7 @@ pub struct Exchange {
     pub context: Vec<Turn>,
     /// What the character said.
     pub reply: String,
-    /// Whether the character came to an end by itself; a reply that was cut off did not.
+    /// Whether the character ended it by itself; a reply that was cut off was not.
     pub is_ended: bool,
 }
 
@@ -65,7 +65,7 @@ pub struct Verdict {
     /// What it said; empty where a judge has no words.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub words: String,
-    /// What that comes to, higher for better; `None` where the reply could not be scored.
+    /// Its score, higher for better; `None` where the reply could not be scored.
     pub score: Option<f32>,
     /// What the score is made of, by name, where it is made of several numbers: logged, and not weighed.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]

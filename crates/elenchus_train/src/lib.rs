@@ -2,53 +2,48 @@
 //!
 //! [`data`] turns texts into pairs of what was said to a character and what it replied. A pair's context goes through
 //! [`elenchus_dialogue::messages`], the game's own prompt, so that what is trained is what is heard. This crate knows
-//! no Bevy, and reads files only where it is told to.
+//! no Bevy, and reads only the files that it is given. Further methods of reinforcement learning, their comparison and
+//! benchmarks are `elenchus_lab`'s.
 
-mod adamw;
-mod beginning;
+#![warn(unreachable_pub)]
+
 pub mod bootstrap;
-pub mod character_eval;
+mod character_folder;
 pub mod chat;
-pub mod compare;
-mod config_file;
+pub mod config_file;
 pub mod data;
+pub mod draw;
 mod error;
-mod example;
-pub mod family;
-mod forward;
+pub mod eval;
+mod fit;
 pub mod judge;
-mod lesson;
-mod logit_kl;
-mod numeric;
-mod order;
-mod perplexity;
-mod report;
-mod reward_model;
+pub mod model;
+pub mod numeric;
+pub mod optim;
+pub mod report;
+mod reward;
 pub mod rl;
 mod run_folder;
 mod samples;
-mod schedule;
+pub mod sentences;
 mod sft;
-mod sft_config;
-mod shown_turns;
 mod tensorboard;
 pub mod text_stats;
 pub mod virtue;
 
-pub use adamw::{AdamW, AdamWSettings};
+pub use character_folder::{copy_report, save_character};
+pub use data::{read_character, read_pairs};
 pub use error::{BrokenLine, Error, Result};
-pub use example::{Example, example, examples};
-pub use lesson::{Lesson, read_character, read_pairs};
-pub use perplexity::{Perplexity, perplexity, spread};
-pub use report::reward_report;
-pub use reward_model::{
+pub use model::{Example, Perplexity, example, examples, perplexity, spread};
+pub use optim::{AdamW, AdamWSettings, Decay, Schedule};
+pub use reward::{
     Accuracy, Calibration, CalibrationBin, ExamplePair, Preference, Preferences, RewardCard, RewardConfig, RewardEvent,
     RewardKind, RewardLearner, RewardLesson, RewardLora, RewardLoss, RewardModel, RewardOutcome, RewardSettings,
-    RewardStep, bradley_terry, read_preferences, train_reward,
+    RewardStep, read_preferences, train_reward,
 };
 pub use run_folder::RunFolder;
 pub use samples::Sample;
-pub use schedule::{Decay, Schedule};
-pub use sft::{Learner, SftEvent, SftOutcome, SftResult, StepReport, batch, gradients, train};
-pub use sft_config::{LoraSettings, SftConfig, SftSettings};
-pub use shown_turns::shown_turns;
+pub use sft::{
+    Learner, Lesson, LessonExamples, LoraSettings, SftConfig, SftEvent, SftOutcome, SftResult, SftSettings, StepReport,
+    batch, gradients, train,
+};

@@ -1,35 +1,32 @@
-//! Reinforcement learning from judges: replies are spoken, judged, and what was better than expected becomes likelier.
+//! Reinforcement learning from judges: replies are sampled and judged, and what was better than expected becomes likelier.
 //!
 //! An iteration is a row of values: queries, responses, scores, [`Experience`], objective, gradients, a step. Methods
-//! ([`Method`]) see numbers alone; the policy and the judges see no method.
+//! ([`Method`]) see numbers alone; the policy and the judges know no method. A method of another crate is made of the same
+//! parts (`advantage`, `baseline`, `clipped`, `experience`, `kl`, `pairs`) and is added to the registry, [`Methods`].
 
-mod advantage;
-mod apa;
-#[cfg(test)]
-mod bandit;
-mod baseline;
-mod clipped;
+pub mod advantage;
+#[cfg(any(test, feature = "testing"))]
+pub mod bandit;
+pub mod baseline;
+pub mod clipped;
 mod config;
+mod dataset;
 mod dpo;
-mod dvpo;
-mod experience;
+pub mod experience;
 mod gather;
 mod grpo;
 mod guards;
-mod ipo;
 mod iteration;
-mod kl;
+mod judged_rollouts;
+pub mod kl;
 mod kto;
-mod lesson;
+mod learner;
 mod method;
-mod p3o;
-mod pairs;
+mod methods;
+pub mod pairs;
 mod policy;
 mod ppo;
-mod ppo_max;
 mod presets;
-mod rebel;
-mod reinforce;
 mod report;
 mod reroll;
 mod review;
@@ -38,36 +35,27 @@ mod rollout;
 #[cfg(test)]
 mod shared;
 mod train;
-mod vine_ppo;
 
-pub use crate::numeric::{Variance, gae, whiten};
-pub use apa::ApaSettings;
-pub use baseline::{leave_one_out, standardised};
-pub use clipped::TokenMean;
+pub use crate::fit::RESULT;
 pub use config::{BudgetSettings, OfflineSettings, RlConfig, RlSettings, SamplingSettings};
+pub use dataset::RlLesson;
 pub use dpo::DpoSettings;
-pub use dvpo::DvpoSettings;
 pub use experience::{Experience, Rollout, ValuedStep};
 pub use grpo::GrpoSettings;
 pub use guards::GuardSettings;
-pub use ipo::IpoSettings;
-pub use kl::{AdaptiveKl, Estimator};
+pub use judged_rollouts::{HELD_OUT, JudgedRollout};
 pub use kto::KtoSettings;
-pub use lesson::RlLesson;
-pub(crate) use method::name_or_table;
+pub use learner::{RlLearner, RlPrompt};
 pub use method::{
-    Group, Loss, Method, MethodSettings, MiniBatch, Objective, Plan, PolicyOutput, Rerolls, Source, Stats, Values,
+    Group, Loss, Method, MiniBatch, Objective, Plan, PolicyOutput, Rerolls, Settings, Source, Stats, Values, restored,
+    stat,
 };
-pub use p3o::P3oSettings;
-pub use ppo::PpoSettings;
-pub use ppo_max::PpoMaxSettings;
+pub use methods::{MethodSettings, Methods, WrittenMethod};
+pub use ppo::{Ppo, PpoSettings};
 pub use presets::Preset;
-pub use rebel::RebelSettings;
-pub use reinforce::ReinforceSettings;
 pub use report::{RlReport, Seconds, Spent};
 pub use review::preferred;
+pub(crate) use review::write_review;
 pub use rloo::RlooSettings;
-pub use rollout::{Response, respond};
-pub(crate) use train::{HELD_OUT, RESULT, RlResult};
-pub use train::{JudgedRollout, RlEvent, RlLearner, RlOutcome, train};
-pub use vine_ppo::VinePpoSettings;
+pub use rollout::{Response, Sampling, respond};
+pub use train::{RlEvent, RlOutcome, RlResult, train};

@@ -33,7 +33,7 @@ pub struct RunFolder {
     folder: PathBuf,
 }
 
-/// What a resumed run goes on from.
+/// What a run resumes from.
 pub(crate) struct Checkpoint {
     /// Steps taken.
     pub step: u64,
@@ -47,13 +47,13 @@ pub(crate) struct Checkpoint {
 
 impl Checkpoint {
     /// A checkpoint of a run that keeps no best variables.
-    pub fn new(step: u64, tensors: HashMap<String, Tensor>, state: &impl Serialize) -> Result<Self> {
+    pub(crate) fn new(step: u64, tensors: HashMap<String, Tensor>, state: &impl Serialize) -> Result<Self> {
         let state = serde_json::to_value(state).map_err(|error| Error::OptimiserState(error.to_string()))?;
         Ok(Self { step, tensors, best: None, state })
     }
 
     /// What else the run has to know, as it was given.
-    pub fn state<T: DeserializeOwned>(&self) -> Result<T> {
+    pub(crate) fn state<T: DeserializeOwned>(&self) -> Result<T> {
         serde_json::from_value(self.state.clone())
             .map_err(|error| Error::OptimiserState(format!("the checkpoint's state is {}: {error}", self.state)))
     }
@@ -128,7 +128,7 @@ impl RunFolder {
     }
 
     /// The lines of a file that can be read; what a kill cut short is left out.
-    pub(crate) fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>> {
+    pub fn lines<T: DeserializeOwned>(&self, name: &str) -> Result<Vec<T>> {
         Ok(self.text(name)?.lines().filter_map(|line| serde_json::from_str(line).ok()).collect())
     }
 
@@ -154,8 +154,8 @@ impl RunFolder {
         self.write(name, text.as_bytes())
     }
 
-    /// What [`RunFolder::write_json`] was once given; `None` if the file is not there or does not hold it.
-    pub(crate) fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
+    /// What was once written as JSON; `None` if the file is not there or does not hold it.
+    pub fn json<T: DeserializeOwned>(&self, name: &str) -> Result<Option<T>> {
         Ok(serde_json::from_str(&self.text(name)?).ok())
     }
 

@@ -40,7 +40,7 @@ pub(crate) fn samples(
 ) -> Result<Vec<Sample>> {
     let character = Arc::new(voice.character.clone());
     let request = |(number, line): (usize, &String)| Request {
-        adapter: adapter.cloned(),
+        voice: adapter.cloned().map(Into::into),
         rng: Rng::from_seed(seed.wrapping_add(number as u64)),
         ..Request::new(character.clone(), vec![Turn { speaker: STRANGER.to_owned(), text: line.clone() }])
     };

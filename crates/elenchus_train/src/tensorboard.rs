@@ -2,7 +2,7 @@
 //!
 //! An event file is a sequence of `TFRecord`s, each `length: u64, masked crc of it: u32, data, masked crc of it: u32` in
 //! little endian, whose data is an `Event` of tensorflow's `event.proto`. `metrics.jsonl` is the truth: on every start the
-//! file is written anew from it, so that steps that a resumed run takes again stand in it once.
+//! file is rewritten from it, so that steps that a resumed run takes again stand in it once.
 
 use std::{fs::OpenOptions, io::Write, path::PathBuf, time::SystemTime};
 
@@ -11,7 +11,7 @@ use crate::{Error, Result, RunFolder};
 /// `TensorBoard` takes every file with `tfevents` in its name; one name per run, so that a resumed run replaces it.
 const FILE: &str = "events.out.tfevents.0.elenchus";
 
-/// What a step tells a plot.
+/// What a step adds to plots.
 pub(crate) trait Curves {
     /// From 1.
     fn step(&self) -> u64;
@@ -30,13 +30,13 @@ pub(crate) struct EventFile {
 }
 
 impl EventFile {
-    /// Writes the file anew with the steps known so far.
+    /// Rewrites the file with the steps known so far.
     pub(crate) fn rewrite<C: Curves>(run: &RunFolder, reports: &[C]) -> Result<Self> {
         run.write(FILE, &file(wall_time(), reports))?;
         Ok(Self { path: run.file(FILE) })
     }
 
-    /// Adds a step. A kill in between leaves half a record, at which a reader waits; the next start writes the file anew.
+    /// Adds a step. A kill in between leaves half a record, at which a reader waits; the next start rewrites the file.
     pub(crate) fn append(&self, report: &impl Curves) -> Result<()> {
         let append = || {
             let mut file = OpenOptions::new().append(true).open(&self.path)?;
@@ -45,7 +45,7 @@ impl EventFile {
         append().map_err(|cause| Error::File {
             file: self.path.clone(),
             cause,
-            hint: " (hint: start the run again, it goes on from its last checkpoint)",
+            hint: " (hint: start the run again, it resumes from its last checkpoint)",
         })
     }
 }
@@ -223,9 +223,9 @@ mod tests {
         // What a kill cut short, and steps taken again, are gone after a restart.
         std::fs::write(&file.path, &added[..added.len() - 3]).unwrap();
         let file = EventFile::rewrite(&run, &[first, second]).unwrap();
-        let anew = std::fs::read(&file.path).unwrap();
-        assert_eq!(anew.len(), added.len());
-        assert_eq!(events(&anew), events(&added));
+        let rewritten = std::fs::read(&file.path).unwrap();
+        assert_eq!(rewritten.len(), added.len());
+        assert_eq!(events(&rewritten), events(&added));
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 2, "the configuration and one event file");
     }
 

@@ -20,7 +20,7 @@ pub(crate) fn distinct<'a>(words_in_a_row: usize, replies: impl IntoIterator<Ite
     if all == 0 { 1.0 } else { distinct.len() as f64 / all as f64 }
 }
 
-/// Whether a reply ends in a question, whatever closes behind it.
+/// Whether a reply ends in a question, whatever closes after it.
 pub fn is_question(reply: &str) -> bool {
     reply.trim_end_matches(|c: char| c.is_whitespace() || "\"'”’)*".contains(c)).ends_with('?')
 }

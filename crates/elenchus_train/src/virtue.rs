@@ -1,22 +1,20 @@
 //! Characters that keep to principles: from a file of principles and some red-team prompts to revised replies to learn from,
-//! to preferences that reward models learn from, and to a benchmark of what came of it.
+//! and to preferences that reward models learn from.
 //!
 //! The character answers by the game's own way; a chat model behind an endpoint revises and judges, for the default model is
 //! too small to do either well. Whatever it does not say is left out and counted, never made up.
 
-pub mod benchmark;
 mod better;
 mod first;
-mod length;
 mod preferences;
 mod preferences_config;
 mod principles;
 mod revise;
 mod revise_config;
-pub mod role;
 
-pub use better::{Better, read_better};
-pub use first::Speaker;
+pub use better::Better;
+pub(crate) use better::read_better;
+pub use first::{Draw, Speaker, is_ended};
 pub use preferences::{Judged, JudgedReport, Outcome, Side, judge_preferences};
 pub use preferences_config::{Aspect, PreferencesConfig, PreferencesLesson};
 pub use principles::{Principle, Principles};

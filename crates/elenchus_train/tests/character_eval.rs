@@ -7,7 +7,7 @@ use elenchus_lm::{
     Adapter, CpuExecutor, CpuSettings, LoraAdapter, Weights,
     testing::{TinyModel, write_random_adapter},
 };
-use elenchus_train::character_eval::{
+use elenchus_train::eval::character_eval::{
     BatteryFile, CharacterEval, CharacterReport, CheckRow, Group, LineSet, Participant, evaluate_character, markdown,
     table,
 };

@@ -10,9 +10,10 @@ use elenchus_lm::{
     testing::{TinyModel, write_random_adapter},
 };
 use elenchus_train::{
-    compare::{Comparison, Contender, Seated, Stage, compare, page, plant, rejected, table},
+    bootstrap::Wins,
     data::Pair,
-    judge::{Exchange, Judge, Panel, Rules, Scripted, Seat},
+    eval::compare::{Bad, Candidate, Comparison, EvalJudge, EvalSetup, Planted, compare, page, table},
+    judge::{Exchange, Judge, Judges, Rules, Scripted, WeightedJudge},
 };
 
 struct Lab {
@@ -46,12 +47,12 @@ impl Lab {
         };
         let character = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]\n\
                          [stop]\nmax_tokens = 12\nmax_sentences = 0\nother_speaker = false";
-        let pair = |at: usize| Pair {
-            work: "w".into(),
-            context: vec![turn("Socrates", format!("What do you say of number {at}, my friend?"))],
-            reply: format!("I say of number {at} what Gorgias says of it."),
-            facts: Vec::new(),
-            confidence: 1.0,
+        let pair = |at: usize| {
+            Pair::new(
+                "w",
+                vec![turn("Socrates", format!("What do you say of number {at}, my friend?"))],
+                format!("I say of number {at} what Gorgias says of it."),
+            )
         };
         Self {
             executor: CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact).unwrap(),
@@ -63,31 +64,31 @@ impl Lab {
         }
     }
 
-    fn contenders(&self) -> Vec<Contender> {
+    fn candidates(&self) -> Vec<Candidate> {
         let shown = vec![turn("Socrates", "Well?".into()), turn("Meno", "Well, Socrates.".into())];
-        let sft = Contender::worn("sft", self.adapters[0].clone());
+        let sft = Candidate::adapted("sft", self.adapters[0].clone());
         let best = sft.best_of(3);
         vec![
-            Contender::persona(),
-            Contender::examples(shown),
+            Candidate::persona(),
+            Candidate::examples(shown),
             sft,
-            Contender::worn("rl", self.adapters[1].clone()),
-            Contender::worn("sft again", self.adapters[0].clone()),
+            Candidate::adapted("rl", self.adapters[1].clone()),
+            Candidate::adapted("sft again", self.adapters[0].clone()),
             best,
         ]
     }
 
-    fn compare(&self, contenders: &[Contender], seed: u64) -> elenchus_train::Result<Comparison> {
+    fn compare(&self, candidates: &[Candidate], seed: u64) -> elenchus_train::Result<Comparison> {
         let rules = Rules::new(Vec::new());
         let early_judge = Scripted::new("early", |exchange: &Exchange| Some(early(&exchange.reply)));
         let odd = Scripted::new("odd", |exchange: &Exchange| (exchange.context[0].text != "Line 3?").then_some(1.0));
         let judges = [&rules as &dyn Judge, &early_judge, &odd];
-        let seated = judges.map(|judge| Seated { judge, optimised: judge.name() == "early" });
-        let choice = Panel::new(vec![Seat {
+        let seated = judges.map(|judge| EvalJudge { judge, optimised: judge.name() == "early" });
+        let choice = Judges::new(vec![WeightedJudge {
             judge: Box::new(Scripted::new("early", |exchange: &Exchange| Some(early(&exchange.reply)))),
             weight: 1.0,
         }]);
-        let stage = Stage {
+        let setup = EvalSetup {
             model: &self.model,
             executor: &self.executor,
             character: &self.character,
@@ -97,7 +98,7 @@ impl Lab {
             held_out: &self.own[..3],
             max_tokens: 200,
         };
-        compare(&stage, contenders, &self.prompts, seed, |_, _, _| ())
+        compare(&setup, candidates, &self.prompts, seed, |_, _, _| ())
     }
 }
 
@@ -113,8 +114,8 @@ fn timeless(mut comparison: Comparison) -> Comparison {
 #[test]
 fn voices_are_held_to_the_first_with_an_adapter() {
     let lab = Lab::new();
-    let contenders = lab.contenders();
-    let comparison = lab.compare(&contenders, 5).unwrap();
+    let candidates = lab.candidates();
+    let comparison = lab.compare(&candidates, 5).unwrap();
     let names: Vec<&str> = comparison.voices.iter().map(|voice| voice.name.as_str()).collect();
     assert_eq!(names, ["persona", "examples", "sft", "rl", "sft again", "sft, best of 3"]);
     assert_eq!(comparison.baseline, "sft");
@@ -149,17 +150,18 @@ fn voices_are_held_to_the_first_with_an_adapter() {
     let difference = voice("rl").scores["early"].difference.unwrap().value;
     assert!((difference - (mean("rl") - mean("sft"))).abs() < 1e-6, "{difference}");
 
-    let again = lab.compare(&contenders, 5).unwrap();
+    let again = lab.compare(&candidates, 5).unwrap();
     assert_eq!(timeless(again), timeless(comparison.clone()), "the same seed, the same comparison");
-    assert_ne!(timeless(lab.compare(&contenders, 6).unwrap()).voices, timeless(comparison).voices);
+    assert_ne!(timeless(lab.compare(&candidates, 6).unwrap()).voices, timeless(comparison).voices);
 }
 
 #[test]
 fn a_comparison_is_read_as_text_as_a_page_and_as_json() {
     let lab = Lab::new();
-    let mut comparison = lab.compare(&lab.contenders(), 5).unwrap();
+    let mut comparison = lab.compare(&lab.candidates(), 5).unwrap();
     let rules = Rules::new(Vec::new());
-    comparison.planted = rejected([&rules as &dyn Judge], &plant(&lab.own, &lab.own, "Meno", 5), |_| ()).unwrap();
+    let wins = Wins { won: 8, tied: 0, lost: 0 };
+    comparison.planted = Bad::ALL.map(|bad| Planted { judge: rules.name().to_owned(), bad, wins }).to_vec();
     comparison.voices[0].replies[0].text = "<script>alert('x')</script>".to_owned();
 
     let text = table(&comparison);
@@ -187,12 +189,12 @@ fn a_comparison_is_read_as_text_as_a_page_and_as_json() {
 #[test]
 fn what_cannot_be_compared_is_said() {
     let mut lab = Lab::new();
-    let sft = Contender::worn("sft", lab.adapters[0].clone());
-    let check = |lab: &Lab, contenders: &[Contender], says: &str| {
-        let error = lab.compare(contenders, 1).unwrap_err().to_string();
+    let sft = Candidate::adapted("sft", lab.adapters[0].clone());
+    let check = |lab: &Lab, candidates: &[Candidate], says: &str| {
+        let error = lab.compare(candidates, 1).unwrap_err().to_string();
         assert!(error.contains(says), "{error}");
     };
-    check(&lab, &[Contender::persona()], "no voice wears an adapter");
+    check(&lab, &[Candidate::persona()], "no voice has an adapter");
     check(&lab, &[sft.clone(), sft.clone()], "`sft`: is compared twice");
     check(&lab, &[sft.best_of(0)], "no judge to choose by");
     lab.prompts.clear();

@@ -7,8 +7,8 @@ use elenchus_dialogue::{Model, Turn};
 use elenchus_fetch::fetch_default;
 use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, testing::TinyModel};
 use elenchus_train::judge::{
-    Exchange, Judge, LeadingWord, Lexicon, ModelJudge, ModelJudgeSettings, Opinion, Panel, Scripted, Seat, Structured,
-    Verdict, VerdictForm, VerdictReader,
+    Exchange, Judge, Judges, LeadingWord, Lexicon, ModelJudge, ModelJudgeSettings, Opinion, Scripted, Structured,
+    Verdict, VerdictForm, VerdictReader, WeightedJudge,
 };
 use tempfile::TempDir;
 
@@ -138,9 +138,9 @@ fn the_trainers_executor_judges_too() {
     let executor = CandleExecutor::new(&weights, &candle_core::Device::Cpu, Numerics::Exact).unwrap();
     let reader = Box::<Lexicon>::default();
     let judge = ModelJudge::new(settings(), Model { executor: Arc::new(executor), ..tiny.model.clone() }, None, reader);
-    let panel = Panel::new(vec![
-        Seat { judge: Box::new(judge.unwrap()), weight: 1.0 },
-        Seat { judge: Box::new(Scripted::new("zero", |_: &Exchange| Some(0.0))), weight: 1.0 },
+    let panel = Judges::new(vec![
+        WeightedJudge { judge: Box::new(judge.unwrap()), weight: 1.0 },
+        WeightedJudge { judge: Box::new(Scripted::new("zero", |_: &Exchange| Some(0.0))), weight: 1.0 },
     ]);
     let judged = panel.judge(&[exchange("Why?", "Because.")]).unwrap();
     assert_eq!(judged[0].verdicts[0].words.chars().count(), 8);

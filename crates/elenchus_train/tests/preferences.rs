@@ -13,7 +13,7 @@ use elenchus_dialogue::Model;
 use elenchus_lm::{Numerics, Weights, testing::TinyModel};
 use elenchus_train::{
     Accuracy, Calibration, ExamplePair, RewardCard, RewardLearner, RewardLesson, RewardOutcome, RunFolder,
-    reward_report, train_reward,
+    report::reward_report, train_reward,
 };
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;

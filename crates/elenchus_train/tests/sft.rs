@@ -18,7 +18,7 @@ use elenchus_lm::{
 };
 use elenchus_train::{
     Example, Learner, RunFolder, Sample, SftConfig, SftEvent, SftOutcome, SftResult, StepReport, gradients, perplexity,
-    spread, train,
+    report::sft_report, spread, train,
 };
 
 const CONFIG: &str = r#"
@@ -112,6 +112,7 @@ impl Lab {
         match self.run(folder, |_| false) {
             (reports, SftOutcome::Finished(adapter, result)) => {
                 assert_eq!(adapter, folder.join("adapter"));
+                sft_report(&self.open(folder)).unwrap();
                 (reports, result)
             }
             (_, stopped) => panic!("{stopped:?}"),

@@ -27,8 +27,8 @@ use elenchus_dialogue::{Character, Model, Turn};
 use elenchus_lm::{CpuExecutor, CpuSettings, Linear, Numerics, Weights};
 use elenchus_train::{
     RunFolder,
-    judge::{Exchange, Panel, Scripted, Seat},
-    rl::{RlConfig, RlEvent, RlLearner, train},
+    judge::{Exchange, Judges, Scripted, WeightedJudge},
+    rl::{Methods, RlConfig, RlEvent, RlLearner, RlPrompt, train},
 };
 use peer::{ROOT, Result, Side, gate, median, output, say, seconds};
 use serde_json::{Value, json};
@@ -169,7 +169,7 @@ fn ours(task: &Task) -> Result<()> {
         let words: std::collections::BTreeSet<&str> = exchange.reply.split_whitespace().collect();
         Some(words.len() as f32 / MAX_TOKENS as f32)
     };
-    let judges = Panel::new(vec![Seat { judge: Box::new(Scripted::new("distinct", distinct)), weight: 1.0 }]);
+    let judges = Judges::new(vec![WeightedJudge { judge: Box::new(Scripted::new("distinct", distinct)), weight: 1.0 }]);
     let config = format!(
         "character = \"none\"\nstart = \"none\"\nprompts = [\"none\"]\nmethod = {}\n[[judges]]\nkind = \"rules\"\n\
          [sampling]\nprompts = {}\ngroup = {}\nmax_tokens = {MAX_TOKENS}\nheld_out_prompts = 0\n\
@@ -203,7 +203,7 @@ fn ours(task: &Task) -> Result<()> {
         }
     };
     wait(&should_stop);
-    train(&learner, &RlConfig::parse(&config, "bench")?, &run, &should_stop, |event| {
+    train(&learner, &RlConfig::parse(&config, "bench", &Methods::default())?, &run, &should_stop, |event| {
         if let RlEvent::Step(report) = event {
             let parts = report.seconds;
             let answer: Value = json!({
@@ -222,7 +222,7 @@ fn ours(task: &Task) -> Result<()> {
 }
 
 /// Turns whose prompts have exactly [`PROMPT_TOKENS`] tokens.
-fn prompts(character: &Character, model: &Model) -> Result<Vec<Vec<Turn>>> {
+fn prompts(character: &Character, model: &Model) -> Result<Vec<RlPrompt>> {
     let subjects = ["ships", "olives", "horses", "gods", "kings", "songs", "storms", "walls", "wine", "stars"];
     let mut prompts = Vec::new();
     for subject in subjects {
@@ -230,9 +230,9 @@ fn prompts(character: &Character, model: &Model) -> Result<Vec<Vec<Turn>>> {
             let text = format!("Tell me a long story about {subject}{}", " and more".repeat(length));
             for text in [text.clone(), format!("{text} now"), format!("{text}, do")] {
                 let turns = vec![Turn { speaker: "A".to_owned(), text }];
-                let messages = elenchus_dialogue::messages(character, &[], &turns);
+                let messages = elenchus_dialogue::messages(character, &[], &[], &turns);
                 if model.template.encode(&model.tokenizer, &messages, true)?.len() == PROMPT_TOKENS {
-                    prompts.push(turns);
+                    prompts.push(turns.into());
                 }
             }
         }

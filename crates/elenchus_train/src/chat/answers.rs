@@ -45,14 +45,14 @@ pub(super) struct Answers {
 }
 
 impl Answer {
-    pub fn is_truncated(&self) -> bool {
+    pub(crate) fn is_truncated(&self) -> bool {
         self.finish_reason.as_deref() == Some("length")
     }
 }
 
 impl Answers {
     /// Reads a chat model's answers, cutting off a last line that was not written to its end.
-    pub fn open(folder: Option<&Path>, name: &str) -> Result<Self> {
+    pub(super) fn open(folder: Option<&Path>, name: &str) -> Result<Self> {
         let mut answers = Self { by_key: HashMap::new(), file: None, spent_before: Cost::default(), broken_lines: 0 };
         let Some(folder) = folder else { return Ok(answers) };
         let path = folder.join(file_name(name));
@@ -75,11 +75,11 @@ impl Answers {
         Ok(answers)
     }
 
-    pub fn get(&self, key: &str) -> Option<&Answer> {
+    pub(super) fn get(&self, key: &str) -> Option<&Answer> {
         self.by_key.get(key)
     }
 
-    pub fn keep(&mut self, key: &str, answer: Answer) -> Result<()> {
+    pub(super) fn keep(&mut self, key: &str, answer: Answer) -> Result<()> {
         let line = Line { key: key.to_owned(), answer };
         if let Some((path, file)) = &mut self.file {
             let append = |cause| Error::File { file: path.clone(), cause, hint: " (hint: is the disk full?)" };
@@ -104,7 +104,7 @@ fn locked<T>(file: &mut File, work: impl FnOnce(&mut File) -> io::Result<T>) -> 
     done
 }
 
-/// Everything up to the last line's end; what stands behind it is cut off. Nobody else writes meanwhile.
+/// Everything up to the last line's end; what stands after it is cut off. No other process writes meanwhile.
 fn whole_lines(file: &mut File) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     file.rewind()?;

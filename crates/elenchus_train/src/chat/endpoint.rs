@@ -111,7 +111,7 @@ pub(super) fn request(settings: &ChatSettings, messages: &[Message]) -> serde_js
 
 impl Endpoint {
     /// A client for settings that were checked.
-    pub fn new(settings: &ChatSettings, key: Option<&str>) -> Result<Self, String> {
+    pub(super) fn new(settings: &ChatSettings, key: Option<&str>) -> Result<Self, String> {
         let url = settings.endpoint()?;
         let mut headers = HeaderMap::from_iter([(CONTENT_TYPE, HeaderValue::from_static("application/json"))]);
         if let Some(key) = key {
@@ -138,19 +138,19 @@ impl Endpoint {
     }
 
     /// The address without its query, which some servers keep secrets in.
-    pub fn address(&self) -> String {
+    pub(super) fn address(&self) -> String {
         let mut url = self.url.clone();
         url.set_query(None);
         url.into()
     }
 
     /// The whole address: the same question to another server is another question.
-    pub fn url(&self) -> &str {
+    pub(super) fn url(&self) -> &str {
         self.url.as_str()
     }
 
     /// Sends one request and reads its answer.
-    pub fn ask(&self, body: String) -> Result<Answer, Failure> {
+    pub(super) fn ask(&self, body: String) -> Result<Answer, Failure> {
         let started = Instant::now();
         let response = self.client.post(self.url.clone()).body(body).send().map_err(|error| {
             // A connection that is never made is the endpoint's failure, not this request's.
@@ -174,7 +174,7 @@ impl Endpoint {
         self.answer(&text)
     }
 
-    /// All of an answer's bytes, within the time. (The client's own time-out begins anew with every byte.)
+    /// All of an answer's bytes, within the time. (The client's own time-out restarts with every byte.)
     fn body(&self, response: Response, started: Instant) -> Result<Vec<u8>, Failure> {
         let slow = || Failure::new(FailureKind::Timeout, format!("was not done after {:?}", self.timeout));
         let mut bytes = Vec::new();

@@ -8,7 +8,7 @@ use std::{
 use super::lock;
 use crate::Error;
 
-/// Requests spread evenly: each one's place is an interval behind the one before.
+/// Requests spread evenly: each one's place is an interval after the one before.
 pub(super) struct Pace {
     interval: Duration,
     next: Mutex<Instant>,
@@ -22,13 +22,13 @@ pub(super) struct Stop {
 }
 
 impl Pace {
-    pub fn new(requests_per_minute: Option<u32>) -> Self {
+    pub(super) fn new(requests_per_minute: Option<u32>) -> Self {
         let interval = requests_per_minute.map_or(Duration::ZERO, |count| Duration::from_secs(60) / count.max(1));
         Self { interval, next: Mutex::new(Instant::now()) }
     }
 
     /// Waits for this request's place; `false` if the batch was ended meanwhile.
-    pub fn wait(&self, stop: &Stop) -> bool {
+    pub(super) fn wait(&self, stop: &Stop) -> bool {
         let now = Instant::now();
         let place = {
             let mut next = lock(&self.next);
@@ -40,7 +40,7 @@ impl Pace {
     }
 
     /// Nobody sends anything for so long: the server asked for it.
-    pub fn hold(&self, wait: Duration) {
+    pub(super) fn hold(&self, wait: Duration) {
         let mut next = lock(&self.next);
         *next = (*next).max(Instant::now() + wait);
     }
@@ -48,18 +48,18 @@ impl Pace {
 
 impl Stop {
     /// Ends the batch; the first reason counts.
-    pub fn tell(&self, error: Error) {
+    pub(super) fn tell(&self, error: Error) {
         lock(&self.error).get_or_insert(error);
         self.told.notify_all();
     }
 
     /// Sleeps for so long; `false` if the batch was ended meanwhile.
-    pub fn sleep(&self, time: Duration) -> bool {
+    pub(super) fn sleep(&self, time: Duration) -> bool {
         let waited = self.told.wait_timeout_while(lock(&self.error), time, |error| error.is_none());
         waited.unwrap_or_else(std::sync::PoisonError::into_inner).0.is_none()
     }
 
-    pub fn into_error(self) -> Option<Error> {
+    pub(crate) fn into_error(self) -> Option<Error> {
         self.error.into_inner().unwrap_or_else(std::sync::PoisonError::into_inner)
     }
 }

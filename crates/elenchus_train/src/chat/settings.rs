@@ -12,7 +12,7 @@ const LONGEST_SECONDS: f64 = 86_400.0;
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ChatSettings {
-    /// What logs, tables and the cache's file call it; two judges of a panel need two names.
+    /// What logs, tables and the cache's file call it; two judges of one configuration need two names.
     pub name: String,
     /// The server, up to `/v1`; `/chat/completions` is added where it is missing.
     pub url: String,

@@ -35,7 +35,7 @@ pub struct Filters {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LongReplies {
-    /// Cut behind the last sentence that fits; dropped if its first sentence does not.
+    /// Cut after the last sentence that fits; dropped if its first sentence does not.
     Cut,
     /// Dropped.
     Drop,
@@ -58,7 +58,7 @@ impl Default for Filters {
 
 impl Filters {
     /// The same where only replies matter: a player line stands in for whatever was said before.
-    pub fn of_replies(&self) -> Self {
+    pub(crate) fn of_replies(&self) -> Self {
         Self { min_last_turn_words: 0, max_last_turn_words: usize::MAX, deduplicate: false, ..self.clone() }
     }
 }
@@ -156,7 +156,7 @@ pub fn filter(pairs: Vec<Pair>, filters: &Filters) -> (Vec<Pair>, FilterReport) 
     (kept, report)
 }
 
-/// The byte behind the last sentence that ends within so many words.
+/// The byte after the last sentence that ends within so many words.
 fn cut(text: &str, max_words: usize) -> Option<usize> {
     let (mut count, mut end) = (0, None);
     for (start, sentence) in text.split_sentence_bound_indices() {
@@ -186,7 +186,14 @@ mod tests {
 
     fn pair(last_turn: &str, reply: &str, confidence: f64) -> Pair {
         let turn = Turn { speaker: "A".into(), text: last_turn.into() };
-        Pair { work: "w".into(), context: vec![turn], reply: reply.into(), facts: Vec::new(), confidence }
+        Pair {
+            work: "w".into(),
+            context: vec![turn],
+            reply: reply.into(),
+            facts: Vec::new(),
+            notes: Vec::new(),
+            confidence,
+        }
     }
 
     const FILTERS: Filters = Filters {

@@ -19,10 +19,21 @@ pub struct Pair {
     /// What a game had told it then.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub facts: Vec<String>,
+    /// What a game told it for this reply alone, beside the newest line.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
     /// The character's words.
     pub reply: String,
     /// How sure it is that everybody said what the pair says: the least of its turns, reply included, from 0 to 1.
     pub confidence: f64,
+}
+
+impl Pair {
+    /// A pair of a work that a game told nothing, sure of its speakers.
+    pub fn new(work: impl Into<String>, context: Vec<Turn>, reply: impl Into<String>) -> Self {
+        let (facts, notes) = (Vec::new(), Vec::new());
+        Self { work: work.into(), context, facts, notes, reply: reply.into(), confidence: 1.0 }
+    }
 }
 
 /// A character's pairs in the order of the texts, each with up to `context` turns before the reply. `character` is a
@@ -73,6 +84,7 @@ fn pair(work: &str, turns: &[Spoken], context: NonZeroUsize) -> Option<Pair> {
         context: heard.iter().map(|spoken| spoken.turn.clone()).collect(),
         reply: reply.turn.text.clone(),
         facts: Vec::new(),
+        notes: Vec::new(),
         confidence: heard.iter().map(|spoken| spoken.confidence).fold(reply.confidence, f64::min),
     })
 }
@@ -94,7 +106,7 @@ fn merged(turns: &[Spoken]) -> Vec<Spoken> {
 }
 
 /// Everybody who is known to speak, and how often.
-pub fn speakers_of(texts: &Texts) -> BTreeMap<&str, usize> {
+pub(crate) fn speakers_of(texts: &Texts) -> BTreeMap<&str, usize> {
     let mut counts = BTreeMap::<&str, usize>::new();
     let spoken = texts.dialogues.iter().flat_map(|dialogue| &dialogue.turns).map(|spoken| &spoken.turn.speaker);
     for name in spoken.chain(texts.pairs.iter().filter_map(|pair| pair.character.as_ref())) {
@@ -215,7 +227,8 @@ mod tests {
         for pair in
             pairs(&dialogue("S:0 A:1 S:2 A:3 B:4 S:5 B:6 A:7 A:8 S:9"), "S", NonZeroUsize::new(6).unwrap()).unwrap()
         {
-            let roles: Vec<_> = messages(&character, &[], &pair.context).iter().map(|message| message.role).collect();
+            let roles: Vec<_> =
+                messages(&character, &[], &[], &pair.context).iter().map(|message| message.role).collect();
             assert_eq!((roles[0], roles[1], *roles.last().unwrap()), (Role::System, Role::User, Role::User));
             assert!(roles.windows(2).all(|pair| pair[0] != pair[1]), "{roles:?}");
         }

@@ -2,7 +2,7 @@
 //!
 //! A character's texts teach its manner and nothing else, and an adapter that learns manner alone forgets to read its
 //! prompt: it no longer knows its own name. So `train sft` mixes in conversations of invented people, made from templates
-//! (`persona/words.rs`) under prompts of the game's own form. Names, prices and places are made up anew for every example,
+//! (`persona/words.rs`) under prompts of the game's own form. Names, prices and places are made up for every example,
 //! so that the way to a low loss is to copy them from the prompt.
 
 mod facts;
@@ -22,10 +22,10 @@ use self::{
     words::*,
 };
 use super::{Pair, STRANGER};
-use crate::{Result, order::mixed};
+use crate::{Result, numeric::mixed};
 
 /// The work of pairs made here.
-pub const INVENTED: &str = "invented personas";
+pub(crate) const INVENTED: &str = "invented personas";
 
 /// A pair and who speaks in it.
 #[derive(Debug, Clone, PartialEq)]
@@ -69,7 +69,7 @@ const SKILLS: [(Skill, u32); 11] = [
 ];
 
 /// Conversations of `count` invented people, a function of `count` and `seed`.
-pub fn invented(count: usize, seed: u64) -> Vec<PersonaPair> {
+pub(crate) fn invented(count: usize, seed: u64) -> Vec<PersonaPair> {
     (0..count)
         .map(|number| {
             let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, number as u64));
@@ -103,7 +103,7 @@ pub fn own(character: &Character, count: usize, seed: u64) -> Vec<Pair> {
 /// is that of KL(base || policy).
 ///
 /// Replies that break the role, do not end, or miss the fact are left out.
-pub fn base_replies(model: &Model, count: usize, seed: u64) -> Result<Vec<PersonaPair>> {
+pub(crate) fn base_replies(model: &Model, count: usize, seed: u64) -> Result<Vec<PersonaPair>> {
     let filter = Arc::new(ReplyFilter::default());
     let made = (0..count).map(|number| {
         let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed ^ 0xba5e, number as u64));
@@ -142,8 +142,9 @@ pub fn base_replies(model: &Model, count: usize, seed: u64) -> Result<Vec<Person
     let pair = |((request, asked), spoken): ((Request, Option<Told>), Spoken)| {
         let pair = Pair {
             work: INVENTED.to_owned(),
-            context: request.turns,
+            context: request.turns.into(),
             facts: request.facts,
+            notes: Vec::new(),
             reply: spoken.text,
             confidence: 1.0,
         };
@@ -156,17 +157,44 @@ pub fn base_replies(model: &Model, count: usize, seed: u64) -> Result<Vec<Person
 /// At which the base answers questions about facts: it is right most often where it is surest.
 const FACT_TEMPERATURE: f32 = 0.3;
 
-/// Gives a share of pairs facts that have nothing to do with them, as a game would: a prompt that holds facts is then
-/// nothing unusual. A fact that would stand beside the line is left out, or the reply would teach to pass it over. Pairs
+/// What a prompt shows before a reply: what was said, and what the game told.
+pub(crate) struct Shown<'a> {
+    /// Turns, the newest last.
+    pub turns: &'a [Turn],
+    /// Standing facts.
+    pub facts: &'a mut Vec<String>,
+    /// What is told for this reply alone.
+    pub notes: &'a mut Vec<String>,
+}
+
+impl Pair {
+    pub(crate) fn shown(&mut self) -> Shown<'_> {
+        Shown { turns: &self.context, facts: &mut self.facts, notes: &mut self.notes }
+    }
+}
+
+/// Gives a share of prompts facts that have nothing to do with them, as a game would: a prompt that holds facts is then
+/// nothing unusual. A fact that would stand beside the line is left out, or the reply would teach to pass it over. Prompts
 /// that have facts keep them.
-pub fn add_facts(pairs: &mut [Pair], share: f64, seed: u64) {
-    for (number, pair) in pairs.iter_mut().enumerate() {
+pub(crate) fn add_facts<'a>(prompts: impl Iterator<Item = Shown<'a>>, share: f64, seed: u64) {
+    for (number, shown) in prompts.enumerate() {
         let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed, number as u64));
-        if pair.facts.is_empty() && rng.random_bool(share) {
+        if shown.facts.is_empty() && rng.random_bool(share) {
             let mut facts = facts::some(&mut rng, 3);
-            let line = pair.context.last().map_or("", |turn| turn.text.as_str());
+            let line = shown.turns.last().map_or("", |turn| turn.text.as_str());
             facts.retain(|fact| fitting_facts(std::slice::from_ref(fact), line).is_empty());
-            pair.facts = facts;
+            *shown.facts = facts;
+        }
+    }
+}
+
+/// Tells the facts of a share of the prompts that have any as notes beside the newest line, as a game does with what it
+/// looks up for one reply. Prompts that have notes stay as they are.
+pub(crate) fn facts_to_notes<'a>(prompts: impl Iterator<Item = Shown<'a>>, share: f64, seed: u64) {
+    for (number, Shown { facts, notes, .. }) in prompts.enumerate() {
+        let mut rng = Pcg64Mcg::seed_from_u64(mixed(seed ^ 0x6e6f_7465, number as u64));
+        if !facts.is_empty() && notes.is_empty() && rng.random_bool(share) {
+            std::mem::swap(facts, notes);
         }
     }
 }
@@ -337,6 +365,7 @@ impl Person {
             work: INVENTED.to_owned(),
             context: context.into_iter().map(turn).collect(),
             facts,
+            notes: Vec::new(),
             reply,
             confidence: 1.0,
         }
@@ -493,13 +522,20 @@ mod tests {
 
     #[test]
     fn a_share_of_pairs_gets_facts() {
-        let pair =
-            Pair { work: "w".into(), context: Vec::new(), facts: Vec::new(), reply: "r".into(), confidence: 1.0 };
+        let pair = Pair::new("w", Vec::new(), "r");
         let mut pairs = vec![pair; 1000];
         pairs[0].facts = vec!["It rains.".to_owned()];
-        add_facts(&mut pairs, 0.2, 1);
+        add_facts(pairs.iter_mut().map(Pair::shown), 0.2, 1);
         assert_eq!(pairs[0].facts, ["It rains."]);
         let with = pairs.iter().filter(|pair| !pair.facts.is_empty()).count();
         assert!((150..250).contains(&with), "{with}");
+        let told: Vec<_> = pairs.iter().map(|pair| pair.facts.clone()).collect();
+        facts_to_notes(pairs.iter_mut().map(Pair::shown), 0.5, 1);
+        let noted = pairs.iter().filter(|pair| !pair.notes.is_empty()).count();
+        assert!((70..130).contains(&noted), "{noted} of {with}");
+        for (pair, told) in pairs.iter().zip(told) {
+            assert!(pair.facts.is_empty() || pair.notes.is_empty());
+            assert_eq!([&pair.facts[..], &pair.notes[..]].concat(), told);
+        }
     }
 }

@@ -1,4 +1,4 @@
-//! A printed play as a person types it: a label in capitals opens a turn, and the turn goes on until the next label.
+//! A printed play as a person types it: a label in capitals opens a turn, and the turn lasts until the next label.
 //!
 //! Labels in capitals stand out from wrapped prose, where a line may begin with "Thus:". Only in a text without one may a
 //! label be a few capitalised words. What stands before the first label (a title, an introduction) is nobody's.

@@ -15,7 +15,7 @@ use super::{Pair, STRANGER, turns::unpacked};
 use crate::{BrokenLine, Error, Result};
 
 /// The work of pairs whose replies are written in a file of player lines.
-pub const PLAYER_LINES: &str = "player lines";
+pub(crate) const PLAYER_LINES: &str = "player lines";
 
 /// Digits that name a reply, at least: 48 bits tell apart more replies than anybody has spoken.
 const MIN_DIGITS: usize = 12;
@@ -29,6 +29,8 @@ struct PlayerLine {
     context: Vec<Turn>,
     #[serde(default)]
     facts: Vec<String>,
+    #[serde(default)]
+    notes: Vec<String>,
     line: String,
     speaker: Option<String>,
     work: Option<String>,
@@ -40,8 +42,9 @@ struct PlayerLine {
 ///
 /// The file is JSON Lines of two forms: `{"line", "work", "reply_sha256"}` is answered by the reply of that work whose
 /// [`reply_sha256`] begins with these digits, at least 12, and `{"line", "reply"}` by what it says; the latter's work is
-/// [`PLAYER_LINES`]. A field `speaker` says who speaks the line, `Stranger` if left out; `facts` is what the game has told
-/// the character, a list of sentences, and `context` what was said before, a list of `{"speaker", "text"}`. Gzip is read too.
+/// `PLAYER_LINES`. A field `speaker` says who speaks the line, `Stranger` if left out; `facts` is what the game has told
+/// the character, a list of sentences, `notes` what it was told for this reply alone, and `context` what was said before, a
+/// list of `{"speaker", "text"}`. Gzip is read too.
 ///
 /// # Errors
 /// The file cannot be read or is empty, a line that is none of the two forms, or one whose reply is not among `pairs`.
@@ -69,7 +72,7 @@ pub fn player_lines(file: &Path, pairs: &[Pair]) -> Result<Vec<Pair>> {
 ///
 /// # Errors
 /// As [`player_lines`].
-pub fn written_player_lines(file: &Path) -> Result<Vec<Pair>> {
+pub(crate) fn written_player_lines(file: &Path) -> Result<Vec<Pair>> {
     let bytes = unpacked(file)?;
     let mut pairs = Vec::new();
     for (index, line) in bytes.split(|&byte| byte == b'\n').enumerate() {
@@ -93,7 +96,7 @@ type Replies<'a> = BTreeMap<&'a str, BTreeMap<String, &'a str>>;
 
 fn answer(line: &[u8], replies: &Replies) -> Result<Pair, String> {
     const FORMS: &str = "hint: {\"line\", \"work\", \"reply_sha256\"} or {\"line\", \"reply\"}";
-    let PlayerLine { mut context, facts, line, speaker, work, reply_sha256, reply } =
+    let PlayerLine { mut context, facts, notes, line, speaker, work, reply_sha256, reply } =
         serde_json::from_slice(line).map_err(|error| format!("{error} ({FORMS})"))?;
     let filled = |field: &str, text: String| match text.trim() {
         "" => Err(format!("field `{field}` is empty")),
@@ -114,11 +117,13 @@ fn answer(line: &[u8], replies: &Replies) -> Result<Pair, String> {
         filled(&format!("context[{at}].speaker"), turn.speaker.clone())?;
         filled(&format!("context[{at}].text"), turn.text.clone())?;
     }
-    for (at, fact) in facts.iter().enumerate() {
-        filled(&format!("facts[{at}]"), fact.clone())?;
+    for (field, told) in [("facts", &facts), ("notes", &notes)] {
+        for (at, text) in told.iter().enumerate() {
+            filled(&format!("{field}[{at}]"), text.clone())?;
+        }
     }
     context.push(Turn { speaker, text: filled("line", line)? });
-    Ok(Pair { work, context, facts, reply, confidence: 1.0 })
+    Ok(Pair { work, context, facts, notes, reply, confidence: 1.0 })
 }
 
 /// The one reply of a work whose hash begins with these digits.
@@ -162,7 +167,7 @@ mod tests {
 
     fn pair(work: &str, reply: &str) -> Pair {
         let context = vec![Turn { speaker: "Anna".into(), text: "Is it deep?".into() }];
-        Pair { work: work.into(), context, reply: reply.into(), facts: Vec::new(), confidence: 0.9 }
+        Pair { work: work.into(), context, reply: reply.into(), facts: Vec::new(), notes: Vec::new(), confidence: 0.9 }
     }
 
     // python3 -c 'import hashlib; print(hashlib.sha256("It is deep, they say.".encode()).hexdigest())'

@@ -10,7 +10,7 @@ use super::{OnBroken, Pair, turns::unpacked};
 use crate::{BrokenLine, Error, Result};
 
 /// Who says a line that does not say it.
-pub(crate) const STRANGER: &str = "Stranger";
+pub const STRANGER: &str = "Stranger";
 
 /// One line of a file; other fields are somebody else's business, so that pairs and player lines are prompts as they are.
 #[derive(Deserialize)]
@@ -36,22 +36,16 @@ pub fn read_prompts(file: &Path, character: &Character, context: NonZeroUsize) -
 }
 
 /// Reads the same with a `reply` each. Its work is [`WRITTEN`].
-pub fn read_written(file: &Path, character: &Character, context: NonZeroUsize) -> Result<Vec<Pair>> {
+pub(crate) fn read_written(file: &Path, character: &Character, context: NonZeroUsize) -> Result<Vec<Pair>> {
     json_lines(file, FORMS, |mut line: PromptLine| {
         let reply = line.reply.take().filter(|reply| !reply.trim().is_empty());
         let reply = reply.ok_or("has no `reply`")?.trim().to_owned();
-        Ok(Pair {
-            work: WRITTEN.to_owned(),
-            context: turns(line, character, context)?,
-            reply,
-            facts: Vec::new(),
-            confidence: 1.0,
-        })
+        Ok(Pair::new(WRITTEN, turns(line, character, context)?, reply))
     })
 }
 
 /// The work of pairs that were written beforehand.
-pub const WRITTEN: &str = "written beforehand";
+pub(crate) const WRITTEN: &str = "written beforehand";
 
 /// Reads JSON Lines, plain or in gzip, line by line; `forms` is what a line may look like, for errors.
 pub(crate) fn json_lines<L: DeserializeOwned, T>(
@@ -62,7 +56,7 @@ pub(crate) fn json_lines<L: DeserializeOwned, T>(
     Ok(json_lines_or_broken(file, forms, OnBroken::Stop, of)?.0)
 }
 
-/// The same, with the lines that were left out where a run goes on behind them.
+/// The same, with the lines that were left out where a run continues after them.
 pub(crate) fn json_lines_or_broken<L: DeserializeOwned, T>(
     file: &Path,
     forms: &str,

@@ -19,7 +19,7 @@ pub struct Split {
 ///
 /// # Errors
 /// A work without pairs, or nothing left to train on.
-pub fn by_work(pairs: Vec<Pair>, works: &[impl AsRef<str>]) -> Result<Split> {
+pub(crate) fn by_work(pairs: Vec<Pair>, works: &[impl AsRef<str>]) -> Result<Split> {
     let known: BTreeSet<_> = pairs.iter().map(|pair| pair.work.as_str()).collect();
     let names = || known.iter().copied().collect::<Vec<_>>().join(", ");
     if works.is_empty() {
@@ -43,7 +43,7 @@ pub fn by_work(pairs: Vec<Pair>, works: &[impl AsRef<str>]) -> Result<Split> {
 ///
 /// # Errors
 /// Several works, or too few pairs for both sides and the gap.
-pub fn last_part(mut pairs: Vec<Pair>, fraction: f64, context: NonZeroUsize) -> Result<Split> {
+pub(crate) fn last_part(mut pairs: Vec<Pair>, fraction: f64, context: NonZeroUsize) -> Result<Split> {
     let works: BTreeSet<_> = pairs.iter().map(|pair| pair.work.as_str()).collect();
     if works.len() > 1 {
         let (count, names) = (works.len(), works.into_iter().collect::<Vec<_>>().join(", "));
@@ -75,13 +75,7 @@ mod tests {
 
     /// A pair for each letter, of the work with that name.
     fn of_works(works: &str) -> Vec<Pair> {
-        let pair = |work: char| Pair {
-            work: work.into(),
-            context: Vec::new(),
-            reply: String::new(),
-            facts: Vec::new(),
-            confidence: 1.0,
-        };
+        let pair = |work: char| Pair::new(work, Vec::new(), String::new());
         works.chars().map(pair).collect()
     }
 

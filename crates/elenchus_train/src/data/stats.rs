@@ -107,12 +107,8 @@ mod tests {
 
     #[test]
     fn pairs_are_counted_by_work() {
-        let pair = |work: &str, reply: &str| Pair {
-            work: work.into(),
-            context: vec![Turn { speaker: "A".into(), text: "Is it so?".into() }],
-            reply: reply.into(),
-            facts: Vec::new(),
-            confidence: 1.0,
+        let pair = |work: &str, reply: &str| {
+            Pair::new(work, vec![Turn { speaker: "A".into(), text: "Is it so?".into() }], reply)
         };
         let stats =
             Stats::of(&[pair("a", "Is it?"), pair("b", "“Why?”"), pair("a", "It is, I think."), pair("a", "No.")]);

@@ -71,12 +71,12 @@ pub struct Combined {
 
 impl Combined {
     /// What was taken from the mean.
-    pub fn penalty(&self) -> f32 {
+    pub(crate) fn penalty(&self) -> f32 {
         self.mean - self.score
     }
 
     /// The penalty's part of mean and penalty together, signs aside: 0 where it weighs nothing, 1 where nothing else does.
-    pub fn penalty_share(&self) -> f32 {
+    pub(crate) fn penalty_share(&self) -> f32 {
         let both = self.mean.abs() + self.penalty().abs();
         if both > 0.0 { self.penalty().abs() / both } else { 0.0 }
     }

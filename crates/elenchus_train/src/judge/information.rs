@@ -1,5 +1,5 @@
 //! Does it answer what was said? A judge of relevance that nothing was trained for: how much likelier the frozen base finds
-//! a reply behind its own context than behind others (pointwise mutual information a token; Li et al. 2016, "A
+//! a reply after its own context than after others (pointwise mutual information a token; Li et al. 2016, "A
 //! Diversity-Promoting Objective Function for Neural Conversation Models").
 
 use elenchus_candle::{Activations, CandleExecutor};
@@ -12,7 +12,7 @@ use crate::{
     Error, Example, Result,
     data::Pair,
     example,
-    forward::{passes, reply_logprobs},
+    model::forward::{passes, reply_logprobs},
 };
 
 /// Contexts that a reply's own is compared with.
@@ -59,15 +59,14 @@ impl<'a> Information<'a> {
         Ok(Self { executor, model, character, others: different })
     }
 
-    /// The reply behind its own context and behind others; `None` where it does not fit the model.
+    /// The reply after its own context and after others; `None` where it does not fit the model.
     fn examples(&self, exchange: &Exchange) -> Result<Option<Vec<Example>>> {
         let others = self.others.iter().filter(|other| newest(other) != newest(&exchange.context)).take(OTHERS);
         let most = self.model.max_tokens();
         let mut examples = Vec::new();
         for context in [&exchange.context].into_iter().chain(others) {
             let reply = exchange.reply.trim().to_owned();
-            let pair =
-                Pair { work: String::new(), context: context.clone(), reply, facts: Vec::new(), confidence: 1.0 };
+            let pair = Pair::new(String::new(), context.clone(), reply);
             match example(&pair, self.character, self.model, most)? {
                 // The end is the length's business.
                 Some(mut example) if example.is_ended && example.tokens.len() > example.reply_start + 1 => {
@@ -97,7 +96,7 @@ impl Judge for Information<'_> {
             let of: Vec<Option<Vec<Example>>> =
                 exchanges.iter().map(|exchange| self.examples(exchange)).collect::<Result<_>>()?;
             let examples: Vec<&Example> = of.iter().flatten().flatten().collect();
-            // In the order of their tokens, so that a pass reads the contexts that all replies are put behind once.
+            // In the order of their tokens, so that a pass reads the contexts that all replies follow once.
             let mut order: Vec<usize> = (0..examples.len()).collect();
             order.sort_by_key(|&at| &examples[at].tokens);
             let sorted: Vec<&Example> = order.iter().map(|&at| examples[at]).collect();
@@ -154,13 +153,7 @@ mod tests {
         let exchange =
             |said: &str, reply: &str| Exchange { context: context(said), reply: reply.into(), is_ended: true };
         let logprob = |said: &[Turn], reply: &str| {
-            let pair = Pair {
-                work: String::new(),
-                context: said.to_vec(),
-                reply: reply.into(),
-                facts: Vec::new(),
-                confidence: 1.0,
-            };
+            let pair = Pair::new(String::new(), said.to_vec(), reply);
             let example = example(&pair, &character, &model, 1000).unwrap().unwrap();
             let Perplexity { tokens, logprob, .. } = perplexity(&executor, None, &[example], |_| ()).unwrap();
             logprob / tokens as f64

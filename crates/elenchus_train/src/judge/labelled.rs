@@ -12,7 +12,7 @@ use crate::{BrokenLine, Error, Result};
 pub struct LabelledVerdict {
     /// The judge's words.
     pub verdict: String,
-    /// What they come to.
+    /// Their scores.
     pub label: Opinion,
     /// What it was said of: verdicts of one group are alike, and stay together when some are kept back.
     pub group: u64,

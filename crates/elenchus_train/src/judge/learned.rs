@@ -44,7 +44,7 @@ impl Judge for LearnedJudge {
         let (mut places, mut examples) = (Vec::new(), Vec::new());
         for (place, exchange) in exchanges.iter().enumerate() {
             let Exchange { context, reply, .. } = exchange.clone();
-            let pair = Pair { work: String::new(), context, reply, facts: Vec::new(), confidence: 1.0 };
+            let pair = Pair::new(String::new(), context, reply);
             if let Some(example) = RewardModel::example(&pair, character, model, *max_tokens)? {
                 places.push(place);
                 examples.push(example);

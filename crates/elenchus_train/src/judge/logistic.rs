@@ -34,7 +34,7 @@ pub(super) struct Logistic<const N: usize> {
 impl<const N: usize> Logistic<N> {
     /// Learns from the features of texts and their classes; classes weigh alike however rare they are. `None` without
     /// texts.
-    pub fn train(texts: &[BTreeSet<String>], classes: &[usize], settings: LogisticSettings) -> Option<Self> {
+    pub(super) fn train(texts: &[BTreeSet<String>], classes: &[usize], settings: LogisticSettings) -> Option<Self> {
         let mut counts = BTreeMap::<&str, usize>::new();
         texts.iter().flatten().for_each(|feature| *counts.entry(feature).or_default() += 1);
         counts.retain(|_, count| *count >= settings.min_texts);
@@ -42,7 +42,7 @@ impl<const N: usize> Logistic<N> {
     }
 
     /// Learns the weights of some features; all others are nothing to it.
-    pub fn fit(
+    pub(super) fn fit(
         texts: &[BTreeSet<String>],
         classes: &[usize],
         features: BTreeSet<&str>,
@@ -100,7 +100,7 @@ impl<const N: usize> Logistic<N> {
 
     /// One number for each class, the highest for the likeliest; their differences are log-odds. `None` for a text that
     /// holds no known feature.
-    pub fn logits(&self, text: &BTreeSet<String>) -> Option<[f64; N]> {
+    pub(super) fn logits(&self, text: &BTreeSet<String>) -> Option<[f64; N]> {
         let known: Vec<[f64; N]> =
             text.iter().filter_map(|feature| Some(self.weights.get(feature)?.map(f64::from))).collect();
         let scale = scale(known.len());

@@ -13,7 +13,7 @@ use crate::{Error, Result};
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct ModelJudgeSettings {
-    /// What logs and tables call the judge; two judges of a panel need two names.
+    /// What logs and tables call the judge; two judges of one configuration need two names.
     pub name: String,
     /// What is asked of each reply, in words.
     pub criterion: String,

@@ -185,13 +185,11 @@ mod tests {
             .map(|at| {
                 let (one, two) = (things[at % 8], things[(at / 8 + at) % 8]);
                 let said = format!("By Zeus, Socrates, I say that {one} and {two} are one number {at}.");
-                Pair {
-                    work: if at < 32 { "Meno" } else { "Gorgias" }.into(),
-                    context: vec![Turn { speaker: "Meno".into(), text: said }],
-                    reply: format!("Do you not think, Meno, that {two} and {one} are one number {at}?"),
-                    facts: Vec::new(),
-                    confidence: 1.0,
-                }
+                Pair::new(
+                    if at < 32 { "Meno" } else { "Gorgias" },
+                    vec![Turn { speaker: "Meno".into(), text: said }],
+                    format!("Do you not think, Meno, that {two} and {one} are one number {at}?"),
+                )
             })
             .collect()
     }

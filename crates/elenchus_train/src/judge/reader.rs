@@ -6,7 +6,7 @@ use vader_sentimental::SentimentIntensityAnalyzer;
 
 use crate::Result;
 
-/// What a verdict comes to.
+/// The score of a verdict.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Opinion {
     /// Blame: -1.
@@ -32,7 +32,7 @@ impl Opinion {
 
     /// The AIRL paper's table for a five-star sentiment classifier: one and two stars are blame, three neither, four and
     /// five praise.
-    pub fn from_stars(stars: f64) -> Self {
+    pub(crate) fn from_stars(stars: f64) -> Self {
         match stars {
             stars if stars < 2.5 => Self::Against,
             stars if stars < 3.5 => Self::Undecided,

@@ -14,7 +14,7 @@ use crate::Result;
 pub enum Rule {
     /// Nobody but the character speaks: no line begins with a name and a colon.
     OneSpeaker,
-    /// The character came to an end by itself, and the last sentence with it.
+    /// The character ended by itself, and the last sentence with it.
     EndsProperly,
     /// The reply is not what was said before, said again.
     NoEcho,
@@ -27,7 +27,7 @@ impl Rule {
     pub const ALL: [Self; 4] = [Self::OneSpeaker, Self::EndsProperly, Self::NoEcho, Self::NoLoop];
 
     /// Whether a reply keeps the rule. An empty reply keeps none.
-    pub fn is_kept(self, exchange: &Exchange) -> bool {
+    pub(crate) fn is_kept(self, exchange: &Exchange) -> bool {
         let reply = exchange.reply.trim();
         !reply.is_empty()
             && match self {
@@ -104,7 +104,7 @@ fn names_a_speaker(line: &str) -> bool {
         || line.split_once('.').is_some_and(|(name, said)| is_name(name) && shouted(name) && !said.trim().is_empty())
 }
 
-/// The last sentence has its mark, whatever closes behind it.
+/// The last sentence has its mark, whatever closes after it.
 fn is_whole(reply: &str) -> bool {
     reply.trim_end_matches(['"', '\'', '”', '’', ')', '*']).ends_with(['.', '!', '?', '…'])
 }

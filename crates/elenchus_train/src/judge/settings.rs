@@ -12,15 +12,15 @@ use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::{
-    ChatJudge, ChatJudgeSettings, Combination, EnsembleJudge, Exchange, Judge, LeadingWord, LearnedJudge, Lexicon,
-    ModelJudge, ModelJudgeSettings, Or, Panel, Question, Rule, Rules, Scripted, Seat, Sentiment, Structured,
-    VerdictForm, VerdictReader, Words, rules::words,
+    ChatJudge, ChatJudgeSettings, Combination, EnsembleJudge, Exchange, Judge, Judges, LeadingWord, LearnedJudge,
+    Lexicon, ModelJudge, ModelJudgeSettings, Or, Question, Rule, Rules, Scripted, Sentiment, Structured, VerdictForm,
+    VerdictReader, WeightedJudge, Words, rules::words,
 };
 use crate::{Error, Result, RewardLoss, RewardModel, text_stats::is_question};
 
 /// A judge, its weight, and who reads its words.
 #[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct SeatSettings {
+pub struct WeightedJudgeSettings {
     /// What its scores are multiplied by.
     pub weight: f32,
     /// Who makes a number of its words, for judges that answer in words.
@@ -31,7 +31,7 @@ pub struct SeatSettings {
     pub judge: JudgeSettings,
 }
 
-impl<'de> Deserialize<'de> for SeatSettings {
+impl<'de> Deserialize<'de> for WeightedJudgeSettings {
     /// A table of the judge with a `weight`, 1 if left out, and a `reader`. By hand, because serde cannot flatten and
     /// refuse unknown keys.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -169,22 +169,22 @@ impl JudgeSettings {
     }
 }
 
-impl SeatSettings {
+impl WeightedJudgeSettings {
     /// All judges of a configuration.
     ///
     /// # Errors
     /// What a judge needs is not there; or two judges have one name, so that nobody could tell their scores apart.
-    pub fn open_all(seats: &[Self], context: &JudgeContext<'_>) -> Result<Panel> {
-        let mut panel: Vec<Seat> = Vec::new();
-        for settings in seats {
+    pub fn open_all(all: &[Self], context: &JudgeContext<'_>) -> Result<Judges> {
+        let mut judges: Vec<WeightedJudge> = Vec::new();
+        for settings in all {
             let judge = settings.open(context)?;
-            if panel.iter().any(|seat| seat.judge.name() == judge.name()) {
+            if judges.iter().any(|weighted| weighted.judge.name() == judge.name()) {
                 let reason = "is the name of two judges (hint: give chat and model judges a `name` each)".to_owned();
                 return Err(Error::Judge { judge: judge.name().to_owned(), reason });
             }
-            panel.push(Seat { judge, weight: settings.weight });
+            judges.push(WeightedJudge { judge, weight: settings.weight });
         }
-        Ok(Panel::new(panel))
+        Ok(Judges::new(judges))
     }
 
     fn open(&self, context: &JudgeContext<'_>) -> Result<Box<dyn Judge>> {
@@ -229,7 +229,7 @@ fn learned(reward: &Path, context: &JudgeContext<'_>) -> Result<LearnedJudge> {
     let folder = folder.join(reward);
     let (reward, card) = RewardModel::open(&folder, &executor, &model.sha256)?;
     if card.loss == RewardLoss::Value {
-        let reason = "foretells what replies come to and scores none (hint: method = { name = \"dvpo\", value_model = .. }, or train it without `training.loss`)";
+        let reason = "predicts the outcome of replies and scores none (hint: method = { name = \"dvpo\", value_model = .. }, or train it without `training.loss`)";
         return Err(Error::RewardModel { folder, reason: reason.to_owned() });
     }
     Ok(LearnedJudge::new(card.name(), reward, card.max_tokens, executor, model, character))
@@ -284,13 +284,13 @@ mod tests {
     }
 
     #[test]
-    fn a_seat_is_a_judge_a_weight_and_a_reader() {
-        let read = |text: &str| toml::from_str::<SeatSettings>(text);
+    fn a_weighted_judge_is_a_judge_a_weight_and_a_reader() {
+        let read = |text: &str| toml::from_str::<WeightedJudgeSettings>(text);
         let chat = "kind = \"chat\"\nurl = \"http://localhost/v1\"\nmodel = \"m\"\ncriterion = \"Good?\"\n";
-        let seat = read(&format!("{chat}weight = 0.5\nreader = \"lexicon\"")).unwrap();
-        assert_eq!((seat.weight, seat.reader), (0.5, Some(ReaderSettings::Lexicon)));
-        let seat = read(&format!("{chat}reader = {{ sentiment = \"bert\" }}")).unwrap();
-        assert_eq!(seat.reader, Some(ReaderSettings::Sentiment("bert".into())));
+        let weighted = read(&format!("{chat}weight = 0.5\nreader = \"lexicon\"")).unwrap();
+        assert_eq!((weighted.weight, weighted.reader), (0.5, Some(ReaderSettings::Lexicon)));
+        let weighted = read(&format!("{chat}reader = {{ sentiment = \"bert\" }}")).unwrap();
+        assert_eq!(weighted.reader, Some(ReaderSettings::Sentiment("bert".into())));
         for (text, says) in [
             ("kind = \"rules\"\nreader = \"words\"".to_owned(), "no words"),
             (format!("{chat}form = \"structured\"\nreader = \"words\""), "need no `reader`"),

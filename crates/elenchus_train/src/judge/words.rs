@@ -91,7 +91,7 @@ impl Words {
     }
 
     /// Reads what [`Words::to_json`] wrote; `file` is what errors call it.
-    pub fn from_json(text: &str, file: &str) -> Result<Self> {
+    pub(crate) fn from_json(text: &str, file: &str) -> Result<Self> {
         serde_json::from_str(text).map_err(|error| Error::Classifier {
             file: file.into(),
             reason: format!("{error} (hint: `elenchus train verdicts` writes such a file)"),

@@ -1,8 +1,8 @@
 //! Generalised advantage estimation (Schulman et al. 2016), one response at a time.
 
-/// Advantages and returns of a response's tokens. `values[t]` is what is expected before token `t`; behind the last token
+/// Advantages and returns of a response's tokens. `values[t]` is what is expected before token `t`; after the last token
 /// nothing is.
-pub fn gae(rewards: &[f32], values: &[f32], gamma: f32, lam: f32) -> (Vec<f32>, Vec<f32>) {
+pub(crate) fn gae(rewards: &[f32], values: &[f32], gamma: f32, lam: f32) -> (Vec<f32>, Vec<f32>) {
     assert_eq!(rewards.len(), values.len(), "a reward and a value for each token");
     let mut advantages = vec![0.0; rewards.len()];
     let (mut next_value, mut next_advantage) = (0.0, 0.0);

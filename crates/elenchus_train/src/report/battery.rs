@@ -2,8 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{html, markdown};
-use crate::character_eval::{CheckRow, RunBattery};
+use crate::{
+    draw::{escaped, markdown_escaped},
+    eval::character_eval::{CheckRow, RunBattery},
+};
 
 const TITLE: &str = "The battery";
 const ABOUT: &str = "Short conversations, judged by rules; [] is Wilson's interval at 95%.";
@@ -24,7 +26,7 @@ pub(super) fn to_markdown(page: &mut String, battery: Option<&RunBattery>) {
     let Some(battery) = battery else { return };
     let _ = writeln!(page, "\n## {TITLE}\n\n{ABOUT}\n\n| Check | Before | After | A failure |\n|---|---|---|---|");
     for (before, after) in battery.pairs() {
-        let cells = [&after.check, &shown(before), &shown(after), &failure(after)].map(|cell| markdown::escaped(cell));
+        let cells = [&after.check, &shown(before), &shown(after), &failure(after)].map(|cell| markdown_escaped(cell));
         let _ = writeln!(page, "| {} |", cells.join(" | "));
     }
 }
@@ -38,7 +40,7 @@ pub(super) fn to_html(page: &mut String, battery: Option<&RunBattery>) {
     );
     for (before, after) in battery.pairs() {
         let cells = [&after.check, &shown(before), &shown(after), &failure(after)];
-        let cells: Vec<String> = cells.iter().map(|cell| format!("<td>{}</td>", html::escaped(cell))).collect();
+        let cells: Vec<String> = cells.iter().map(|cell| format!("<td>{}</td>", escaped(cell))).collect();
         let _ = writeln!(page, "<tr>{}</tr>", cells.concat());
     }
     page.push_str("</tbody>\n</table>\n");

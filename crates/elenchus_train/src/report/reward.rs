@@ -1,13 +1,15 @@
-//! What reward models came to on preferences they never saw: how often they are right, and whether their probabilities can
+//! The results of reward models on preferences they never saw: how often they are right, and whether their probabilities can
 //! be believed. Several models are folds of one set of preferences, and are pooled; a control stands for itself.
 
 use std::fmt::Write;
 
-use super::{
-    html::{escaped, head},
-    scale::{Axis, grouped},
+use crate::{
+    Accuracy, Calibration, CalibrationBin, Result, RewardCard, RunFolder,
+    draw::{
+        escaped, head,
+        scale::{Axis, grouped},
+    },
 };
-use crate::{Accuracy, Calibration, CalibrationBin, Result, RewardCard, RunFolder};
 
 const SIZE: f64 = 320.0;
 const LEFT: f64 = 52.0;
@@ -24,7 +26,7 @@ pub fn reward_report(run: &RunFolder, cards: &[RewardCard]) -> Result<()> {
     run.write("REPORT.md", short(cards).as_bytes())
 }
 
-/// The models that learned, and the controls behind them.
+/// The models that learned, and the controls after them.
 fn parts(cards: &[RewardCard]) -> (Vec<&RewardCard>, Vec<&RewardCard>) {
     cards.iter().partition(|card| !card.shuffled_labels)
 }

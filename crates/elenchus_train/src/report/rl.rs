@@ -1,4 +1,4 @@
-//! What a run of reinforcement learning came to: what judges said before and after of prompts that were never learned
+//! The result of a run of reinforcement learning: what judges said before and after of prompts that were never learned
 //! from, how far the policy went for it, and replies side by side.
 
 use std::{
@@ -6,18 +6,17 @@ use std::{
     fmt::Write,
 };
 
-use super::{
-    battery,
-    html::{self, escaped},
-    markdown,
-    plot::{Plot, figure},
-    scale::{duration, grouped},
-};
+use super::battery;
 use crate::{
     Error, Result, RunFolder, Sample,
     bootstrap::{Interval, mean, mean_difference},
-    character_eval::RunBattery,
-    rl::{JudgedRollout, RlConfig, RlReport, RlResult},
+    draw::{
+        escaped, head, markdown_escaped,
+        plot::{Plot, figure},
+        scale::{duration, grouped},
+    },
+    eval::character_eval::RunBattery,
+    rl::{HELD_OUT, JudgedRollout, Methods, RESULT, RlConfig, RlReport, RlResult, write_review},
     run_folder::SAMPLES,
 };
 
@@ -48,21 +47,26 @@ struct Change {
     difference: Interval,
 }
 
-/// Writes `REPORT.html` and `REPORT.md` anew, from the run's files alone.
-pub(crate) fn write(run: &RunFolder) -> Result<()> {
-    let facts = read(run)?;
+/// Writes `REPORT.html` and `REPORT.md` of a run, which may be anywhere in its course, and `review.jsonl`, the replies that
+/// the members of an ensemble disagree on most. `methods` has the run's.
+///
+/// # Errors
+/// Files of the run that cannot be read or written, or a `training.toml` that is no `rl.toml`.
+pub fn rl_report(run: &RunFolder, methods: &Methods) -> Result<()> {
+    let facts = read(run, methods)?;
     run.write("REPORT.html", page(&facts).as_bytes())?;
-    run.write("REPORT.md", short(&facts).as_bytes())
+    run.write("REPORT.md", short(&facts).as_bytes())?;
+    write_review(run)
 }
 
-fn read(run: &RunFolder) -> Result<Facts> {
+fn read(run: &RunFolder, methods: &Methods) -> Result<Facts> {
     let text = std::fs::read_to_string(run.file("training.toml")).map_err(|cause| Error::File {
         file: run.file("training.toml"),
         cause,
         hint: "",
     })?;
     let mut held_out = BTreeMap::<u64, Vec<JudgedRollout>>::new();
-    for rollout in run.lines::<JudgedRollout>(crate::rl::HELD_OUT)? {
+    for rollout in run.lines::<JudgedRollout>(HELD_OUT)? {
         held_out.entry(rollout.step).or_default().push(rollout);
     }
     let mut samples = BTreeMap::<u64, Vec<Sample>>::new();
@@ -70,12 +74,12 @@ fn read(run: &RunFolder) -> Result<Facts> {
         samples.entry(sample.step).or_default().push(sample);
     }
     Ok(Facts {
-        config: RlConfig::parse(&text, "training.toml")?,
+        config: RlConfig::parse(&text, "training.toml", methods)?,
         text,
         reports: run.metrics()?,
         held_out,
         samples,
-        result: run.json(crate::rl::RESULT)?,
+        result: run.json(RESULT)?,
         battery: RunBattery::of(run)?,
     })
 }
@@ -125,10 +129,10 @@ impl Facts {
     fn notes(&self) -> Vec<String> {
         match &self.result {
             Some(RlResult { halted: Some(reason), steps, .. }) => {
-                vec![format!("Halted behind step {steps}: {reason}.")]
+                vec![format!("Halted after step {steps}: {reason}.")]
             }
             Some(_) => Vec::new(),
-            None => vec![format!("The run has not ended: this is what it came to after step {}.", self.last_step())],
+            None => vec![format!("The run has not ended: this is its state after step {}.", self.last_step())],
         }
     }
 }
@@ -138,7 +142,7 @@ fn shown(interval: &Interval) -> String {
 }
 
 fn page(facts: &Facts) -> String {
-    let mut page = html::head("Learning from judges", "Learning from judges");
+    let mut page = head("Learning from judges", "Learning from judges");
     let _ = writeln!(page, "<p class=\"quiet\">{}</p>", escaped(&facts.about()));
     for note in facts.notes() {
         let _ = writeln!(page, "<p class=\"note\">{}</p>", escaped(&note));
@@ -232,9 +236,9 @@ fn side_by_side(page: &mut String, facts: &Facts) {
 }
 
 fn short(facts: &Facts) -> String {
-    let mut page = format!("# Learning from judges\n\n{}.\n", markdown::escaped(&facts.about()));
+    let mut page = format!("# Learning from judges\n\n{}.\n", markdown_escaped(&facts.about()));
     for note in facts.notes() {
-        let _ = writeln!(page, "\n**{}**", markdown::escaped(&note));
+        let _ = writeln!(page, "\n**{}**", markdown_escaped(&note));
     }
     if let Some((before, step, _)) = facts.ends() {
         let _ = write!(
@@ -247,7 +251,7 @@ fn short(facts: &Facts) -> String {
             let _ = writeln!(
                 page,
                 "| {} | {} | {} | {} |",
-                markdown::escaped(&change.judge),
+                markdown_escaped(&change.judge),
                 shown(&change.before),
                 shown(&change.after),
                 shown(&change.difference)
@@ -282,7 +286,7 @@ fn short(facts: &Facts) -> String {
         let _ =
             write!(page, "\nAs a game hears it:\n\n| The player says | Before | After step {step} |\n|---|---|---|\n");
         for (before, after) in before.iter().zip(after) {
-            let cell = markdown::escaped;
+            let cell = markdown_escaped;
             let _ = writeln!(page, "| {} | {} | {} |", cell(&before.line), cell(&before.reply), cell(&after.reply));
         }
     }

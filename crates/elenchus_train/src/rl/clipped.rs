@@ -11,13 +11,15 @@ use super::{
 use crate::Result;
 
 /// A loss and how it came about.
-pub(super) struct Clipped {
+pub struct Clipped {
+    /// A scalar.
     pub loss: Tensor,
+    /// Numbers to log.
     pub stats: Stats,
 }
 
 /// `sum max(-A ratio, -A clip(ratio)) / count`, where `ratio = exp(logprobs - old)`.
-pub(super) fn policy_loss(
+pub(crate) fn policy_loss(
     logprobs: &Tensor,
     old_logprobs: &Tensor,
     advantages: &Tensor,
@@ -47,7 +49,7 @@ pub(super) fn policy_loss(
 }
 
 /// `0.5 sum max((v - return)^2, (clip(v, old ± cliprange) - return)^2) / count`.
-pub(super) fn value_loss(
+pub fn value_loss(
     values: &Tensor,
     old_values: &Tensor,
     returns: &Tensor,
@@ -65,7 +67,7 @@ pub(super) fn value_loss(
 }
 
 /// Clips the ratio of whole responses: each is one action.
-pub(super) struct SequenceRatio {
+pub struct SequenceRatio {
     advantages: Vec<f32>,
     old_logprobs: Vec<f32>,
     lengths: Vec<usize>,
@@ -96,7 +98,7 @@ impl Objective for SequenceRatio {
 }
 
 /// Clips the ratio of each token; where it has a price, divergence is part of the loss, by k3.
-pub(super) struct TokenRatio {
+pub struct TokenRatio {
     advantages: Vec<Vec<f32>>,
     old_logprobs: Vec<Vec<f32>>,
     ref_logprobs: Vec<Vec<f32>>,

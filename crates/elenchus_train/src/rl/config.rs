@@ -4,17 +4,19 @@ use std::{num::NonZeroUsize, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
-use super::{Group, MethodSettings, Preset, RlReport, Source, Spent, guards::GuardSettings, method::name_or_table};
+use super::{Group, MethodSettings, Methods, Preset, RlReport, Source, Spent, WrittenMethod, guards::GuardSettings};
 use crate::{
-    AdamWSettings, Decay, Error, Result, Schedule,
+    AdamWSettings, Error, Result, Schedule,
     config_file::{self, Misfit},
-    judge::SeatSettings,
+    judge::WeightedJudgeSettings,
+    optim::{OptimSettings, training_settings},
 };
 
-/// One run of reinforcement learning; paths are relative to the configuration's folder.
+/// One run of reinforcement learning; paths are relative to the configuration's folder. `M` is the method: as it is written
+/// until [`RlConfig::parse`] has read it.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-pub struct RlConfig {
+pub struct RlConfig<M = MethodSettings> {
     /// The `character.toml` whose prompt is answered under.
     pub character: PathBuf,
     /// The PEFT folder that the policy begins as, and that it is kept near to: the character after SFT.
@@ -32,10 +34,11 @@ pub struct RlConfig {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub preset: Option<Preset>,
     /// How the policy learns: a name, or a table with the name and settings.
-    #[serde(default, deserialize_with = "name_or_table")]
-    pub method: MethodSettings,
+    #[serde(default)]
+    #[serde(bound(deserialize = "M: Default + Deserialize<'de>"))]
+    pub method: M,
     /// Who judges.
-    pub judges: Vec<SeatSettings>,
+    pub judges: Vec<WeightedJudgeSettings>,
     /// What is sampled in an iteration.
     #[serde(default)]
     pub sampling: SamplingSettings,
@@ -52,7 +55,7 @@ pub struct RlConfig {
     /// Whether the report ends with the battery of `elenchus eval character`, the beginning beside the end.
     #[serde(default = "config_file::yes")]
     pub battery: bool,
-    /// When a run must not go on.
+    /// When a run must not continue.
     #[serde(default)]
     pub guards: GuardSettings,
     /// The steps.
@@ -70,12 +73,17 @@ pub struct SamplingSettings {
     pub group: usize,
     /// Tokens of a response at most.
     pub max_tokens: usize,
-    /// Taken from the score of a response that did not come to an end by then.
+    /// Taken from the score of a response that did not end by then.
     pub missing_end_penalty: f32,
     /// Tokens of a prompt at most; longer ones are left out.
     pub max_prompt_tokens: usize,
     /// Prompts that are never learned from: what is said to them is judged at each evaluation.
     pub held_out_prompts: usize,
+    /// Share of the prompts that get facts which have nothing to do with them, as a game's prompts have; those of the lesson
+    /// that have facts keep them.
+    pub facts: f64,
+    /// Share of the prompts with facts where they are notes beside the newest line.
+    pub notes: f64,
 }
 
 impl Default for SamplingSettings {
@@ -87,11 +95,13 @@ impl Default for SamplingSettings {
             missing_end_penalty: 1.0,
             max_prompt_tokens: 384,
             held_out_prompts: 32,
+            facts: 0.0,
+            notes: 0.0,
         }
     }
 }
 
-/// What a run may spend; 0 is no limit. It ends behind the iteration that reaches one.
+/// What a run may spend; 0 is no limit. It ends after the iteration that reaches one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct BudgetSettings {
@@ -109,7 +119,7 @@ impl BudgetSettings {
     }
 
     /// Whether these iterations have spent it.
-    pub fn is_spent(&self, reports: &[RlReport]) -> bool {
+    pub(crate) fn is_spent(&self, reports: &[RlReport]) -> bool {
         let spent = Spent::of(reports);
         (self.tokens > 0 && spent.tokens >= self.tokens)
             || (self.updates > 0 && spent.updates >= self.updates)
@@ -145,48 +155,35 @@ fn eight() -> usize {
     8
 }
 
-/// How it is trained.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct RlSettings {
-    /// Determines prompts, responses and mini-batches.
-    pub seed: u64,
-    /// Iterations: each samples, judges and learns once.
-    pub steps: u64,
-    /// Tokens in one forward and backward pass: memory against speed.
-    pub pass_tokens: usize,
-    /// Keep each block's input alone and compute the block again in the backward pass.
-    pub gradient_checkpointing: bool,
-    /// The highest learning rate.
-    pub learning_rate: f64,
-    /// Iterations of the way up to it.
-    pub warmup_steps: u64,
-    /// The way down.
-    pub decay: Decay,
-    /// Gradients are scaled to this global norm where they exceed it.
-    pub max_grad_norm: f64,
-    /// The optimiser; without weight decay it is Adam.
-    pub adamw: AdamWSettings,
-    /// Iterations between two checkpoints, each of which keeps its adapter.
-    pub checkpoint_steps: u64,
-    /// Iterations between two looks at what the character says.
-    pub eval_steps: u64,
-    /// What it is asked then.
-    pub samples: Vec<String>,
+training_settings! {
+    /// How it is trained; a step is an iteration. Without weight decay `adamw` is Adam. Each checkpoint keeps its adapter.
+    #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+    #[serde(default, deny_unknown_fields)]
+    pub struct RlSettings {
+        /// Determines prompts, responses and mini-batches.
+        pub seed: u64,
+        /// Iterations: each samples, judges and learns once.
+        pub steps: u64,
+        ..
+        /// What the character is asked at each evaluation.
+        pub samples: Vec<String>,
+    }
 }
 
 impl Default for RlSettings {
     fn default() -> Self {
+        let OptimSettings { pass_tokens, gradient_checkpointing, learning_rate, decay, max_grad_norm, adamw, .. } =
+            OptimSettings::DEFAULT;
         Self {
             seed: 0,
             steps: 200,
-            pass_tokens: 1024,
-            gradient_checkpointing: false,
-            learning_rate: 1e-4,
+            pass_tokens,
+            gradient_checkpointing,
+            learning_rate,
             warmup_steps: 5,
-            decay: Decay::Linear,
-            max_grad_norm: 1.0,
-            adamw: AdamWSettings { weight_decay: 0.0, ..AdamWSettings::default() },
+            decay,
+            max_grad_norm,
+            adamw: AdamWSettings { weight_decay: 0.0, ..adamw },
             checkpoint_steps: 20,
             eval_steps: 20,
             samples: crate::SftSettings::default().samples,
@@ -197,26 +194,50 @@ impl Default for RlSettings {
 impl RlSettings {
     /// The learning rate of each iteration.
     pub fn schedule(&self) -> Schedule {
-        Schedule {
-            peak: self.learning_rate,
-            warmup_steps: self.warmup_steps,
-            total_steps: self.steps,
-            decay: self.decay,
-        }
+        self.optim().schedule(self.steps)
+    }
+}
+
+impl<M> RlConfig<M> {
+    fn with_method<N, E>(self, read: impl FnOnce(M) -> Result<N, E>) -> Result<RlConfig<N>, E> {
+        let Self { character, start, lesson, prompts, context, preset, method, judges, .. } = self;
+        let Self { sampling, preferences, offline, budget, battery, guards, training, .. } = self;
+        let method = read(method)?;
+        Ok(RlConfig {
+            character,
+            start,
+            lesson,
+            prompts,
+            context,
+            preset,
+            method,
+            judges,
+            sampling,
+            preferences,
+            offline,
+            budget,
+            battery,
+            guards,
+            training,
+        })
     }
 }
 
 impl RlConfig {
-    /// Reads the text of an `rl.toml`; `file` is what errors call it, with the line.
-    pub fn parse(text: &str, file: &str) -> Result<Self> {
-        let mut config: Self = config_file::parse(text, file)?;
-        if let Some(preset) = config.preset {
-            let merged = preset.under(config_file::parse(text, file)?).map_err(|misfit| misfit.at(text, file))?;
-            config = merged.try_into().map_err(|error: toml::de::Error| Error::Config {
-                file: file.to_owned(),
-                reason: error.message().to_owned(),
-            })?;
+    /// Reads the text of an `rl.toml`; `file` is what errors call it, with the line. `methods` are those it can name.
+    pub fn parse(text: &str, file: &str, methods: &Methods) -> Result<Self> {
+        let mut written: RlConfig<WrittenMethod> = config_file::parse(text, file)?;
+        if let Some(preset) = written.preset {
+            let merged = preset.under(config_file::parse(text, file)?, methods);
+            written =
+                merged.map_err(|misfit| misfit.at(text, file))?.try_into().map_err(|error: toml::de::Error| {
+                    Error::Config { file: file.to_owned(), reason: error.message().to_owned() }
+                })?;
         }
+        let config = written.with_method(|method| {
+            let unread = |reason| Misfit { field: "method", reason: format!("cannot be read: {reason}") };
+            methods.read(method).map_err(|reason| unread(reason).at(text, file))
+        })?;
         config.check().map_err(|misfit| misfit.at(text, file))?;
         Ok(config)
     }
@@ -229,7 +250,7 @@ impl RlConfig {
             return misfit("prompts", reason.to_owned());
         }
         if self.judges.is_empty() {
-            return misfit("judges", "names nobody who judges (hint: [[judges]] with a `kind`)".to_owned());
+            return misfit("judges", "names no judge (hint: [[judges]] with a `kind`)".to_owned());
         }
         let named =
             |Misfit { field, reason }| Misfit { field: "method", reason: format!("has a `{field}` that {reason}") };
@@ -240,12 +261,10 @@ impl RlConfig {
             ("sampling.max_tokens", sampling.max_tokens as u64),
             ("sampling.max_prompt_tokens", sampling.max_prompt_tokens as u64),
             ("training.steps", training.steps),
-            ("training.pass_tokens", training.pass_tokens as u64),
-            ("training.checkpoint_steps", training.checkpoint_steps),
-            ("training.eval_steps", training.eval_steps),
             ("offline.batch", self.offline.as_ref().map_or(1, |offline| offline.batch as u64)),
         ];
         config_file::at_least_one(&positive)?;
+        training.optim().check()?;
         let plan = self.method.method().plan();
         if plan.group > Group::Alone && sampling.group < 2 && self.preferences.is_empty() {
             let name = self.method.name();
@@ -266,11 +285,8 @@ impl RlConfig {
             ("offline.weight", self.offline.as_ref().map_or(0.0, |offline| f64::from(offline.weight))),
         ];
         config_file::not_negative(&not_negative)?;
-        let AdamWSettings { beta1, beta2, eps, weight_decay } = training.adamw;
+        config_file::at_most_one(&[("sampling.facts", sampling.facts), ("sampling.notes", sampling.notes)])?;
         let above_nothing = [
-            ("training.learning_rate", training.learning_rate),
-            ("training.max_grad_norm", training.max_grad_norm),
-            ("training.adamw.eps", eps),
             ("guards.max_kl", self.guards.max_kl),
             ("guards.length_drift", self.guards.length_drift),
             ("guards.engine_kl", self.guards.engine_kl),
@@ -281,11 +297,6 @@ impl RlConfig {
             ("guards.parse_rate", self.guards.parse_rate),
             ("guards.distinct_2", self.guards.distinct_2),
             ("guards.reward_accuracy", self.guards.reward_accuracy),
-        ])?;
-        config_file::below_one(&[
-            ("training.adamw.beta1", beta1),
-            ("training.adamw.beta2", beta2),
-            ("training.adamw.weight_decay", weight_decay),
         ])
     }
 }
@@ -300,22 +311,22 @@ mod tests {
     const LEAST: &str = "character = \"character.toml\"\nstart = \".\"\nprompts = [\"lines.jsonl\"]\n";
 
     fn parse(more: &str) -> Result<RlConfig> {
-        RlConfig::parse(&format!("{LEAST}{more}"), "rl.toml")
+        RlConfig::parse(&format!("{LEAST}{more}"), "rl.toml", &Methods::default())
     }
 
     #[test]
     fn one_word_chooses_a_method_and_a_table_tells_it_more() {
         const JUDGE: &str = "\n[[judges]]\nkind = \"rules\"\n";
         let method = |text: &str| parse(&format!("{text}{JUDGE}")).unwrap().method;
-        assert_eq!(method(""), MethodSettings::Rloo(RlooSettings::default()));
-        assert_eq!(method("method = \"ppo\""), MethodSettings::Ppo(PpoSettings::default()));
+        assert_eq!(method(""), MethodSettings::of(RlooSettings::default()));
+        assert_eq!(method("method = \"ppo\""), MethodSettings::of(PpoSettings::default()));
         let rloo = RlooSettings { kl_coef: 0.1, ..RlooSettings::default() };
-        assert_eq!(method("method = { name = \"rloo\", kl_coef = 0.1 }"), MethodSettings::Rloo(rloo));
+        assert_eq!(method("method = { name = \"rloo\", kl_coef = 0.1 }"), MethodSettings::of(rloo));
         let config = parse(&format!("[method]\nname = \"ppo\"\nepochs = 2\n{JUDGE}weight = -2.5")).unwrap();
-        assert_eq!(config.method, MethodSettings::Ppo(PpoSettings { epochs: 2, ..PpoSettings::default() }));
+        assert_eq!(config.method, MethodSettings::of(PpoSettings { epochs: 2, ..PpoSettings::default() }));
         assert_eq!(config.judges[0].weight, -2.5);
         let written = toml::to_string(&config).unwrap();
-        assert_eq!(RlConfig::parse(&written, "it").unwrap(), config, "{written}");
+        assert_eq!(RlConfig::parse(&written, "it", &Methods::default()).unwrap(), config, "{written}");
     }
 
     #[test]
@@ -325,7 +336,7 @@ mod tests {
             assert!(says.iter().all(|says| error.contains(says)), "{more}: {error}");
         };
         const RULES: &str = "[[judges]]\nkind = \"rules\"\n";
-        check("judges = []", &["rl.toml:4", "`judges` names nobody"]);
+        check("judges = []", &["rl.toml:4", "`judges` names no judge"]);
         check(&format!("method = \"ppp\"\n{RULES}"), &["rl.toml:4", "method", "ppp"]);
         check(&format!("method = {{ name = \"rloo\", kl_cof = 1 }}\n{RULES}"), &["rl.toml:4", "kl_cof"]);
         check(&format!("method = {{ name = \"ppo\", lam = 2.0 }}\n{RULES}"), &["rl.toml:4", "lam", "is 2"]);
@@ -337,7 +348,7 @@ mod tests {
         check(&format!("{RULES}[training]\nsteps = 0"), &["rl.toml:7", "`training.steps` is 0"]);
         check(&format!("{RULES}[training]\nlearning_rat = 1"), &["did you mean `learning_rate`"]);
         let none = "character = \"c\"\nstart = \".\"\n[[judges]]\nkind = \"rules\"";
-        let error = RlConfig::parse(none, "rl.toml").unwrap_err().to_string();
+        let error = RlConfig::parse(none, "rl.toml", &Methods::default()).unwrap_err().to_string();
         assert!(error.contains("name no prompts"), "{error}");
     }
 }

@@ -14,7 +14,8 @@ use crate::{
     Result,
     config_file::{self, Misfit},
 };
-/// What DPO can be told.
+
+/// DPO's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct DpoSettings {
@@ -32,16 +33,29 @@ impl Default for DpoSettings {
     }
 }
 
+// Rafailov et al. 2023, appendix B.
+const PAPER: &str = r"
+[sampling]
+prompts = 64
+group = 2
+[method]
+beta = 0.1
+[training]
+learning_rate = 1e-6
+warmup_steps = 150";
+
 impl Settings for DpoSettings {
-    type Method = Self;
+    const NAME: &'static str = "dpo";
+    const TITLE: &'static str = "DPO";
+    const PAPER: Option<&'static str> = Some(PAPER);
 
     fn check(&self) -> Result<(), Misfit> {
         config_file::above_zero(&[("beta", self.beta)])?;
         config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
-    fn method(&self) -> Self {
-        *self
+    fn method(&self) -> Box<dyn Method> {
+        Box::new(*self)
     }
 }
 
@@ -83,7 +97,7 @@ impl Objective for LogSigmoid {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::pairs::tests::loss_of_one_pair, *};
+    use super::{super::pairs::loss_of_one_pair, *};
 
     /// numpy: chosen -10 and rejected -12 under the policy, -11 and -11.5 under the reference; log(1 + exp(-.1 * 1.5)).
     #[test]

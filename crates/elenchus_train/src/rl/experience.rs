@@ -70,20 +70,20 @@ impl Experience {
 }
 
 /// Numbers of some responses, end to end.
-pub(super) fn end_to_end(numbers: &[Vec<f32>], responses: &[usize], device: &Device) -> Result<Tensor> {
+pub fn end_to_end(numbers: &[Vec<f32>], responses: &[usize], device: &Device) -> Result<Tensor> {
     let flat: Vec<f32> = responses.iter().flat_map(|&at| &numbers[at]).copied().collect();
     let count = flat.len();
     Ok(Tensor::from_vec(flat, count, device)?)
 }
 
 /// One number for each of some responses.
-pub(super) fn each(numbers: &[f32], responses: &[usize], device: &Device) -> Result<Tensor> {
+pub fn each(numbers: &[f32], responses: &[usize], device: &Device) -> Result<Tensor> {
     let picked: Vec<f32> = responses.iter().map(|&at| numbers[at]).collect();
     Ok(Tensor::from_vec(picked, responses.len(), device)?)
 }
 
 /// Sums over each response of what lies end to end, (responses); differentiable.
-pub(super) fn sums(tokens: &Tensor, lengths: impl IntoIterator<Item = usize>) -> Result<Tensor> {
+pub fn sums(tokens: &Tensor, lengths: impl IntoIterator<Item = usize>) -> Result<Tensor> {
     let mut start = 0;
     let sums = lengths.into_iter().map(|length| {
         let sum = tokens.narrow(0, start, length)?.sum_keepdim(0)?;

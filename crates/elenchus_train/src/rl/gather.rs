@@ -7,40 +7,42 @@ use elenchus_lm::Adapter;
 
 use super::{
     Plan, Rerolls, RlLearner, RlReport, Rollout, Source, ValuedStep,
-    iteration::Iteration,
+    iteration::{Iteration, Scored},
+    judged_rollouts::{ROLLOUTS, RolloutLog, exchange},
+    learner::{Prompt, adapter_of},
     policy::example,
     report::describe,
     reroll::{Tree, steps_of},
-    rollout::{Response, respond},
-    train::{Prompt, ROLLOUTS, exchange, note, worn},
+    rollout::{Response, Sampling, respond},
 };
 use crate::{
     Example, Result, RunFolder,
     judge::{Cost, Exchange, Judged},
-    order::{self, mixed},
+    numeric::mixed,
+    optim::batches,
 };
 
 /// Which of an iteration's draws those of [`Rerolls`] are.
 const STEPS_SEED: u64 = 0x5e17;
 
-/// Responses that can be learned from.
-pub(super) struct Scored {
-    pub examples: Vec<Example>,
-    pub responses: Vec<Response>,
-    /// Which prompt of the iteration, and the score less its penalty.
-    pub rollouts: Vec<Rollout>,
-}
-
 impl Iteration<'_> {
     /// What is said to some prompts and judged, by the policy or by the reference.
-    pub fn said(&self, report: &mut RlReport, drawn: &[&Prompt<'_>], plan: Plan, run: &RunFolder) -> Result<Scored> {
+    pub(super) fn said(
+        &self,
+        report: &mut RlReport,
+        drawn: &[&Prompt<'_>],
+        plan: Plan,
+        run: &RunFolder,
+    ) -> Result<Scored> {
         let (sampling, seed) = (&self.config.sampling, mixed(self.config.training.seed, self.step));
         let clock = Instant::now();
-        let adapter = worn(if plan.source == Source::Policy { self.lora } else { self.reference }, 1.0)?;
+        let adapter = adapter_of(if plan.source == Source::Policy { self.lora } else { self.reference }, 1.0)?;
         let tokens: Vec<&[u32]> = drawn.iter().map(|prompt| prompt.tokens.as_slice()).collect();
         let is_end = |id| self.learner.model.tokenizer.is_end(id);
         let engine = &*self.learner.model.executor;
-        let responses = respond(engine, Some(&adapter), &tokens, sampling.group, sampling.max_tokens, seed, is_end)?;
+        let (max_tokens, is_end) = (sampling.max_tokens, &is_end);
+        let drawing = Sampling { executor: engine, adapter: Some(&adapter), max_tokens, seed, is_end };
+        let responses = respond(drawing, &tokens, sampling.group)?;
         report.seconds.respond = clock.elapsed().as_secs_f64();
 
         let clock = Instant::now();
@@ -52,7 +54,8 @@ impl Iteration<'_> {
         } else {
             vec![Judged { score: None, verdicts: Vec::new() }; exchanges.len()]
         };
-        note(self.learner.judges, run, ROLLOUTS, report.step, &exchanges, &judged, &[])?;
+        let log = RolloutLog { run, file: ROLLOUTS, step: report.step };
+        log.note(self.learner.judges, &exchanges, &judged, &[])?;
         self.describe(report, &exchanges, &responses, &judged, plan);
         report.seconds.judge = clock.elapsed().as_secs_f64();
         let steps = match plan.steps {
@@ -110,9 +113,9 @@ impl Iteration<'_> {
     }
 
     /// Pairs that were written beforehand: what was chosen is worth 1, what was rejected -1.
-    pub fn written(&self, report: &mut RlReport) -> Scored {
+    pub(super) fn written(&self, report: &mut RlReport) -> Scored {
         let (prompts, seed) = (self.config.sampling.prompts, self.config.training.seed);
-        let drawn = order::full_batch(self.learner.preferences, prompts, seed, self.step);
+        let drawn = batches::full_batch(self.learner.preferences, prompts, seed, self.step);
         let mut scored = Scored { examples: Vec::new(), responses: Vec::new(), rollouts: Vec::new() };
         for (query, pair) in drawn.into_iter().enumerate() {
             for (example, score) in [(&pair.chosen, 1.0), (&pair.rejected, -1.0)] {

@@ -16,7 +16,8 @@ use crate::{
     Result,
     config_file::{self, Misfit},
 };
-/// What GRPO can be told.
+
+/// GRPO's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct GrpoSettings {
@@ -47,8 +48,21 @@ impl Default for GrpoSettings {
     }
 }
 
+// Shao et al. 2024, 4.2.
+const PAPER: &str = r"
+[sampling]
+prompts = 16
+group = 64
+max_tokens = 1024
+[method]
+kl_coef = 0.04
+[training]
+learning_rate = 1e-6";
+
 impl Settings for GrpoSettings {
-    type Method = Self;
+    const NAME: &'static str = "grpo";
+    const TITLE: &'static str = "GRPO";
+    const PAPER: Option<&'static str> = Some(PAPER);
 
     fn check(&self) -> Result<(), Misfit> {
         config_file::not_negative(&[("kl_coef", self.kl_coef)])?;
@@ -56,8 +70,8 @@ impl Settings for GrpoSettings {
         config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
-    fn method(&self) -> Self {
-        *self
+    fn method(&self) -> Box<dyn Method> {
+        Box::new(*self)
     }
 }
 

@@ -1,4 +1,4 @@
-//! When a run must not go on: what learns from a judge learns to please it, and some of the ways are seen from outside.
+//! When a run must not continue: what learns from a judge learns to please it, and some of the ways are seen from outside.
 
 use serde::{Deserialize, Serialize};
 
@@ -40,8 +40,8 @@ impl Default for GuardSettings {
 }
 
 impl GuardSettings {
-    /// Why a run must not go on behind these iterations; `None` if it may.
-    pub fn halt(&self, reports: &[RlReport]) -> Option<String> {
+    /// Why a run must not continue after these iterations; `None` if it may.
+    pub(crate) fn halt(&self, reports: &[RlReport]) -> Option<String> {
         let last = &reports[reports.len().saturating_sub(WINDOW)..];
         let responses: usize = last.iter().map(|report| report.responses).sum();
         let scored: usize = last.iter().map(|report| report.responses - report.unscored).sum();

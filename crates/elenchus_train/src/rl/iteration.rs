@@ -9,14 +9,14 @@ use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
 use super::{
-    Estimator, Experience, Group, Method, MiniBatch, Objective, Plan, PolicyOutput, RlConfig, RlLearner, RlReport,
-    RlSettings, Rollout, Source, Stats, gather::Scored, policy::Policy, rollout::Response, train::Prompt,
+    Experience, Group, Method, MiniBatch, Objective, Plan, PolicyOutput, RlConfig, RlLearner, RlReport, Rollout,
+    Source, Stats, kl::Estimator, learner::Prompt, policy::Policy, rollout::Response,
 };
 use crate::{
     AdamW, Error, Example, Result, RunFolder,
-    adamw::add_gradients,
-    forward::{joined_passes, passes, reply_logprobs},
-    order::{self, mixed},
+    model::forward::{joined_passes, passes, reply_logprobs},
+    numeric::mixed,
+    optim::{adamw::add_gradients, batches},
 };
 
 /// One turn of the loop.
@@ -30,9 +30,17 @@ pub(super) struct Iteration<'a> {
     pub step: u64,
 }
 
+/// Responses that can be learned from.
+pub(super) struct Scored {
+    pub examples: Vec<Example>,
+    pub responses: Vec<Response>,
+    /// Which prompt of the iteration, and the score less its penalty.
+    pub rollouts: Vec<Rollout>,
+}
+
 impl Iteration<'_> {
     /// Samples, judges, compares and learns.
-    pub fn run(
+    pub(super) fn run(
         &self,
         prompts: &[Prompt<'_>],
         method: &mut dyn Method,
@@ -41,7 +49,7 @@ impl Iteration<'_> {
     ) -> Result<RlReport> {
         let (sampling, settings) = (&self.config.sampling, &self.config.training);
         let mut report = RlReport { step: self.step + 1, ..RlReport::default() };
-        let drawn = order::full_batch(prompts, sampling.prompts, settings.seed, self.step);
+        let drawn = batches::full_batch(prompts, sampling.prompts, settings.seed, self.step);
 
         let plan = method.plan();
         let mut scored = if plan.source == Source::Reference && !self.learner.preferences.is_empty() {
@@ -67,7 +75,8 @@ impl Iteration<'_> {
 
             let clock = Instant::now();
             let held = if is_on_policy(plan) { outputs } else { Vec::new() };
-            self.learn(&mut report, &*objective, plan, &experience, &examples, held, optimiser)?;
+            let lesson = Lesson { objective: &*objective, experience: &experience, examples: &examples, held };
+            self.learn(&mut report, plan, lesson, optimiser)?;
             report.seconds.learn = clock.elapsed().as_secs_f64();
         }
         report.peak_bytes = peak_resident_bytes();
@@ -104,7 +113,7 @@ impl Iteration<'_> {
     /// very passes, so their activations are kept.
     fn outputs(&self, examples: &[&Example], rollouts: &[Rollout], plan: Plan) -> Result<Vec<PolicyOutput>> {
         let settings = &self.config.training;
-        let activations = if is_on_policy(plan) { kept(settings) } else { Activations::Drop };
+        let activations = if is_on_policy(plan) { settings.optim().activations() } else { Activations::Drop };
         let is_joined = |at: usize| plan.group == Group::Together && rollouts[at].query == rollouts[at - 1].query;
         joined_passes(examples, is_joined, settings.pass_tokens)
             .map(|pass| self.policy.output(pass, activations))
@@ -136,18 +145,9 @@ impl Iteration<'_> {
         Ok(())
     }
 
-    /// Steps of the optimiser. `held` are the passes of a method that learns from each response once.
-    #[expect(clippy::too_many_arguments, reason = "an iteration's values, each made by another part of it")]
-    fn learn(
-        &self,
-        report: &mut RlReport,
-        objective: &dyn Objective,
-        plan: Plan,
-        experience: &Experience,
-        examples: &[&Example],
-        held: Vec<PolicyOutput>,
-        optimiser: &mut AdamW,
-    ) -> Result<()> {
+    /// Steps of the optimiser.
+    fn learn(&self, report: &mut RlReport, plan: Plan, lesson: Lesson<'_>, optimiser: &mut AdamW) -> Result<()> {
+        let Lesson { objective, experience, examples, held } = lesson;
         let settings = &self.config.training;
         report.learning_rate = settings.schedule().rate(self.step);
         let mini_batch = if plan.mini_batch == 0 { examples.len() } else { plan.mini_batch };
@@ -215,7 +215,7 @@ impl Iteration<'_> {
             rest = others;
             let output = match held.next() {
                 Some(output) => output,
-                None => self.policy.output(pass, kept(settings))?,
+                None => self.policy.output(pass, settings.optim().activations())?,
             };
             let loss = objective.loss(part, of, &output)?;
             let grads = loss.total.backward()?;
@@ -237,11 +237,11 @@ impl Iteration<'_> {
         let Some(offline) = self.config.offline.as_ref().filter(|_| !self.learner.offline.is_empty()) else {
             return Ok(None);
         };
-        let batch = order::batch(self.learner.offline, offline.batch, settings.seed, update);
+        let batch = batches::batch(self.learner.offline, offline.batch, settings.seed, update);
         let tokens: usize = batch.iter().map(|example| example.tokens.len() - example.reply_start).sum();
         let mut sum = 0.0;
         for pass in passes(&batch, settings.pass_tokens) {
-            let logprobs = self.policy.output(pass, kept(settings))?.logprobs;
+            let logprobs = self.policy.output(pass, settings.optim().activations())?.logprobs;
             let loss = (logprobs.sum_all()? * (-1.0 / tokens as f64))?;
             sum += f64::from(loss.to_scalar::<f32>()?);
             let weighed = (loss * f64::from(offline.weight * offline.reward))?;
@@ -252,12 +252,17 @@ impl Iteration<'_> {
 }
 
 /// Whether each response is learned from once, all of them in one step.
-fn is_on_policy(plan: Plan) -> bool {
-    plan.epochs == 1 && plan.mini_batch == 0
+/// What the optimiser's steps learn from.
+struct Lesson<'a> {
+    objective: &'a dyn Objective,
+    experience: &'a Experience,
+    examples: &'a [&'a Example],
+    /// The passes of a method that learns from each response once.
+    held: Vec<PolicyOutput>,
 }
 
-fn kept(settings: &RlSettings) -> Activations {
-    if settings.gradient_checkpointing { Activations::Recompute } else { Activations::Keep }
+fn is_on_policy(plan: Plan) -> bool {
+    plan.epochs == 1 && plan.mini_batch == 0
 }
 
 /// The examples that a pass was made of, taken off the front.

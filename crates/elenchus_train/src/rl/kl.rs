@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use crate::Result;
 
 /// Log-ratios beyond this say that something is broken; their exponentials would leave the numbers.
-pub(super) const MOST_LOG_RATIO: f32 = 20.0;
+pub const MOST_LOG_RATIO: f32 = 20.0;
 
 /// Estimators of `KL(policy || reference)` from one token that the policy sampled, by Schulman's names
 /// (joschu.net/blog/kl-approx.html).
@@ -39,7 +39,7 @@ impl Estimator {
 
 /// [`Estimator::K3`] of tokens, differentiable by the policy. On its own samples the expected gradient is that of
 /// `KL(reference || policy)`: what is divergence as a number is the other divergence as a loss.
-pub(super) fn k3(logprobs: &Tensor, ref_logprobs: &Tensor) -> Result<Tensor> {
+pub fn k3(logprobs: &Tensor, ref_logprobs: &Tensor) -> Result<Tensor> {
     let log_ratio = (logprobs - ref_logprobs)?.clamp(-MOST_LOG_RATIO, MOST_LOG_RATIO)?;
     Ok(((log_ratio.neg()?.exp()? - 1.0)? + log_ratio)?)
 }

@@ -18,7 +18,8 @@ use crate::{
     Result,
     config_file::{self, Misfit},
 };
-/// What KTO can be told.
+
+/// KTO's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct KtoSettings {
@@ -41,7 +42,8 @@ impl Default for KtoSettings {
 }
 
 impl Settings for KtoSettings {
-    type Method = Self;
+    const NAME: &'static str = "kto";
+    const TITLE: &'static str = "KTO";
 
     fn check(&self) -> Result<(), Misfit> {
         config_file::above_zero(&[("beta", self.beta)])?;
@@ -52,8 +54,8 @@ impl Settings for KtoSettings {
         config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
-    fn method(&self) -> Self {
-        *self
+    fn method(&self) -> Box<dyn Method> {
+        Box::new(*self)
     }
 }
 
@@ -113,7 +115,7 @@ impl Objective for Prospects {
 
 #[cfg(test)]
 mod tests {
-    use super::{super::pairs::tests::loss_of_one_pair, *};
+    use super::{super::pairs::loss_of_one_pair, *};
 
     /// numpy: log-ratios 1 (desirable) and -.5 (undesirable), z = 0; mean of 1 - sigmoid(.1) and 1 - sigmoid(.05).
     #[test]

@@ -1,18 +1,17 @@
-//! The seam behind which methods stand: from an iteration's experience to a loss.
+//! The seam between the training loop and its methods: from an iteration's experience to a loss.
 //!
-//! A method knows numbers alone, no model and no text: it turns scores, log-probabilities and values into an
-//! [`Objective`], whose loss follows from the policy's new log-probabilities. So a bandit of five arms and a language
-//! model are learned by the same lines. A method is one file and one line in the list below.
+//! A method sees numbers alone, no model and no text: it turns scores, log-probabilities and values into an
+//! [`Objective`], whose loss follows from the policy's new log-probabilities. So the same lines train a bandit of five arms
+//! and a language model. A method is one file: its [`Settings`], which a configuration names, and a [`Method`]. Which
+//! methods a configuration can name is said by [`Methods`](super::Methods), the registry that a caller passes.
 
-use std::path::Path;
+use std::{fmt::Debug, path::Path};
 
 use candle_core::Tensor;
-use serde::{Deserialize, Deserializer, Serialize, de::DeserializeOwned};
+use serde::{Serialize, de::DeserializeOwned};
 use serde_json::Value;
 
-use super::{
-    apa, dpo, dvpo, experience::Experience, grpo, ipo, kto, p3o, ppo, ppo_max, rebel, reinforce, rloo, vine_ppo,
-};
+use super::experience::Experience;
 use crate::{Error, Result, config_file::Misfit};
 
 /// Numbers by name, as the papers and TRL call them.
@@ -23,15 +22,15 @@ pub trait Method: Send {
     /// What the policy is asked for besides log-probabilities, and how often it learns from an iteration.
     fn plan(&self) -> Plan;
 
-    /// What is to be optimised, given what was experienced; and what the method knows now goes on to the next iteration.
+    /// The objective of an iteration; what the method learns about the run is kept for the next one.
     fn objective(&mut self, experience: &Experience) -> Result<(Box<dyn Objective>, Stats)>;
 
-    /// What the next iteration needs to know of earlier ones, for a checkpoint.
+    /// What the next iteration needs from earlier ones, for a checkpoint.
     fn state(&self) -> Value {
         Value::Null
     }
 
-    /// Goes on from a [`Method::state`].
+    /// Resumes from a [`Method::state`].
     fn restore(&mut self, state: Value) -> Result<()> {
         match state {
             Value::Null => Ok(()),
@@ -40,15 +39,20 @@ pub trait Method: Send {
     }
 }
 
-/// How a method's settings become a method.
-pub(super) trait Settings {
-    /// What does the work.
-    type Method: Method + 'static;
+/// A method's settings, as `[method]` of a configuration has them.
+pub trait Settings: Clone + Debug + Serialize + DeserializeOwned + Send + Sync + 'static {
+    /// The method's name in a configuration.
+    const NAME: &'static str;
+    /// Its name as papers write it.
+    const TITLE: &'static str;
+    /// What the original was trained with, as TOML: `preset = "paper"` puts it under a configuration. `None` where no
+    /// settings were published that could be read.
+    const PAPER: Option<&'static str> = None;
 
     /// The method at the beginning of a run.
-    fn method(&self) -> Self::Method;
+    fn method(&self) -> Box<dyn Method>;
 
-    /// What cannot be meant: the field and why.
+    /// Refuses values that make no sense: the field and why.
     fn check(&self) -> Result<(), Misfit>;
 
     /// The folder of the model that [`Values::Model`] reads values from.
@@ -129,7 +133,7 @@ pub enum Values {
     },
 }
 
-/// How often a response is said anew from within.
+/// How often a response is resampled from its intermediate steps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Rerolls {
     /// From each step's beginning.
@@ -144,12 +148,12 @@ pub trait Objective {
     /// statistics. `policy` has the tokens of these responses end to end.
     fn loss(&self, responses: &[usize], of: MiniBatch, policy: &PolicyOutput) -> Result<Loss>;
 
-    /// Whether a mini-batch with these statistics must not be learned from.
+    /// Whether a mini-batch with these statistics is skipped.
     fn skips(&self, _: &Stats) -> bool {
         false
     }
 
-    /// Whether the iteration is over behind a mini-batch with these statistics.
+    /// Whether the iteration ends after a mini-batch with these statistics.
     fn stops(&self, _: &Stats) -> bool {
         false
     }
@@ -181,101 +185,15 @@ pub struct Loss {
 }
 
 /// A number out of statistics.
-pub(super) fn stat(stats: &Stats, name: &str) -> Option<f64> {
+pub fn stat(stats: &Stats, name: &str) -> Option<f64> {
     stats.iter().find(|(known, _)| *known == name).map(|(_, value)| *value)
 }
 
-/// A method's state out of a checkpoint.
-pub(super) fn restored<T: DeserializeOwned>(state: Value) -> Result<T> {
+/// A method's state out of a checkpoint, for [`Method::restore`].
+pub fn restored<T: DeserializeOwned>(state: Value) -> Result<T> {
     serde_json::from_value(state.clone()).map_err(|_| foreign_state(&state))
 }
 
 fn foreign_state(state: &Value) -> Error {
     Error::OptimiserState(format!("the method's state is {state}"))
-}
-
-/// The methods there are: the name in a configuration, the settings beside it, and who does the work.
-macro_rules! methods {
-    ($($(#[$doc:meta])* $name:ident($settings:ty) = $called:literal),* $(,)?) => {
-        /// A method and its settings: `method = "rloo"`, or a table with the name and what differs from the defaults.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        #[serde(tag = "name", rename_all = "kebab-case")]
-        pub enum MethodSettings {
-            $($(#[$doc])* $name($settings)),*
-        }
-
-        impl MethodSettings {
-            /// The method at the beginning of a run.
-            pub fn method(&self) -> Box<dyn Method> {
-                match self {
-                    $(Self::$name(settings) => Box::new(Settings::method(settings))),*
-                }
-            }
-
-            /// The method's name, as papers write it.
-            pub fn name(&self) -> &'static str {
-                match self {
-                    $(Self::$name(_) => $called),*
-                }
-            }
-
-            /// What cannot be meant: the field and why.
-            pub(crate) fn check(&self) -> Result<(), Misfit> {
-                match self {
-                    $(Self::$name(settings) => Settings::check(settings)),*
-                }
-            }
-
-            /// The folder of the model that values are read from, where the method reads them from one.
-            pub fn value_model(&self) -> Option<&Path> {
-                match self {
-                    $(Self::$name(settings) => Settings::value_model(settings)),*
-                }
-            }
-        }
-    };
-}
-
-methods! {
-    /// Proximal policy optimisation, with a value head.
-    Ppo(ppo::PpoSettings) = "PPO",
-    /// REINFORCE with the other responses to a query as baseline.
-    Rloo(rloo::RlooSettings) = "RLOO",
-    /// REINFORCE with the mean of all earlier rewards as baseline.
-    Reinforce(reinforce::ReinforceSettings) = "REINFORCE",
-    /// PPO with scaled and clipped rewards, and a critic that begins as a reward model.
-    PpoMax(ppo_max::PpoMaxSettings) = "PPO-max",
-    /// Group relative policy optimisation.
-    Grpo(grpo::GrpoSettings) = "GRPO",
-    /// Regression of log-ratios to differences of rewards.
-    Rebel(rebel::RebelSettings) = "REBEL",
-    /// Regression of log-ratios to advantages.
-    Apa(apa::ApaSettings) = "APA",
-    /// Pairwise PPO.
-    P3o(p3o::P3oSettings) = "P3O-style",
-    /// PPO by a value model that learned from preferences and learns no more.
-    Dvpo(dvpo::DvpoSettings) = "DVPO",
-    /// PPO by values that are measured.
-    VinePpo(vine_ppo::VinePpoSettings) = "VinePPO",
-    /// Direct preference optimisation.
-    Dpo(dpo::DpoSettings) = "DPO",
-    /// Identity preference optimisation.
-    Ipo(ipo::IpoSettings) = "IPO",
-    /// Kahneman-Tversky optimisation.
-    Kto(kto::KtoSettings) = "KTO",
-}
-
-impl Default for MethodSettings {
-    fn default() -> Self {
-        Self::Rloo(rloo::RlooSettings::default())
-    }
-}
-
-/// A name alone, or a table with a name.
-pub(crate) fn name_or_table<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MethodSettings, D::Error> {
-    let mut value = Value::deserialize(deserializer)?;
-    if value.is_string() {
-        value = serde_json::json!({ "name": value });
-    }
-    serde_json::from_value(value).map_err(serde::de::Error::custom)
 }

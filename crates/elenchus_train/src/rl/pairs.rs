@@ -11,7 +11,7 @@ use super::{
 use crate::Result;
 
 /// The numbers of an iteration's responses that pairs are made of.
-pub(super) struct Responses {
+pub struct Responses {
     queries: Vec<usize>,
     lengths: Vec<usize>,
     /// What a response is compared by: its score, or its reward.
@@ -23,6 +23,7 @@ pub(super) struct Responses {
 }
 
 impl Responses {
+    /// The responses of some rollouts, with what each is compared by.
     pub fn new(rollouts: &[Rollout], rewards: Vec<f32>) -> Self {
         Self {
             queries: rollouts.iter().map(|rollout| rollout.query).collect(),
@@ -77,9 +78,12 @@ impl Responses {
 
 /// Pairs of responses, as places within a part of a mini-batch.
 #[derive(Default)]
-pub(super) struct Pairs {
+pub struct Pairs {
+    /// The first of each pair.
     pub first: Vec<u32>,
+    /// The second.
     pub second: Vec<u32>,
+    /// What each pair counts.
     pub weights: Vec<f32>,
 }
 
@@ -117,31 +121,29 @@ impl Pairs {
     }
 }
 
+/// The loss of a method for one pair: chosen -10 in 5 tokens and rejected -12 in 6 under the policy, -11 and -11.5 under
+/// the reference.
+#[cfg(any(test, feature = "testing"))]
+pub fn loss_of_one_pair(method: &mut dyn super::Method) -> f32 {
+    let rollout = |score: f32, logprob: f32, reference: f32, tokens: usize| Rollout {
+        score,
+        logprobs: vec![logprob / tokens as f32; tokens],
+        ref_logprobs: vec![reference / tokens as f32; tokens],
+        ..Rollout::default()
+    };
+    let rollouts = vec![rollout(1.0, -10.0, -11.0, 5), rollout(-1.0, -12.0, -11.5, 6)];
+    let now: Vec<f32> = rollouts.iter().flat_map(|rollout| rollout.logprobs.clone()).collect();
+    let (objective, _) = method.objective(&super::Experience { rollouts, ..super::Experience::default() }).unwrap();
+    let policy = PolicyOutput { logprobs: Tensor::new(now, &candle_core::Device::Cpu).unwrap(), values: None };
+    let loss = objective.loss(&[0, 1], MiniBatch { responses: 2, tokens: 11 }, &policy).unwrap();
+    loss.total.to_scalar::<f32>().unwrap()
+}
+
 #[cfg(test)]
-pub(super) mod tests {
+mod tests {
     use candle_core::Device;
 
-    use super::{
-        super::{experience::Experience, method::Method},
-        *,
-    };
-
-    /// The loss of a method for one pair: chosen -10 in 5 tokens and rejected -12 in 6 under the policy, -11 and -11.5 under
-    /// the reference.
-    pub fn loss_of_one_pair(method: &mut dyn Method) -> f32 {
-        let rollout = |score: f32, logprob: f32, reference: f32, tokens: usize| Rollout {
-            score,
-            logprobs: vec![logprob / tokens as f32; tokens],
-            ref_logprobs: vec![reference / tokens as f32; tokens],
-            ..Rollout::default()
-        };
-        let rollouts = vec![rollout(1.0, -10.0, -11.0, 5), rollout(-1.0, -12.0, -11.5, 6)];
-        let now: Vec<f32> = rollouts.iter().flat_map(|rollout| rollout.logprobs.clone()).collect();
-        let (objective, _) = method.objective(&Experience { rollouts, ..Experience::default() }).unwrap();
-        let policy = PolicyOutput { logprobs: Tensor::new(now, &Device::Cpu).unwrap(), values: None };
-        let loss = objective.loss(&[0, 1], MiniBatch { responses: 2, tokens: 11 }, &policy).unwrap();
-        loss.total.to_scalar::<f32>().unwrap()
-    }
+    use super::*;
 
     #[test]
     fn pairs_are_of_one_query_and_weigh_their_group_evenly() {

@@ -8,14 +8,14 @@ use super::{
     method::{PolicyOutput, Values},
     rollout::Response,
 };
-use crate::{Example, Result, RewardModel, forward::reply_forward};
+use crate::{Example, Result, RewardModel, model::forward::reply_forward};
 
 /// The names of the head's variables in a checkpoint.
 const HEAD_WEIGHT: &str = "value_head.weight";
 const HEAD_BIAS: &str = "value_head.bias";
 
 /// An adapter as variables, and what values come from where a method asks for them.
-pub struct Policy<'a> {
+pub(super) struct Policy<'a> {
     executor: &'a CandleExecutor,
     lora: &'a TrainableLora,
     values: ValueSource<'a>,
@@ -47,7 +47,7 @@ impl<'a> Policy<'a> {
     ///
     /// # Errors
     /// Values of a model that is not there.
-    pub fn new(
+    pub(super) fn new(
         executor: &'a CandleExecutor,
         lora: &'a TrainableLora,
         values: Values,
@@ -69,7 +69,7 @@ impl<'a> Policy<'a> {
     }
 
     /// All that learns, by the names a checkpoint has.
-    pub fn vars(&self) -> Vec<(String, Var)> {
+    pub(super) fn vars(&self) -> Vec<(String, Var)> {
         let mut vars = self.lora.vars();
         match &self.values {
             ValueSource::Head(head) => {
@@ -85,7 +85,7 @@ impl<'a> Policy<'a> {
 
     /// Log-probabilities of all reply tokens of one pass, and the values that learn with them; differentiable unless
     /// activations are dropped. No dropout: the same numbers each time.
-    pub fn output(&self, examples: &[&Example], activations: Activations) -> Result<PolicyOutput> {
+    pub(super) fn output(&self, examples: &[&Example], activations: Activations) -> Result<PolicyOutput> {
         let forward = reply_forward(self.executor, Some(self.lora), examples, None, activations)?;
         let values = match &self.values {
             ValueSource::None => None,
@@ -105,7 +105,7 @@ impl<'a> Policy<'a> {
     }
 
     /// Values of a model that does not learn, of all reply tokens of one pass.
-    pub fn frozen_values(&self, examples: &[&Example]) -> Result<Option<Tensor>> {
+    pub(crate) fn frozen_values(&self, examples: &[&Example]) -> Result<Option<Tensor>> {
         match &self.values {
             ValueSource::Model { model, learns: false } => {
                 Ok(Some(model.values(self.executor, examples, Activations::Drop)?))

@@ -26,7 +26,7 @@ use crate::{
     config_file::{self, Misfit},
 };
 
-/// What PPO can be told. The defaults are TRL's, but for the mini-batch, which is a quarter of an iteration here.
+/// PPO's settings. The defaults are TRL's, but for the mini-batch, which is a quarter of an iteration here.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct PpoSettings {
@@ -81,8 +81,26 @@ impl Default for PpoSettings {
     }
 }
 
+// TRL 0.8.6, ppo_config.py.
+const PAPER: &str = r"
+[sampling]
+prompts = 128
+group = 1
+[method]
+kl_coef = 0.2
+kl_target = 6.0
+kl_horizon = 10000.0
+epochs = 4
+mini_batch = 128
+[training]
+learning_rate = 1.41e-5
+warmup_steps = 0
+max_grad_norm = 1e9";
+
 impl Settings for PpoSettings {
-    type Method = Ppo;
+    const NAME: &'static str = "ppo";
+    const TITLE: &'static str = "PPO";
+    const PAPER: Option<&'static str> = Some(PAPER);
 
     fn check(&self) -> Result<(), Misfit> {
         config_file::not_negative(&[
@@ -101,12 +119,14 @@ impl Settings for PpoSettings {
         config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
-    fn method(&self) -> Ppo {
-        Ppo { settings: *self, state: State { kl_coef: self.kl_coef } }
+    fn method(&self) -> Box<dyn Method> {
+        Box::new(Ppo::new(*self))
     }
 }
 
-pub(super) struct Ppo {
+/// PPO, with the price of divergence as it is now.
+#[derive(Debug, Clone)]
+pub struct Ppo {
     settings: PpoSettings,
     state: State,
 }
@@ -142,6 +162,11 @@ impl Method for Ppo {
 }
 
 impl Ppo {
+    /// PPO at the beginning of a run.
+    pub fn new(settings: PpoSettings) -> Self {
+        Self { settings, state: State { kl_coef: settings.kl_coef } }
+    }
+
     /// With whitened advantages of at most `clip_advantage`; 0 does not clip.
     pub fn clipped_objective(
         &mut self,
@@ -186,7 +211,12 @@ pub(super) struct PpoObjective {
 
 impl PpoObjective {
     /// Of these tokens' advantages, whitened or not, and what their values should have been.
-    pub fn new(settings: PpoSettings, rollouts: &[Rollout], advantages: Vec<Vec<f32>>, returns: Vec<Vec<f32>>) -> Self {
+    pub(super) fn new(
+        settings: PpoSettings,
+        rollouts: &[Rollout],
+        advantages: Vec<Vec<f32>>,
+        returns: Vec<Vec<f32>>,
+    ) -> Self {
         let (old_logprobs, old_values) =
             rollouts.iter().map(|rollout| (rollout.logprobs.clone(), rollout.values.clone())).unzip();
         Self { settings, old_logprobs, old_values, advantages, returns }

@@ -11,7 +11,7 @@ use crate::{
     text_stats::{distinct_2, is_question},
 };
 
-/// What an iteration came to.
+/// The result of an iteration.
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(default)]
 pub struct RlReport {
@@ -36,7 +36,7 @@ pub struct RlReport {
     pub rerolled_tokens: usize,
     /// Mean words of a response.
     pub reply_words: f64,
-    /// Share of responses that came to an end.
+    /// Share of responses that ended.
     pub ended: f64,
     /// Share that ends in a question.
     pub questions: f64,

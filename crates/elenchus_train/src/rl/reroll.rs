@@ -1,12 +1,15 @@
-//! Responses that are said anew from within: Monte Carlo values of their beginnings.
+//! Responses resampled from intermediate steps: Monte Carlo values of their beginnings.
 //!
-//! A beginning is a response's memory, cut: its pages are shared by all that go on from it, and nothing is read again but
+//! A beginning is a response's memory, cut: its pages are shared by all that continue it, and nothing is read again but
 //! the one token whose logits are wanted.
 
 use elenchus_lm::{Adapter, Executor, KvCache, Logits, Row};
 
-use super::{Rerolls, Response, ValuedStep, rollout::go_on};
-use crate::{Result, beginning::shared_beginning, order::mixed};
+use super::{
+    Rerolls, Response, ValuedStep,
+    rollout::{Sampling, resume},
+};
+use crate::{Result, model::shared_prefix::shared_prefix, numeric::mixed};
 
 /// Responses and how they came about.
 #[derive(Clone, Copy)]
@@ -30,13 +33,13 @@ pub(super) struct Branch {
     pub start: usize,
     /// Whole responses, the beginning among them.
     pub responses: Vec<Response>,
-    /// Tokens behind the beginning, of all of them.
+    /// Tokens after the beginning, of all of them.
     pub new_tokens: usize,
 }
 
 impl Tree<'_> {
     /// From each step's beginning as many responses as are asked for. `text` decodes tokens.
-    pub fn branches(
+    pub(crate) fn branches(
         &self,
         rerolls: Rerolls,
         seed: u64,
@@ -44,7 +47,7 @@ impl Tree<'_> {
         is_end: impl Fn(u32) -> bool + Sync,
     ) -> Result<Vec<Branch>> {
         let mut branches = Vec::new();
-        let (persona, shared) = shared_beginning(self.executor, self.adapter, self.prompts.iter().copied())?;
+        let (persona, shared) = shared_prefix(self.executor, self.adapter, self.prompts.iter().copied())?;
         for (number, (prompt, responses)) in self.prompts.iter().zip(self.responses.chunks(self.group)).enumerate() {
             // One prompt at a time, so that no more than a group's memory is held beside the branches'.
             let mut beginning = persona.clone();
@@ -68,9 +71,14 @@ impl Tree<'_> {
             }
             for (response, start, cache, last) in starts {
                 let said = &self.responses[response].tokens[..start];
-                let most = self.max_tokens - start;
-                let seed = mixed(mixed(seed, response as u64), start as u64);
-                let rest = go_on(self.executor, self.adapter, cache, last, rerolls.count, most, seed, &is_end)?;
+                let sampling = Sampling {
+                    executor: self.executor,
+                    adapter: self.adapter,
+                    max_tokens: self.max_tokens - start,
+                    seed: mixed(mixed(seed, response as u64), start as u64),
+                    is_end: &is_end,
+                };
+                let rest = resume(sampling, cache, last, rerolls.count)?;
                 let new_tokens = rest.iter().map(|rest| rest.tokens.len()).sum();
                 let whole = rest.into_iter().map(|rest| Response { tokens: [said, &rest.tokens].concat(), ..rest });
                 branches.push(Branch { response, prompt: number, start, responses: whole.collect(), new_tokens });
@@ -85,7 +93,7 @@ impl Tree<'_> {
     }
 }
 
-/// Where sentences begin, in tokens: 0, and behind each token that ends a sentence, if anything follows. At most `most`.
+/// Where sentences begin, in tokens: 0, and after each token that ends a sentence, if anything follows. At most `most`.
 fn step_starts(tokens: &[u32], most: usize, text: impl Fn(&[u32]) -> String) -> Vec<usize> {
     let ends = |at: &usize| {
         let so_far = text(&tokens[..*at]);
@@ -151,7 +159,9 @@ mod tests {
         let executor = CpuExecutor::new(&Weights::open(&path, &mut |_| {}).unwrap(), CpuSettings::default()).unwrap();
         let prompts: [&[u32]; 2] = [&[40, 41, 42, 43], &[40, 41, 50]];
         let is_end = |id: u32| id.is_multiple_of(11);
-        let responses = respond(&executor, None, &prompts, 2, 12, 5, is_end).unwrap();
+        let sampling =
+            |max_tokens, seed| Sampling { executor: &executor, adapter: None, max_tokens, seed, is_end: &is_end };
+        let responses = respond(sampling(12, 5), &prompts, 2).unwrap();
         let tree = Tree {
             executor: &executor,
             adapter: None,
@@ -170,10 +180,10 @@ mod tests {
             let said = &responses[branch.response].tokens[..branch.start];
             let prompt = [prompts[branch.prompt], said].concat();
             let seed = mixed(mixed(7, branch.response as u64), branch.start as u64);
-            let alone = respond(&executor, None, &[&prompt], 3, 12 - branch.start, seed, is_end).unwrap();
+            let alone = respond(sampling(12 - branch.start, seed), &[&prompt], 3).unwrap();
             let whole: Vec<Vec<u32>> = alone.iter().map(|of| [said, &of.tokens].concat()).collect();
             let ours: Vec<Vec<u32>> = branch.responses.iter().map(|of| of.tokens.clone()).collect();
-            assert_eq!(ours, whole, "behind {} tokens of response {}", branch.start, branch.response);
+            assert_eq!(ours, whole, "after {} tokens of response {}", branch.start, branch.response);
             assert_eq!(branch.new_tokens, alone.iter().map(|of| of.tokens.len()).sum::<usize>());
         }
         assert_eq!(branches.iter().filter(|branch| branch.start == 0).count(), 2, "a group shares its empty beginning");

@@ -1,6 +1,6 @@
 //! What a person should look at first: replies that the members of an ensemble cannot agree on.
 
-use super::{JudgedRollout, train::ROLLOUTS};
+use super::judged_rollouts::{JudgedRollout, ROLLOUTS};
 use crate::{Preference, Result, RunFolder, judge::DISAGREEMENT};
 
 /// Replies with the widest disagreement, the widest first.
@@ -9,8 +9,8 @@ const REVIEW: &str = "review.jsonl";
 /// How many are kept: a morning's work.
 const MOST: usize = 100;
 
-/// Writes `review.jsonl` anew from the run's rollouts; no file where no ensemble judged.
-pub(super) fn write_review(run: &RunFolder) -> Result<()> {
+/// Rewrites `review.jsonl` from the run's rollouts; no file where no ensemble judged.
+pub(crate) fn write_review(run: &RunFolder) -> Result<()> {
     let mut lines: Vec<(f32, JudgedRollout)> = run
         .lines::<JudgedRollout>(ROLLOUTS)?
         .into_iter()
@@ -25,7 +25,7 @@ pub(super) fn write_review(run: &RunFolder) -> Result<()> {
     lines.iter().try_for_each(|(_, line)| run.append(REVIEW, line))
 }
 
-/// The widest of any ensemble of the panel.
+/// The widest of any ensemble among the judges.
 fn disagreement(line: &JudgedRollout) -> Option<f32> {
     let is_disagreement = |name: &str| name.rsplit_once('/').is_some_and(|(_, part)| part == DISAGREEMENT);
     let of = line.scores.iter().filter(|(name, _)| is_disagreement(name)).filter_map(|(_, score)| *score);

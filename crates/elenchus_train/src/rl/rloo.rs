@@ -18,7 +18,7 @@ use crate::{
     config_file::{self, Misfit},
 };
 
-/// What RLOO can be told.
+/// RLOO's settings.
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct RlooSettings {
@@ -38,8 +38,20 @@ impl Default for RlooSettings {
     }
 }
 
+// Ahmadian et al. 2024, of TL;DR.
+const PAPER: &str = r"
+[sampling]
+prompts = 128
+group = 4
+[method]
+kl_coef = 0.03
+[training]
+learning_rate = 1e-6";
+
 impl Settings for RlooSettings {
-    type Method = Rloo;
+    const NAME: &'static str = "rloo";
+    const TITLE: &'static str = "RLOO";
+    const PAPER: Option<&'static str> = Some(PAPER);
 
     fn check(&self) -> Result<(), Misfit> {
         config_file::not_negative(&[("kl_coef", f64::from(self.kl_coef))])?;
@@ -47,12 +59,12 @@ impl Settings for RlooSettings {
         config_file::at_least_one(&[("epochs", self.epochs as u64)])
     }
 
-    fn method(&self) -> Rloo {
-        Rloo(*self)
+    fn method(&self) -> Box<dyn Method> {
+        Box::new(Rloo(*self))
     }
 }
 
-pub(super) struct Rloo(RlooSettings);
+struct Rloo(RlooSettings);
 
 impl Method for Rloo {
     fn plan(&self) -> Plan {

@@ -7,7 +7,7 @@
 use elenchus_lm::{Adapter, Executor, KvCache, Logits, Rng, Row, sample_softmax};
 use rayon::prelude::*;
 
-use crate::{Result, beginning::shared_beginning, order::mixed};
+use crate::{Result, model::shared_prefix::shared_prefix, numeric::mixed};
 
 /// One response as the engine gave it.
 #[derive(Debug, Clone, PartialEq)]
@@ -46,24 +46,31 @@ impl Sequence {
     }
 }
 
-/// `group` responses to each prompt, those of a prompt beside each other, of at most `max_tokens` tokens. Seed and place
-/// determine a response, whatever else is in the batch.
+/// How responses are sampled.
+#[derive(Clone, Copy)]
+pub struct Sampling<'a> {
+    /// The engine.
+    pub executor: &'a dyn Executor,
+    /// The policy.
+    pub adapter: Option<&'a Adapter>,
+    /// Most tokens of a response.
+    pub max_tokens: usize,
+    /// Seed and place determine a response, whatever else is in the batch.
+    pub seed: u64,
+    /// Whether a token ends a response.
+    pub is_end: &'a (dyn Fn(u32) -> bool + Sync),
+}
+
+/// `group` responses to each prompt, those of a prompt beside each other.
 ///
 /// # Errors
 /// An empty prompt, or one that leaves no room for `max_tokens` in the model's context.
-pub fn respond(
-    executor: &dyn Executor,
-    adapter: Option<&Adapter>,
-    prompts: &[&[u32]],
-    group: usize,
-    max_tokens: usize,
-    seed: u64,
-    is_end: impl Fn(u32) -> bool + Sync,
-) -> Result<Vec<Response>> {
+pub fn respond(sampling: Sampling<'_>, prompts: &[&[u32]], group: usize) -> Result<Vec<Response>> {
+    let Sampling { executor, adapter, seed, is_end, .. } = sampling;
     if prompts.is_empty() {
         return Ok(Vec::new());
     }
-    let (beginning, shared) = shared_beginning(executor, adapter, prompts.iter().copied())?;
+    let (beginning, shared) = shared_prefix(executor, adapter, prompts.iter().copied())?;
     let mut caches = vec![beginning; prompts.len()];
     let rows = caches.iter_mut().zip(prompts).map(|(cache, prompt)| Row {
         tokens: &prompt[shared..],
@@ -76,38 +83,24 @@ pub fn respond(
     let begun = caches.into_iter().flat_map(|cache| std::iter::repeat_n(cache, group));
     let mut sequences: Vec<Sequence> =
         begun.enumerate().map(|(place, cache)| Sequence::new(cache, mixed(seed, place as u64))).collect();
-    sequences.iter_mut().enumerate().try_for_each(|(place, of)| of.draw(&logits[place / group], &is_end))?;
-    finish(executor, adapter, sequences, max_tokens, is_end)
+    sequences.iter_mut().enumerate().try_for_each(|(place, of)| of.draw(&logits[place / group], is_end))?;
+    finish(sampling, sequences)
 }
 
-/// `count` responses of at most `max_tokens` tokens behind what `cache` holds and `last`, the one token it does not.
-#[expect(clippy::too_many_arguments, reason = "as respond, of a prompt that is partly read")]
-pub(super) fn go_on(
-    executor: &dyn Executor,
-    adapter: Option<&Adapter>,
-    mut cache: KvCache,
-    last: u32,
-    count: usize,
-    max_tokens: usize,
-    seed: u64,
-    is_end: impl Fn(u32) -> bool + Sync,
-) -> Result<Vec<Response>> {
+/// `count` responses after what `cache` holds and `last`, the one token it does not.
+pub(super) fn resume(sampling: Sampling<'_>, mut cache: KvCache, last: u32, count: usize) -> Result<Vec<Response>> {
+    let Sampling { executor, adapter, seed, is_end, .. } = sampling;
     let logits = executor.forward(&mut [Row { tokens: &[last], adapter, cache: &mut cache, logits: Logits::Last }])?;
     let begun = std::iter::repeat_n(cache, count).enumerate();
     let mut sequences: Vec<Sequence> =
         begun.map(|(place, cache)| Sequence::new(cache, mixed(seed, place as u64))).collect();
-    sequences.iter_mut().try_for_each(|of| of.draw(&logits[0], &is_end))?;
-    finish(executor, adapter, sequences, max_tokens, is_end)
+    sequences.iter_mut().try_for_each(|of| of.draw(&logits[0], is_end))?;
+    finish(sampling, sequences)
 }
 
 /// Token by token to the end of all.
-fn finish(
-    executor: &dyn Executor,
-    adapter: Option<&Adapter>,
-    mut sequences: Vec<Sequence>,
-    max_tokens: usize,
-    is_end: impl Fn(u32) -> bool + Sync,
-) -> Result<Vec<Response>> {
+fn finish(sampling: Sampling<'_>, mut sequences: Vec<Sequence>) -> Result<Vec<Response>> {
+    let Sampling { executor, adapter, max_tokens, is_end, .. } = sampling;
     loop {
         let mut active: Vec<&mut Sequence> = sequences.iter_mut().filter(|of| !of.is_over(max_tokens)).collect();
         if active.is_empty() {
@@ -120,7 +113,7 @@ fn finish(
             logits: Logits::Last,
         });
         let logits = executor.forward(&mut rows.collect::<Vec<_>>())?;
-        active.par_iter_mut().zip(&logits).try_for_each(|(of, logits)| of.draw(logits, &is_end))?;
+        active.par_iter_mut().zip(&logits).try_for_each(|(of, logits)| of.draw(logits, is_end))?;
     }
     Ok(sequences.into_iter().map(|of| of.response).collect())
 }
@@ -144,7 +137,9 @@ mod tests {
         let executor = tiny();
         let prompts: [&[u32]; 3] = [&[40, 41, 42, 43], &[40, 41, 50], &[40, 41, 42, 60, 61, 62]];
         let is_end = |id: u32| id.is_multiple_of(7);
-        let responses = respond(&executor, None, &prompts, 2, 12, 5, is_end).unwrap();
+        let sampling =
+            |max_tokens| Sampling { executor: &executor, adapter: None, max_tokens, seed: 5, is_end: &is_end };
+        let responses = respond(sampling(12), &prompts, 2).unwrap();
         assert_eq!(responses.len(), 6);
         let settings = SamplerSettings::SOFTMAX;
         for (place, response) in responses.iter().enumerate() {
@@ -156,9 +151,9 @@ mod tests {
             assert!(end.iter().all(|&id| is_end(id)) && response.logprobs.iter().all(|logprob| *logprob <= 0.0));
         }
         assert_ne!(responses[0].tokens, responses[1].tokens, "a group's responses are drawn apart");
-        assert_eq!(respond(&executor, None, &prompts[..1], 2, 12, 5, is_end).unwrap(), responses[..2]);
+        assert_eq!(respond(sampling(12), &prompts[..1], 2).unwrap(), responses[..2]);
         assert!(responses.iter().any(|response| response.is_ended), "{responses:?}");
-        assert!(respond(&executor, None, &[&[], &[40]], 1, 4, 5, is_end).is_err());
-        assert_eq!(respond(&executor, None, &[], 1, 4, 5, is_end).unwrap(), []);
+        assert!(respond(sampling(4), &[&[], &[40]], 1).is_err());
+        assert_eq!(respond(sampling(4), &[], 1).unwrap(), []);
     }
 }

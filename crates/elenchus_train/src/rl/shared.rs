@@ -4,7 +4,8 @@ use std::{collections::HashMap, path::PathBuf};
 
 use candle_core::{Device, Tensor, Var};
 
-use super::*;
+use super::{kl::Estimator, *};
+use crate::numeric::{Variance, gae, whiten};
 
 /// Tensors of a file of references.
 fn reference(name: &str) -> HashMap<String, Tensor> {
@@ -48,7 +49,7 @@ fn shared_ppo_equals_trl() {
     });
     let experience = Experience { rollouts: rollouts.collect(), ..Experience::default() };
     let settings = PpoSettings { kl_coef: 0.05, kl_target: 0.0, gamma: 0.99, ..PpoSettings::default() };
-    let (objective, _) = MethodSettings::Ppo(settings).method().objective(&experience).unwrap();
+    let (objective, _) = MethodSettings::of(settings).method().objective(&experience).unwrap();
 
     let var = |name: &str| Var::from_vec(flat(name), experience.tokens(), &Device::Cpu).unwrap();
     let (new_logprobs, vpred) = (var("new_logprobs"), var("vpred"));
@@ -65,7 +66,7 @@ fn shared_ppo_equals_trl() {
         ("clipfrac", 0.087_5),
         ("vf_clipfrac", 0.2),
     ] {
-        near(name, &[method::stat(&loss.stats, name).unwrap() as f32], &[expected]);
+        near(name, &[stat(&loss.stats, name).unwrap() as f32], &[expected]);
     }
     near("loss", &[loss.total.to_scalar().unwrap()], &[0.082_766_026]);
     let grads = loss.total.backward().unwrap();
@@ -114,7 +115,7 @@ fn shared_whitened_rewards_equal_trl() {
     assert!(whole >= 2, "{whole} rows without padding");
 }
 
-// TRL 1.8's experimental PPO, k1 and k3. Its score stands behind the last token, where there is one more value; what is the
+// TRL 1.8's experimental PPO, k1 and k3. Its score stands after the last token, where there is one more value; what is the
 // same are the price of a token, the advantages and the whitening.
 #[test]
 #[ignore = "needs ../shared"]

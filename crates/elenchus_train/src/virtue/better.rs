@@ -65,7 +65,7 @@ pub(super) fn question(
 }
 
 /// What an answer says; none where it cannot be told.
-pub fn read_better(answer: &str) -> Option<Better> {
+pub(crate) fn read_better(answer: &str) -> Option<Better> {
     let of = |word: &str| match word.to_lowercase().as_str() {
         "a" => Some(Better::First),
         "b" => Some(Better::Second),

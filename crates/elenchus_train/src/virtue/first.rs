@@ -1,12 +1,12 @@
 //! What the character itself says: the game's own prompt, sampler and stop rules, with a seed that follows from a number, so
-//! that a run which goes on says what it would have said.
+//! that a resumed run says what it would have said.
 
 use std::sync::Arc;
 
 use elenchus_dialogue::{Character, Model, Request, Spoken, StopReason, Turn, speak};
 use elenchus_lm::{Adapter, Rng};
 
-use crate::{Result, data::STRANGER, order::mixed};
+use crate::{Result, data::STRANGER, numeric::mixed};
 
 /// A character as it speaks.
 #[derive(Clone, Copy)]
@@ -15,30 +15,35 @@ pub struct Speaker<'a> {
     pub model: &'a Model,
     /// Who speaks.
     pub character: &'a Character,
-    /// What it wears; the base alone without.
+    /// Its adapter; the base alone without.
     pub adapter: Option<&'a Adapter>,
 }
 
+/// What an answer's generator follows from.
+#[derive(Debug, Clone, Copy)]
+pub struct Draw {
+    /// The run's.
+    pub seed: u64,
+    /// The prompt's number.
+    pub number: usize,
+    /// Counts the answers to the same prompt.
+    pub draw: u64,
+}
+
 impl Speaker<'_> {
-    /// The answer to the newest turn; `draw` counts answers to prompt `number`. None where it has no words.
-    pub(super) fn say(&self, turns: &[Turn], seed: u64, number: usize, draw: u64) -> Result<Option<String>> {
-        let spoken = self.say_knowing(&[], turns, seed, number, draw)?;
+    /// The answer to the newest turn; none where it has no words.
+    pub(super) fn say(&self, turns: &[Turn], draw: Draw) -> Result<Option<String>> {
+        let spoken = self.say_knowing(&[], turns, draw)?;
         Ok((!spoken.text.trim().is_empty()).then(|| spoken.text.trim().to_owned()))
     }
 
-    /// The same of somebody who has been told facts, with its tokens.
-    pub(super) fn say_knowing(
-        &self,
-        facts: &[String],
-        turns: &[Turn],
-        seed: u64,
-        number: usize,
-        draw: u64,
-    ) -> Result<Spoken> {
+    /// The same with facts in the prompt, and with the reply's tokens.
+    pub fn say_knowing(&self, facts: &[String], turns: &[Turn], draw: Draw) -> Result<Spoken> {
         let Self { model, character, adapter } = *self;
+        let Draw { seed, number, draw } = draw;
         let rng = Rng::from_seed(mixed(mixed(seed, number as u64), draw));
         let request = Request {
-            adapter: adapter.cloned(),
+            voice: adapter.cloned().map(Into::into),
             facts: facts.to_vec(),
             rng,
             ..Request::new(Arc::new(character.clone()), turns.to_vec())
@@ -47,23 +52,15 @@ impl Speaker<'_> {
     }
 
     /// What the character says when it is asked about a reply of its own.
-    pub(super) fn say_about(
-        &self,
-        turns: &[Turn],
-        reply: &str,
-        asks: &str,
-        seed: u64,
-        number: usize,
-        draw: u64,
-    ) -> Result<Option<String>> {
+    pub(super) fn say_about(&self, turns: &[Turn], reply: &str, asks: &str, draw: Draw) -> Result<Option<String>> {
         let asker = turns.last().map_or(STRANGER, |turn| turn.speaker.as_str());
         let turn = |speaker: &str, text: &str| Turn { speaker: speaker.to_owned(), text: text.to_owned() };
         let more = [turn(&self.character.name, reply), turn(asker, asks)];
-        self.say(&[turns, &more].concat(), seed, number, draw)
+        self.say(&[turns, &more].concat(), draw)
     }
 }
 
 /// Whether a reply came to an end, by itself or by a rule of its own; not if it was cut off.
-pub(super) fn is_ended(stop: StopReason) -> bool {
+pub fn is_ended(stop: StopReason) -> bool {
     !matches!(stop, StopReason::MaxTokens | StopReason::ContextFull)
 }

@@ -15,7 +15,7 @@ use elenchus_lm::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aspect, Better, PreferencesLesson, Speaker,
+    Aspect, Better, Draw, PreferencesLesson, Speaker,
     better::{Shown, question},
     read_better,
     revise_config::other_prompts,
@@ -93,7 +93,7 @@ pub enum Outcome {
     Wordless,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Serialize)]
 pub struct JudgedReport {
     /// How often each outcome came of each aspect.
@@ -117,7 +117,7 @@ struct Preference<'a> {
     rejected_about: Option<&'a String>,
 }
 
-/// Judges two answers to every prompt in every aspect, or goes on where a killed run was. `None` if it was stopped between
+/// Judges two answers to every prompt in every aspect, or resumes where a killed run was. `None` if it was stopped between
 /// some prompts and the next. `on_progress` hears how many prompts are done.
 ///
 /// # Errors
@@ -210,13 +210,17 @@ fn candidates(lesson: &PreferencesLesson, speaker: Speaker<'_>, prompt: usize) -
     let PreferencesLesson { config, prompts, .. } = lesson;
     let context = &prompts[prompt];
     let side = |draw: u64| {
-        let Some(reply) = speaker.say(context, config.seed, prompt, draw)? else { return Ok(None) };
+        let Some(reply) = speaker.say(context, Draw { seed: config.seed, number: prompt, draw })? else {
+            return Ok(None);
+        };
         let mut about = BTreeMap::new();
         for (at, aspect) in config.aspects.iter().enumerate() {
             let Some(asks) = &aspect.asks else { continue };
             // Behind the draws of both sides.
             let draw = 2 + 2 * at as u64 + draw;
-            if let Some(said) = speaker.say_about(context, &reply, asks, config.seed, prompt, draw)? {
+            if let Some(said) =
+                speaker.say_about(context, &reply, asks, Draw { seed: config.seed, number: prompt, draw })?
+            {
                 about.insert(aspect.name.clone(), said);
             }
         }

@@ -16,8 +16,8 @@ use super::{
 use crate::{
     Error, Result,
     chat::ChatSettings,
-    config_file,
-    lesson::{read_character, read_text},
+    config_file::{self, read_text},
+    read_character,
 };
 
 /// One run of judged preferences; paths are relative to the configuration's folder.
@@ -26,7 +26,7 @@ use crate::{
 pub struct PreferencesConfig {
     /// The `character.toml` of whoever answers.
     pub character: PathBuf,
-    /// The adapter that it wears; the base alone answers if left out.
+    /// Its adapter; the base alone answers if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// A file of principles that the judge is shown.
@@ -94,7 +94,7 @@ pub struct PreferencesLesson {
     pub text: String,
     /// Who answers.
     pub character: Character,
-    /// What it wears.
+    /// Its adapter.
     pub start: Option<LoraAdapter>,
     /// What the judge is shown.
     pub principles: Option<Principles>,

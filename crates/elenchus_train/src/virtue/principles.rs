@@ -4,7 +4,10 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Error, Result, config_file, lesson::read_text};
+use crate::{
+    Error, Result,
+    config_file::{self, read_text},
+};
 
 /// What a character should keep to, in the order in which replies are revised.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

@@ -13,7 +13,7 @@ use elenchus_dialogue::{Character, Turn};
 use elenchus_lm::{Message, Role};
 use serde::{Deserialize, Serialize};
 
-use super::{Principle, ReviseLesson, Speaker, revise_config::other_prompts};
+use super::{Draw, Principle, ReviseLesson, Speaker, revise_config::other_prompts};
 use crate::{
     Result, RunFolder,
     chat::{ChatClient, Said},
@@ -56,7 +56,7 @@ pub struct LeftOut {
     pub reason: String,
 }
 
-/// What a run came to.
+/// The result of a run.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct RevisedReport {
     /// Prompts with a last revision: pairs to learn from.
@@ -72,7 +72,7 @@ pub struct RevisedReport {
 pub enum Revised {
     /// All prompts were seen; `pairs.jsonl` is written.
     Finished(RevisedReport),
-    /// It was stopped behind so many prompts, and goes on from there.
+    /// It was stopped after so many prompts, and resumes from there.
     Stopped(usize),
 }
 
@@ -85,7 +85,7 @@ struct Pair<'a> {
     reply: &'a str,
 }
 
-/// Revises the answers to all prompts, or goes on where a killed run was. `on_progress` hears how many are done, left out ones
+/// Revises the answers to all prompts, or resumes where a killed run was. `on_progress` hears how many are done, left out ones
 /// included. `should_stop` is looked at between some prompts and the next.
 ///
 /// # Errors
@@ -99,7 +99,7 @@ pub fn revise(
     mut on_progress: impl FnMut(usize, usize),
 ) -> Result<Revised> {
     let _alone = run.lock()?;
-    // A line that a kill cut short would spoil the one behind it.
+    // A line that a kill cut short would spoil the one after it.
     run.keep_lines(STEPS, |_: &Step| true)?;
     let ReviseLesson { principles, prompts, character, config, .. } = lesson;
     let mut known = Known::of(run, prompts)?;
@@ -111,7 +111,9 @@ pub fn revise(
             let reply = match known.next(prompt, None) {
                 Some(reply) => reply,
                 None => {
-                    let Some(reply) = speaker.say(&prompts[prompt], config.seed, prompt, 0)? else {
+                    let Some(reply) =
+                        speaker.say(&prompts[prompt], Draw { seed: config.seed, number: prompt, draw: 0 })?
+                    else {
                         let reason = "the character had no words".to_owned();
                         left_out.push(LeftOut { prompt, principle: None, reason });
                         continue;
@@ -186,7 +188,7 @@ impl Known {
         Ok(Self { steps })
     }
 
-    /// The reply behind a step, if that is the next one that was taken.
+    /// The reply after a step, if that is the next one that was taken.
     fn next(&mut self, prompt: usize, principle: Option<&str>) -> Option<String> {
         let steps = &mut self.steps[prompt];
         let is_next = steps.front().is_some_and(|step| step.principle.as_deref() == principle);

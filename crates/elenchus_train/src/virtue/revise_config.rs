@@ -13,10 +13,10 @@ use super::Principles;
 use crate::{
     Error, Result, RunFolder,
     chat::ChatSettings,
+    config_file::read_text,
     config_file::{self, Misfit},
     data::read_prompts,
-    lesson::{read_character, read_text},
-    spread,
+    read_character, spread,
 };
 
 /// One run of revisions; paths are relative to the configuration's folder.
@@ -25,7 +25,7 @@ use crate::{
 pub struct ReviseConfig {
     /// The `character.toml` of whoever answers first.
     pub character: PathBuf,
-    /// The adapter that is worn for the first answer; the base alone answers if left out.
+    /// The adapter of the first answer; the base alone answers if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub start: Option<PathBuf>,
     /// The file of principles, followed in its order.
@@ -54,7 +54,7 @@ pub struct ReviseLesson {
     pub text: String,
     /// Who answers.
     pub character: Character,
-    /// What is worn for the first answer.
+    /// The adapter of the first answer.
     pub start: Option<LoraAdapter>,
     /// What replies are revised by.
     pub principles: Principles,
@@ -102,7 +102,7 @@ pub(super) fn prompts(
     Ok(spread(&prompts, most.map_or(usize::MAX, NonZeroUsize::get)))
 }
 
-/// A run cannot go on over other prompts than those it began with.
+/// A run cannot resume over other prompts than those it began with.
 pub(super) fn other_prompts(run: &RunFolder, file: &str) -> Error {
     let reason = format!("{file} is of other prompts (hint: name another --out, or restore the files of prompts)");
     Error::Run { folder: run.file(""), reason }

@@ -28,7 +28,7 @@ pub(super) struct Told {
 
 impl Told {
     /// Whether a reply says what was asked for. Numbers may be figures or words.
-    pub fn is_in(&self, reply: &str) -> bool {
+    pub(crate) fn is_in(&self, reply: &str) -> bool {
         let figure =
             |word: String| NUMBERS.iter().position(|number| *number == word).map_or(word, |number| number.to_string());
         let said: Vec<String> = folded_words(reply).into_iter().map(figure).collect();
@@ -38,7 +38,7 @@ impl Told {
 
 impl FactFamily {
     /// A kind to ask for, and up to `most` facts of other kinds.
-    pub fn asked_and_others(rng: &mut Pcg64Mcg, most: usize) -> (&'static Self, Vec<String>) {
+    pub(crate) fn asked_and_others(rng: &mut Pcg64Mcg, most: usize) -> (&'static Self, Vec<String>) {
         let count = rng.random_range(0..=most);
         let mut families: Vec<&Self> = FAMILIES.choose_multiple(rng, count + 1).collect();
         families.shuffle(rng);
@@ -46,7 +46,7 @@ impl FactFamily {
         (asked, families.into_iter().map(|family| family.tell(rng).fact).collect())
     }
 
-    pub fn tell(&self, rng: &mut Pcg64Mcg) -> Told {
+    pub(super) fn tell(&self, rng: &mut Pcg64Mcg) -> Told {
         let (ware, place, other_place) = (pick(WARES, rng), pick(PLACES, rng), pick(PLACES, rng));
         let (who, whom, town) = (name(rng), name(rng), town(rng));
         let number: u32 = if rng.random_bool(0.7) { rng.random_range(2..13) } else { rng.random_range(13..100) };

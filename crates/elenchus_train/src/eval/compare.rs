@@ -1,0 +1,375 @@
+//! Which voice is better, and how sure is that? Voices answer the same prompts by the same decoding from the same seeds, and
+//! judges that nothing was optimised against score every reply by itself.
+//!
+//! A number without its interval says nothing here, and neither does a judge that cannot tell what is plainly bad: each is
+//! first asked to prefer real replies to planted bad ones ([`Planted`]; `elenchus_lab` plants them, and makes blind pairs for a
+//! person).
+
+mod html;
+mod measures;
+mod planted;
+mod reserved;
+mod speak;
+pub mod table;
+
+use std::collections::BTreeMap;
+
+use elenchus_candle::{CandleExecutor, TrainableLora};
+use elenchus_dialogue::{Character, Model, Turn};
+use serde::{Deserialize, Serialize};
+
+pub use html::page;
+pub use measures::Lengths;
+pub use planted::{Bad, Planted};
+pub use reserved::reserved_pairs;
+pub use speak::{Candidate, Reply};
+pub use table::table;
+
+use self::{
+    measures::{DISTINCT, Histogram, distincts},
+    speak::{exchange, speak_best, speak_once},
+};
+use crate::{
+    Error, Example, Result,
+    bootstrap::{Interval, Wins, bootstrap, mean, mean_difference, median},
+    data::{Pair, words},
+    example,
+    judge::{Exchange, Judge, Judges, StyleTest},
+    model::logit_kl::{Reader, kl_per_token},
+    perplexity, spread,
+    text_stats::is_question,
+};
+
+/// What voices are compared by.
+#[derive(Clone, Copy)]
+pub struct EvalSetup<'a> {
+    /// The base as a game runs it: speaks.
+    pub model: &'a Model,
+    /// The base in exact numerics: measures.
+    pub executor: &'a CandleExecutor,
+    /// Who answers: persona, sampler and stop rules are the same for every voice.
+    pub character: &'a Character,
+    /// Who judges, and whether a voice was trained to please it.
+    pub judges: &'a [EvalJudge<'a>],
+    /// What chooses among several replies of a candidate that may say more than one.
+    pub choice: Option<&'a Judges>,
+    /// The character's real replies: what lengths, questions and variety are held to.
+    pub own: &'a [Pair],
+    /// Of those, what no voice was trained on: perplexity is measured on them.
+    pub held_out: &'a [Pair],
+    /// Tokens of an example at most where perplexity is measured.
+    pub max_tokens: usize,
+}
+
+/// A judge of a comparison.
+#[derive(Clone, Copy)]
+pub struct EvalJudge<'a> {
+    /// The judge.
+    pub judge: &'a dyn Judge,
+    /// Whether a voice was trained to please it: its scores then say how well that went, and no more.
+    pub optimised: bool,
+}
+
+impl<'a> EvalJudge<'a> {
+    /// Free judges, and those that a voice was trained to please. A judge that is among the latter by name is not free.
+    pub fn all(free: impl IntoIterator<Item = &'a dyn Judge>, optimised: Option<&'a Judges>) -> Vec<Self> {
+        let is_optimised = |name: &str| optimised.is_some_and(|judges| judges.names().any(|other| other == name));
+        let free = free.into_iter().filter(|judge| !is_optimised(judge.name()));
+        let free = free.map(|judge| Self { judge, optimised: false });
+        let optimised = optimised.into_iter().flat_map(Judges::judges).map(|judge| Self { judge, optimised: true });
+        free.chain(optimised).collect()
+    }
+}
+
+/// All that was measured: what tables, pages and blind pairs are made of.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Comparison {
+    /// Who answered.
+    pub character: String,
+    /// Determines replies and resamples.
+    pub seed: u64,
+    /// What was said to every voice.
+    pub prompts: Vec<Vec<Turn>>,
+    /// The voice that others are held to: the first with an adapter.
+    pub baseline: String,
+    /// Who judged.
+    pub judges: Vec<JudgeAbout>,
+    /// How well the judge of style knows its works, where one was trained.
+    #[serde(default)]
+    pub style: Option<StyleTest>,
+    /// What judges make of planted bad replies.
+    #[serde(default)]
+    pub planted: Vec<Planted>,
+    /// The character itself.
+    pub own: Manner,
+    /// Each voice.
+    pub voices: Vec<VoiceReport>,
+}
+
+/// A judge by name.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JudgeAbout {
+    /// What tables call it.
+    pub name: String,
+    /// Whether a voice was trained to please it.
+    pub optimised: bool,
+}
+
+/// What is seen of replies from outside.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Manner {
+    /// How many.
+    pub replies: usize,
+    /// Their words.
+    pub words: Lengths,
+    /// Share that ends in a question.
+    pub questions: f64,
+    /// Distinct words, pairs and threes among all.
+    pub distinct: [f64; DISTINCT],
+}
+
+/// One voice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct VoiceReport {
+    /// Its name.
+    pub name: String,
+    /// What each judge makes of it; a judge that could score none of its replies is missing.
+    pub scores: BTreeMap<String, JudgeReport>,
+    /// What its replies look like.
+    pub manner: Manner,
+    /// Wasserstein-1 distance of its word counts from the character's own, in words.
+    pub length_distance: f64,
+    /// The same less the baseline's: below 0 is nearer to the character. None for the baseline.
+    pub length_distance_difference: Option<Interval>,
+    /// Nats a token between it and the baseline along its own replies, over the whole vocabulary. None for the baseline
+    /// and for a voice that says the best of several.
+    pub kl: Option<Interval>,
+    /// On the lesson's held-out replies. None for a voice that says the best of several: its adapter's row has it.
+    pub perplexity: Option<f64>,
+    /// Of the reply in the middle, prompt and all.
+    pub seconds: f64,
+    /// What it said, one reply to each prompt.
+    pub replies: Vec<Reply>,
+}
+
+/// One judge on one voice.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct JudgeReport {
+    /// Replies it could score.
+    pub scored: usize,
+    /// Its mean score.
+    pub mean: Interval,
+    /// Less the baseline's, over the prompts where both were scored. None for the baseline.
+    pub difference: Option<Interval>,
+    /// How often it liked this voice's reply better than the baseline's. None for the baseline.
+    pub wins: Option<Wins>,
+}
+
+/// Lets all candidates answer all prompts, and measures them. `on_progress` hears what is done and how far it is.
+///
+/// # Errors
+/// No prompts, no candidate with an adapter, two of one name, one of several replies without a judge to choose.
+pub fn compare(
+    setup: &EvalSetup<'_>,
+    candidates: &[Candidate],
+    prompts: &[Vec<Turn>],
+    seed: u64,
+    mut on_progress: impl FnMut(&str, usize, usize),
+) -> Result<Comparison> {
+    let baseline = check(setup, candidates, prompts)?;
+    let judges: Vec<JudgeAbout> = setup
+        .judges
+        .iter()
+        .map(|of| JudgeAbout { name: of.judge.name().to_owned(), optimised: of.optimised })
+        .collect();
+    let mut voices = Vec::new();
+    for candidate in candidates {
+        voices.push(answers(setup, candidate, prompts, seed, &mut on_progress)?);
+    }
+    for (voice, candidate) in voices.iter_mut().zip(candidates) {
+        let exchanges: Vec<Exchange> =
+            prompts.iter().zip(&voice.replies).map(|(prompt, reply)| exchange(prompt, reply)).collect();
+        for of in setup.judges {
+            on_progress(&format!("{}: judged by {}", candidate.name, of.judge.name()), 0, exchanges.len());
+            let verdicts = of.judge.judge(&exchanges)?;
+            for (reply, verdict) in voice.replies.iter_mut().zip(verdicts) {
+                let score = verdict.score.filter(|score| score.is_finite());
+                reply.scores.insert(of.judge.name().to_owned(), score);
+            }
+        }
+    }
+    let own: Vec<&str> = setup.own.iter().map(|pair| pair.reply.as_str()).collect();
+    let own_words = Histogram::of(own.iter().map(|reply| words(reply)));
+    // As many as there are prompts: of more text, less is distinct.
+    let some = spread(&own, prompts.len());
+    let own = Manner { distinct: distincts(&some), ..manner(&own) };
+
+    let mut reports = Vec::new();
+    for (voice, candidate) in voices.iter().zip(candidates) {
+        let is_baseline = candidate.name == candidates[baseline].name;
+        on_progress(&format!("{}: measured", candidate.name), 0, prompts.len());
+        let texts: Vec<&str> = voice.replies.iter().map(|reply| reply.text.as_str()).collect();
+        let counts = |voice: &Answers| voice.replies.iter().map(|reply| reply.words).collect::<Vec<_>>();
+        let (ours, theirs) = (counts(voice), counts(&voices[baseline]));
+        let distance = |counts: &[usize], places: &[usize]| {
+            Histogram::of(places.iter().map(|&at| counts[at])).distance(&own_words)
+        };
+        let seconds: Vec<f64> = voice.replies.iter().map(|reply| reply.seconds).collect();
+        let kl = match candidate.best_of {
+            1 if !is_baseline => {
+                kl_along(setup.executor, (candidate, voice), (&candidates[baseline], &voices[baseline]), seed)?
+            }
+            _ => None,
+        };
+        reports.push(VoiceReport {
+            name: candidate.name.clone(),
+            scores: scores(&judges, voice, (!is_baseline).then_some(&voices[baseline]), seed),
+            manner: manner(&texts),
+            length_distance: Histogram::of(ours.iter().copied()).distance(&own_words),
+            length_distance_difference: if is_baseline {
+                None
+            } else {
+                bootstrap(prompts.len(), seed, |places| distance(&ours, places) - distance(&theirs, places))
+            },
+            kl,
+            perplexity: if candidate.best_of == 1 { held_out_perplexity(setup, candidate)? } else { None },
+            seconds: median(&seconds),
+            replies: voice.replies.clone(),
+        });
+    }
+    Ok(Comparison {
+        character: setup.character.name.clone(),
+        seed,
+        prompts: prompts.to_vec(),
+        baseline: candidates[baseline].name.clone(),
+        judges,
+        style: None,
+        planted: Vec::new(),
+        own,
+        voices: reports,
+    })
+}
+
+/// What a candidate said, as a reader sees it and as tokens.
+struct Answers {
+    replies: Vec<Reply>,
+    /// Prompt and reply.
+    tokens: Vec<(Vec<u32>, Vec<u32>)>,
+}
+
+impl Answers {
+    fn prompts(&self) -> impl Iterator<Item = &[u32]> + Clone {
+        self.tokens.iter().map(|(prompt, _)| prompt.as_slice())
+    }
+}
+
+/// Where the baseline stands.
+fn check(setup: &EvalSetup<'_>, candidates: &[Candidate], prompts: &[Vec<Turn>]) -> Result<usize> {
+    let fail = |what: &str, reason: &str| Err(Error::Comparison { what: what.to_owned(), reason: reason.to_owned() });
+    if prompts.is_empty() {
+        return fail("the comparison", "there are no prompts (hint: --prompts FILE)");
+    }
+    for (at, candidate) in candidates.iter().enumerate() {
+        let what = format!("the voice `{}`", candidate.name);
+        if candidates[..at].iter().any(|other| other.name == candidate.name) {
+            return fail(&what, "is compared twice (hint: another folder, or another name for it)");
+        }
+        if candidate.best_of == 0 || (candidate.best_of > 1 && setup.choice.is_none()) {
+            return fail(&what, "chooses among several replies and has no judge to choose by");
+        }
+    }
+    match candidates.iter().position(|candidate| candidate.lora.is_some()) {
+        Some(baseline) => Ok(baseline),
+        None => fail("the comparison", "no voice has an adapter (hint: name one)"),
+    }
+}
+
+fn answers(
+    setup: &EvalSetup<'_>,
+    candidate: &Candidate,
+    prompts: &[Vec<Turn>],
+    seed: u64,
+    on_progress: &mut impl FnMut(&str, usize, usize),
+) -> Result<Answers> {
+    let mut answers = Answers { replies: Vec::new(), tokens: Vec::new() };
+    for (place, prompt) in prompts.iter().enumerate() {
+        on_progress(&format!("{}: speaks", candidate.name), place, prompts.len());
+        let (reply, spoken) = match setup.choice {
+            Some(judges) if candidate.best_of > 1 => speak_best(setup, candidate, judges, prompt, place, seed)?,
+            _ => speak_once(setup, candidate, prompt, place, 0, seed)?,
+        };
+        answers.replies.push(reply);
+        answers.tokens.push((spoken.prompt, spoken.tokens));
+    }
+    Ok(answers)
+}
+
+fn manner(replies: &[&str]) -> Manner {
+    let questions = replies.iter().filter(|reply| is_question(reply)).count();
+    Manner {
+        replies: replies.len(),
+        words: Lengths::of(replies.iter().map(|reply| words(reply))),
+        questions: questions as f64 / replies.len().max(1) as f64,
+        distinct: distincts(replies),
+    }
+}
+
+fn scores(
+    judges: &[JudgeAbout],
+    voice: &Answers,
+    baseline: Option<&Answers>,
+    seed: u64,
+) -> BTreeMap<String, JudgeReport> {
+    let mut reports = BTreeMap::new();
+    for JudgeAbout { name, .. } in judges {
+        let score = |reply: &Reply| reply.scores.get(name).copied().flatten().map(f64::from);
+        let scored: Vec<f64> = voice.replies.iter().filter_map(score).collect();
+        let Some(mean) = mean(&scored, seed) else { continue };
+        let pairs = baseline.map(|baseline| {
+            let both = voice.replies.iter().zip(&baseline.replies);
+            both.filter_map(|(ours, theirs)| score(ours).zip(score(theirs))).collect::<Vec<_>>()
+        });
+        let report = JudgeReport {
+            scored: scored.len(),
+            mean,
+            difference: pairs.as_ref().and_then(|pairs| mean_difference(pairs, seed)),
+            wins: pairs.map(Wins::of),
+        };
+        reports.insert(name.clone(), report);
+    }
+    reports
+}
+
+/// Mean over the replies of nats a token, so that a long reply counts as one.
+fn kl_along(
+    executor: &CandleExecutor,
+    (candidate, voice): (&Candidate, &Answers),
+    (baseline, theirs): (&Candidate, &Answers),
+    seed: u64,
+) -> Result<Option<Interval>> {
+    // Each reads the prompt as it is prompted: a voice with example turns has a longer one.
+    let ours = Reader::new(executor, candidate.adapter(), voice.prompts())?;
+    let reference = Reader::new(executor, baseline.adapter(), theirs.prompts())?;
+    let mut numbers = Vec::new();
+    for ((prompt, tokens), other) in voice.tokens.iter().zip(theirs.prompts()) {
+        numbers.push(kl_per_token(&ours.logits(prompt, tokens)?, &reference.logits(other, tokens)?, ours.vocab_size()));
+    }
+    Ok(mean(&numbers, seed))
+}
+
+/// Over the held-out replies as the game would prompt for them, after the candidate's example turns if it has any; exactly
+/// the tokens are measured that are measured without.
+fn held_out_perplexity(setup: &EvalSetup<'_>, candidate: &Candidate) -> Result<Option<f64>> {
+    let EvalSetup { model, executor, character, held_out, max_tokens, .. } = *setup;
+    let lora = candidate.lora.as_ref().map(|lora| TrainableLora::new(lora, executor)).transpose()?;
+    let mut read = Vec::new();
+    for pair in held_out {
+        let Some(bare) = example(pair, character, model, max_tokens)? else { continue };
+        let shown = Pair { context: candidate.after_shown(&pair.context), ..pair.clone() };
+        let Some(mut of) = example(&shown, character, model, usize::MAX)? else { continue };
+        of.tokens.truncate(of.reply_start + bare.tokens.len() - bare.reply_start);
+        read.push(Example { is_ended: bare.is_ended, ..of });
+    }
+    let perplexity = perplexity(executor, lora.as_ref(), &read, |_| ())?.of_tokens();
+    Ok(perplexity.is_finite().then_some(perplexity))
+}
