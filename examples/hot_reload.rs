@@ -1,5 +1,5 @@
-//! A voice is heard as soon as it is saved: the same question from the same seed, asked again whenever a file of Socrates'
-//! folder changes.
+//! A voice is heard as soon as it is saved: the same question from the same seed is asked again whenever a file of
+//! Socrates' folder changes.
 //!
 //! `cargo run --release --example hot_reload`, and beside it train Socrates, copy another adapter over
 //! his, or edit his persona in `adapters/socrates/character.toml`. Ctrl-C ends it.
@@ -16,7 +16,7 @@ fn main() -> AppExit {
             MinimalPlugins.set(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0))),
             AssetPlugin::default(),
             LogPlugin::default(),
-            ElenchusPlugin::default(),
+            ElenchusPlugins,
         ))
         .add_systems(Startup, |mut commands: Commands, assets: Res<AssetServer>| {
             commands.spawn(Npc::new(assets.load("adapters://socrates/character.toml")));
@@ -28,8 +28,8 @@ fn main() -> AppExit {
         .run()
 }
 
-/// Asks at first, and again after each change; the conversation begins anew, so that nothing but the voice differs. A reply
-/// under way is cut short by that.
+/// Asks at first, and again after each change; the conversation starts over, so that only the voice differs. That
+/// cancels a running reply.
 fn ask(
     mut commands: Commands,
     mut characters: MessageReader<AssetEvent<CharacterAsset>>,

@@ -14,7 +14,7 @@ fn main() -> AppExit {
             MinimalPlugins.set(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0))),
             AssetPlugin::default(),
             LogPlugin::default(),
-            ElenchusPlugin::default(),
+            ElenchusPlugins,
         ))
         .add_systems(Startup, ask)
         .add_observer(speak)

@@ -1,4 +1,4 @@
-//! Two NPCs talk to each other, nobody asks them anything, and somebody who stands near overhears it.
+//! Two NPCs talk to each other without the player, and a listener nearby overhears it.
 //!
 //! `cargo run --release --example npc_to_npc` (once `cargo run --release -- model fetch` has fetched the model).
 
@@ -16,7 +16,7 @@ fn main() -> AppExit {
             MinimalPlugins.set(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0))),
             AssetPlugin::default(),
             LogPlugin::default(),
-            ElenchusPlugin::default(),
+            ElenchusPlugins,
         ))
         .add_systems(Startup, meet)
         .add_observer(listen)
@@ -42,7 +42,7 @@ fn meet(mut commands: Commands, assets: Res<AssetServer>) {
         ],
     ));
     commands.spawn(Listener);
-    // The opening is ours to show.
+    // The plugin sends no event for the opening, so show it here.
     println!("Hermes > {OPENING}");
 }
 

@@ -1,23 +1,23 @@
-//! A game with a view of its own: one line of subtitles that is written out at a reader's pace, and three answers to choose
-//! from. The plugin draws nothing, so a view is what listens to its events; this one never asks how a reply came about.
+//! A game with its own view: one line of subtitles that is written out at reading speed, and three answers to choose
+//! from. The plugin draws nothing, so a view is what observes its events; this one never asks how a reply was made.
 //!
 //! `cargo run --release --example own_view` (once `cargo run --release -- model fetch` has fetched the model).
 
 use bevy::prelude::*;
 use bevy_elenchus::prelude::*;
 
-/// Characters a second: the engine is faster than anybody reads.
+/// Characters a second: the engine is faster than people read.
 const PACE: f32 = 38.0;
 const KEYS: [KeyCode; 3] = [KeyCode::Digit1, KeyCode::Digit2, KeyCode::Digit3];
 const ANSWERS: [&str; 3] =
     ["What is courage?", "Why do you ask so many questions?", "I must go. What should I think about?"];
 
-/// What was said, and how much of it is written out.
+/// The reply, and how much of it is written out.
 #[derive(Resource, Default)]
 struct Subtitle {
     text: String,
     shown: f32,
-    /// No more is coming.
+    /// The reply is complete.
     complete: bool,
 }
 
@@ -30,7 +30,7 @@ struct Answers;
 fn main() -> AppExit {
     App::new()
         .add_plugins(AdaptersSourcePlugin::default())
-        .add_plugins((DefaultPlugins, ElenchusPlugin::default()))
+        .add_plugins((DefaultPlugins, ElenchusPlugins))
         .insert_resource(ClearColor(Color::srgb(0.10, 0.07, 0.05)))
         .init_resource::<Subtitle>()
         .add_systems(Startup, spawn)
@@ -70,7 +70,7 @@ fn spawn(mut commands: Commands, assets: Res<AssetServer>) {
     ));
 }
 
-/// His own words, before anybody asked: shown here, and remembered by him.
+/// His greeting: shown here, and entered as his own words.
 fn greet(
     mut commands: Commands,
     mut loaded: MessageReader<AssetEvent<CharacterAsset>>,

@@ -1,5 +1,5 @@
-//! A game that remembers: Socrates is asked one question, everything that was said is saved, and the game ends. Begun again,
-//! it goes on where it was, word for word as if it had never ended.
+//! A game that remembers: Socrates is asked one question, the conversation is saved, and the game ends. Started again,
+//! it continues where it was, word for word as if it had never ended.
 //!
 //! `cargo run --release --example save_game`, twice or more. `-- FILE` saves elsewhere.
 
@@ -8,7 +8,7 @@ use std::{env, fs, io::Write, path::PathBuf, time::Duration};
 use bevy::{app::ScheduleRunnerPlugin, log::LogPlugin, prelude::*};
 use bevy_elenchus::prelude::*;
 
-/// What the player says, one line a game.
+/// The player's lines, one per game.
 const LINES: [&str; 4] = [
     "Good day, Socrates. I am on my way to buy a horse.",
     "A good one, I hope. How would you know a good horse?",
@@ -27,7 +27,7 @@ fn main() -> AppExit {
             MinimalPlugins.set(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0))),
             AssetPlugin::default(),
             LogPlugin::default(),
-            ElenchusPlugin::default(),
+            ElenchusPlugins,
         ))
         .insert_resource(SaveFile(file))
         .add_systems(Startup, begin)
@@ -37,7 +37,7 @@ fn main() -> AppExit {
         .run()
 }
 
-/// A save game is the `Conversation` component: what was said, and the generator that draws the next reply.
+/// A save game is the `Conversation` component: what was said, and the random generator for the next reply.
 fn begin(mut commands: Commands, assets: Res<AssetServer>, file: Res<SaveFile>) -> Result {
     let mut conversation = match fs::read_to_string(&file.0) {
         Ok(saved) => serde_json::from_str(&saved).map_err(|error| format!("{}: {error}", file.0.display()))?,

@@ -1,1 +1,1 @@
-//! Tests of whole paths across crates; each file beside this one is a test binary of its own.
+//! Tests across crates; each file beside this one is a separate test binary.

@@ -14,7 +14,7 @@ use elenchus_fetch::fetch_default;
 
 const SOCRATES: &str = "adapters://socrates/character.toml";
 
-/// What one reply came to.
+/// The result of one reply.
 #[derive(Resource, Default)]
 struct Heard {
     deltas: String,
@@ -30,7 +30,7 @@ fn game() -> App {
         AdaptersSourcePlugin { folder: root.join("adapters").display().to_string() },
         MinimalPlugins,
         AssetPlugin::default(),
-        ElenchusPlugin { engine: EngineSettings { base: Some(base), ..default() }, ..default() },
+        ElenchusPlugins.set(SpeechPlugin { engine: EngineSettings { base: Some(base), ..default() }, ..default() }),
     ))
     .init_resource::<Heard>()
     .add_observer(|e: On<ReplyDelta>, mut heard: ResMut<Heard>| heard.deltas.push_str(&e.text))
@@ -81,7 +81,7 @@ fn real_model_socrates_answers() {
     assert_eq!(turns.iter().map(|turn| &*turn.speaker).collect::<Vec<_>>(), ["Plato", "Socrates", "Plato", "Socrates"]);
 }
 
-/// Where the parent of this process left a save game, and where it wants to read the ids of the next reply.
+/// The file where the parent of this process saved the game, and the one for the ids of the next reply.
 const SAVED_GAME: &str = "ELENCHUS_TEST_SAVED_GAME";
 
 #[test]
@@ -107,7 +107,7 @@ fn real_model_a_saved_game_goes_on_in_a_new_process() {
     assert_eq!(serde_json::from_str::<Vec<u32>>(&ids).expect("JSON"), twin.reply_ids);
 }
 
-/// The new process: loads, hears the same next line, and tells the ids of its reply.
+/// The new process: loads the save, says the same next line, and writes the ids of its reply.
 fn go_on(folder: &Path) {
     let saved = fs::read_to_string(folder.join("save.json")).expect("a save game");
     let mut app = game();

@@ -1,4 +1,4 @@
-//! What can be chosen on the command line.
+//! Command line arguments.
 
 use std::path::PathBuf;
 
@@ -7,44 +7,44 @@ use clap::Parser;
 
 use crate::{bench::Bench, script::Script};
 
-/// The agora of Athens: walk up to somebody and talk.
+/// The agora of Athens: walk up to a character and talk.
 #[derive(Resource, Parser, Clone, Debug)]
 #[command(version)]
 pub struct Args {
     /// Threads the model computes on; 0 takes half of the cores.
     #[arg(long, default_value_t = 0)]
     pub threads: usize,
-    /// Who is there: folders of `adapters/`, with commas between them. Everybody, if left out.
+    /// The characters: folders of `adapters/`, with commas between them. All, if left out.
     #[arg(long, value_delimiter = ',')]
     pub characters: Vec<String>,
-    /// Where the characters' folders lie.
+    /// The folder with the characters' folders.
     #[arg(long, value_name = "FOLDER", default_value = "adapters")]
     pub adapters: String,
-    /// A model of your own, a GGUF file or a Hugging Face folder.
+    /// Another model, a GGUF file or a Hugging Face folder.
     #[arg(long)]
     pub base: Option<PathBuf>,
-    /// Makes what is said repeatable: the same lines in the same order find the same replies.
+    /// Makes replies repeatable: the same lines in the same order get the same replies.
     #[arg(long)]
     pub seed: Option<u64>,
-    /// Where F5 saves the game and F9 loads it from.
+    /// The file that F5 saves the game to and F9 loads it from.
     #[arg(long, default_value = "agora_save.json")]
     pub save: PathBuf,
-    /// Where opinions on replies are kept, a line each.
+    /// The file for votes on replies, a line each.
     #[arg(long, default_value = "agora_votes.jsonl")]
     pub votes: PathBuf,
     /// No talk among the characters.
     #[arg(long)]
     pub quiet: bool,
-    /// Begin with the overlay shown.
+    /// Start with the overlay shown.
     #[arg(long)]
     pub overlay: bool,
-    /// Opens no window, and draws only what is photographed: without photographs no GPU is needed.
+    /// Opens no window, and draws only photographs: without photographs no GPU is needed.
     #[arg(long)]
     pub headless: bool,
     /// Size of the window or the photographs.
     #[arg(long, value_name = "WIDTHxHEIGHT", default_value = "1280x720", value_parser = size)]
     pub size: UVec2,
-    /// What the player does, a step a line; see `examples/agora/scripts/`.
+    /// The player's steps, one per line; see `examples/agora/scripts/`.
     #[arg(long, value_name = "FILE", value_parser = Script::read)]
     pub script: Option<Script>,
     /// Ends after this many frames; without it a game with no window ends when its script does.

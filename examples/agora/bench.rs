@@ -1,4 +1,4 @@
-//! What speech costs the frames, and whether a day of talk leaks or stalls: `--bench frames`, `--bench chatter`.
+//! What speech costs the frames, and whether a long run of talk leaks or stalls: `--bench frames`, `--bench chatter`.
 
 use std::{
     fs,
@@ -21,22 +21,23 @@ use crate::{args::Args, crowd::Character};
 
 #[derive(ValueEnum, Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Bench {
-    /// In turns nobody speaks and eight characters speak, every frame drawn and waited for; prints both and their ratio.
+    /// Alternates between silence and eight speaking characters; waits for every drawn frame; prints both and their
+    /// ratio.
     Frames,
     /// Characters chat among themselves and with the player, nothing is drawn; prints replies, memory and the longest
     /// reply, minute by minute.
     Chatter,
 }
 
-/// Who speaks in `frames`.
+/// The characters that speak in `frames`.
 const SPEAKERS: usize = 8;
-/// Frames and replies settle before they are counted.
+/// Warm-up: frames and replies settle before they are counted.
 const SETTLE: Duration = Duration::from_secs(1);
 const FRAME: Duration = Duration::from_micros(16_667);
 const FRAME_GATE: f64 = 1.15;
 const SPEED_GATE: f64 = 0.1;
 
-/// The player says something to somebody this often, beside what they say to each other.
+/// The player says a line to a character this often, beside what they say to each other.
 const ASKS: Duration = Duration::from_secs(15);
 const QUESTIONS: [&str; 4] = [
     "And what, my friend, would you say that courage is?",
@@ -57,7 +58,7 @@ pub fn run(app: App, bench: Bench, args: &Args) {
 
 fn frames(mut game: Game, span: Duration, turns: usize) {
     let info = game.world().resource::<RenderAdapterInfo>();
-    println!("{} ({:?}), every frame waited for", info.name, info.device_type);
+    println!("{} ({:?}), waiting for every frame", info.name, info.device_type);
     let (mut silent, mut speaking, mut ratios, mut speeds) = (vec![], vec![], vec![], vec![]);
     for turn in 1..=turns {
         let (idle, _) = game.measure(false, true, span);
@@ -137,7 +138,7 @@ fn chatter(mut game: Game, span: Duration) {
     }
 }
 
-/// The app without its runner: frames are driven from here.
+/// The app without its runner: the bench drives the frames.
 struct Game(SubApps);
 
 /// How replies ended.
@@ -234,7 +235,7 @@ impl Game {
         frames
     }
 
-    /// Whoever speaks is cut short.
+    /// Running replies are cancelled.
     fn hush(&mut self) {
         let world = self.world_mut();
         let mut speaking = world.query_filtered::<Entity, With<Speaking>>();
@@ -266,7 +267,7 @@ impl Game {
     }
 }
 
-/// Says the next line to everyone of the eight who is silent.
+/// Says the next line to each of the eight that is silent.
 fn keep_talking(
     mut commands: Commands,
     all_speak: Res<AllSpeak>,
@@ -279,7 +280,7 @@ fn keep_talking(
     }
 }
 
-/// What the process holds, where the system says so.
+/// The process's memory, where the system reports it.
 fn resident_mb() -> Option<f64> {
     let status = fs::read_to_string("/proc/self/status").ok()?;
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"))?;

@@ -1,7 +1,7 @@
-//! What is said stands above the head of whoever says it. The plugin tells it in events; this is one way to draw them.
+//! Speech stands in bubbles above the speakers' heads. The plugin reports it in events; this is one way to draw them.
 //!
-//! A bubble hangs in a frame of fixed width above the head and grows upwards in it, so that it needs no second look at its
-//! own size. Words beyond its height scroll out at the top.
+//! A bubble hangs in a frame of fixed width above the head and grows upwards in it, so that it needs no second layout
+//! for its own size. Words beyond its height scroll out at the top.
 
 use bevy::{prelude::*, ui::UiSystems};
 use bevy_elenchus::prelude::*;
@@ -21,7 +21,7 @@ const WIDTH: f32 = 360.0;
 const MOST: f32 = 0.42;
 /// Between the crown and the tip of the bubble, in metres.
 const ABOVE: f32 = 0.22;
-/// Names are seen within this, in metres.
+/// Names are shown within this, in metres.
 const NAMED: f32 = 14.0;
 /// To the edges of the window, and between two bubbles, in logical pixels.
 const MARGIN: f32 = 10.0;
@@ -31,21 +31,21 @@ const TIP: f32 = 6.0;
 const LINE: f32 = 24.0;
 const PLATE: Vec2 = Vec2::new(110.0, 32.0);
 
-/// A line that nobody generated: a greeting, an opening.
+/// A line that was not generated: a greeting, an opening.
 #[derive(EntityEvent, Clone, Debug)]
 pub struct Utter {
     pub entity: Entity,
     pub text: String,
 }
 
-/// The frame above somebody's head.
+/// The frame above a character's head.
 #[derive(Component)]
 pub struct Bubble {
     pub of: Entity,
     pub text: String,
-    /// Thinks of what to say.
+    /// The reply has no words yet.
     thinking: bool,
-    /// Seconds it stays when all is said.
+    /// Seconds it stays after the whole text is shown.
     stays: Option<f32>,
     paper: Entity,
     words: Entity,
@@ -68,7 +68,7 @@ pub struct Words;
 
 pub fn bubbles_plugin(app: &mut App) {
     app.add_systems(Update, write)
-        // Where camera and heads are in this frame.
+        // Positions of camera and heads in this frame.
         .add_systems(PostUpdate, place.before(UiSystems::Prepare))
         .add_observer(hang)
         .add_observer(take_down)
@@ -92,7 +92,7 @@ fn hang(character: On<Add, Character>, mut commands: Commands, fonts: Res<Fonts>
     let pane = commands
         .spawn((
             Node { max_height: vh(MOST * 100.0), overflow: Overflow::scroll_y(), ..default() },
-            // The newest words are seen: the layout knows how far down they are.
+            // The newest words are shown: the layout knows how far down they are.
             ScrollPosition(Vec2::new(0.0, f32::MAX)),
         ))
         .add_child(words)
@@ -225,7 +225,7 @@ fn speak(delta: On<ReplyDelta>, voiced: Query<&Voiced>, mut bubbles: Query<&mut 
     }
 }
 
-/// Cut short, it breaks off visibly.
+/// A cancelled reply breaks off visibly.
 fn finish(finished: On<ReplyFinished>, voiced: Query<&Voiced>, mut bubbles: Query<&mut Bubble>) {
     if let Some(mut bubble) = bubble_of(finished.entity, &voiced, &mut bubbles) {
         bubble.text = finished.text.clone();
@@ -282,8 +282,8 @@ fn write(
     }
 }
 
-/// Above the head, within the window, and above the bubbles of those who are closer. Whose talk is out of earshot is not
-/// read either.
+/// Above the head, within the window, and above the bubbles of closer speakers. Bubbles of talk out of earshot are not
+/// shown.
 fn place(
     camera: Single<(&Camera, &Transform), With<Camera3d>>,
     player: Single<&Transform, With<Player>>,
@@ -308,7 +308,7 @@ fn place(
         let named = talk.with.is_none() && (near.0 == Some(bubble.of) || distance < NAMED);
         let crown = body.translation + figure.crown() + Vec3::Y * ABOVE;
         let at = camera.world_to_viewport(&view, crown).ok().map(|at| at / scale.0);
-        // Whoever talks to the player is heard from outside of the view as well.
+        // The player's partner is heard from outside of the view as well.
         let seen = at.filter(|at| talks || (at.cmpge(Vec2::ZERO).all() && at.cmple(window).all()));
         let shown = seen.filter(|_| speaks || named);
         visibility.set_if_neq(if shown.is_some() { Visibility::Visible } else { Visibility::Hidden });
@@ -332,7 +332,7 @@ fn place(
         let around = |bottom: f32| Rect::new(middle - size.x / 2.0, bottom - size.y, middle + size.x / 2.0, bottom);
         let mut hidden = false;
         while let Some(other) = placed.iter().find(|other| !other.intersect(around(bottom)).is_empty()) {
-            // A name is of no use but above its head.
+            // A name is only useful above its head.
             hidden |= !speaks;
             bottom = other.min.y - GAP;
         }

@@ -1,14 +1,14 @@
-//! Who is there, what they look like, and where they like to stand.
+//! The characters, their looks, and the places where they like to stand.
 
 use bevy::prelude::*;
 
 use crate::figure::{Beard, Carries, Garb, Hair, Hat, Look};
 
-/// Somebody of the agora.
+/// A character of the agora.
 pub struct Member {
     /// Its folder in `adapters/`.
     pub folder: &'static str,
-    /// Where it is when it is nowhere else.
+    /// Where it stands by default.
     pub home: Vec2,
     pub look: Look,
 }
@@ -22,7 +22,7 @@ const GREY: Color = Color::srgb(0.55, 0.53, 0.50);
 const DARK: Color = Color::srgb(0.12, 0.09, 0.07);
 const BROWN: Color = Color::srgb(0.29, 0.19, 0.11);
 
-/// Of middle height, in plain clothes: what the others differ from.
+/// Of middle height, in plain clothes: the default that the others modify.
 pub const CITIZEN: Look = Look {
     height: 1.0,
     girth: 1.0,

@@ -15,15 +15,15 @@ use crate::{
     talk::Talk,
 };
 
-/// Metres a second; nobody here is in a hurry.
+/// Metres a second; a slow walk.
 const STROLL: f32 = 1.1;
 /// Around home, in metres.
 const WANDER: f32 = 2.4;
 
-/// Somebody of the agora.
+/// A character of the agora.
 #[derive(Component, Clone, Debug)]
 pub struct Character {
-    /// Its folder in `adapters/`: who it is, in scripts and save games.
+    /// Its folder in `adapters/`: its identity in scripts and save games.
     pub folder: String,
     pub home: Vec3,
 }
@@ -34,11 +34,11 @@ pub struct Stroll {
     pub to: Vec3,
     /// Seconds.
     pub rest: f32,
-    /// Counts its walks: where the next one leads.
+    /// Counts its walks, which determines where the next one leads.
     walks: u32,
 }
 
-/// Whom it looks at, if at anybody.
+/// The character or player it looks at, if any.
 #[derive(Component, Clone, Copy, Debug, Default, PartialEq)]
 pub struct LooksAt(pub Option<Entity>);
 
@@ -66,7 +66,7 @@ fn spawn(
                 Npc::new(assets.load(format!("adapters://{}/character.toml", member.folder))),
                 conversation,
                 Transform::from_translation(home).looking_to(facing(number), Vec3::Y),
-                // Not all set out at once.
+                // They do not all set out at once.
                 Stroll { to: home, rest: 6.0 + 5.0 * number as f32, walks: number as u32 },
                 LooksAt::default(),
             ))
@@ -75,7 +75,7 @@ fn spawn(
     }
 }
 
-/// Who was asked for, in the order of the cast.
+/// The requested characters, in the order of the cast.
 fn present(args: &Args) -> impl Iterator<Item = &'static Member> {
     CAST.iter().filter(|member| args.characters.is_empty() || args.characters.iter().any(|name| name == member.folder))
 }
@@ -84,7 +84,7 @@ fn facing(number: usize) -> Vec3 {
     Quat::from_rotation_y(number as f32 * 2.4) * Vec3::Z
 }
 
-/// At whom one talks to: the player first, then whoever speaks in the group, or last spoke.
+/// Looks at the partner: the player first, then the current or last speaker of the group.
 fn look(
     talk: Res<Talk>,
     player: Single<Entity, With<Player>>,
@@ -105,7 +105,7 @@ fn look(
     }
 }
 
-/// A few steps around home, or to where one meets somebody; who talks stands still.
+/// A few steps around home, or to a meeting place; a talking character stands still.
 fn stroll(
     time: Res<Time>,
     talk: Res<Talk>,
@@ -140,7 +140,7 @@ fn stroll(
         let others = everybody.iter().filter(|(other, _)| *other != entity).map(|&(_, place)| (place, SHOULDERS));
         let things = obstacles.iter().map(|(thing, obstacle)| (thing.translation, obstacle.radius));
         let next = clear(place + way.clamp_length_max(STROLL * delta), others.chain(things));
-        // Somebody is in the way: this is far enough.
+        // Another character is in the way: this is far enough.
         if next.distance(place) < 0.2 * STROLL * delta {
             stroll.to = place;
         }
@@ -152,7 +152,7 @@ fn stroll(
 impl Stroll {
     fn set_out(&mut self, home: Vec3) {
         self.walks += 1;
-        // Without a generator, so that a scene is the same each time: the golden angle never comes back to itself.
+        // Without a random generator, so that a scene is the same each time: the golden angle never repeats itself.
         let angle = self.walks as f32 * 0.618_034 * TAU;
         let far = WANDER * (0.4 + 0.6 * (self.walks as f32 * 0.414_214).fract());
         self.to = home + Vec3::new(angle.cos(), 0.0, angle.sin()) * far;

@@ -1,4 +1,4 @@
-//! What the player sees of a talk: the line being typed, what was said before, and what they thought of it.
+//! The player's view of a talk: the line being typed, the history, and votes on replies.
 
 use bevy::{
     input::mouse::{MouseScrollUnit, MouseWheel},
@@ -17,7 +17,7 @@ use crate::{
 };
 
 const HISTORY_WIDTH: f32 = 380.0;
-/// Turns one can scroll back.
+/// Turns in the history.
 const SHOWN: usize = 60;
 /// A notch of the wheel, or a press of a key, in logical pixels.
 const SCROLL: f32 = 60.0;
@@ -30,11 +30,11 @@ struct Panel;
 #[derive(Component)]
 struct Prompt;
 
-/// What the keys do, while nobody is talked to.
+/// Key hints, while the player talks to no character.
 #[derive(Component)]
 struct Help;
 
-/// What was said so far.
+/// The history so far.
 #[derive(Component)]
 pub struct History;
 
@@ -46,7 +46,7 @@ struct Shown {
     votes: usize,
 }
 
-/// A button for an opinion on a reply.
+/// A button for a vote on a reply.
 #[derive(Component)]
 struct VoteButton(Vote);
 
@@ -183,7 +183,7 @@ fn prompt(
     }
 }
 
-/// There while one talks; the field has the keys, once the E that began it is let go.
+/// Shown during a talk; the field gets the keys once the E that began it is released.
 fn panel(
     talk: Res<Talk>,
     keys: Res<ButtonInput<KeyCode>>,
@@ -221,7 +221,7 @@ fn keys(mut commands: Commands, keys: Res<ButtonInput<KeyCode>>) {
     }
 }
 
-/// Made anew when there is more of it.
+/// Rebuilt when there are more turns.
 fn fill_history(
     mut commands: Commands,
     talk: Res<Talk>,
@@ -306,7 +306,7 @@ fn fill_history(
     }
 }
 
-/// By the wheel where the pointer is over it, and by keys.
+/// By the wheel while the pointer is over it, and by keys.
 fn scroll_history(
     mut wheel: MessageReader<MouseWheel>,
     keys: Res<ButtonInput<KeyCode>>,
@@ -326,7 +326,7 @@ fn scroll_history(
     by -= if keys.just_pressed(KeyCode::PageUp) { SCROLL * 3.0 } else { 0.0 };
     let most = ((node.content_size().y - node.size().y) * node.inverse_scale_factor()).max(0.0);
     let to = (scroll.y.min(most) + by).clamp(0.0, most);
-    // What was just added has not been laid out yet.
+    // New turns have not been laid out yet.
     if scroll.y != to && (by != 0.0 || scroll.y != f32::MAX) {
         scroll.y = to;
     }

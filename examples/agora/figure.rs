@@ -1,4 +1,4 @@
-//! A body modelled from a few numbers, and how it moves. What it is doing is told in one component; joints follow.
+//! A body modelled from a few numbers, and its motion. One component says what it is doing; joints follow.
 
 mod body;
 mod head;
@@ -11,13 +11,13 @@ use bevy::prelude::*;
 use crate::scene::mesh::{Clay, MATT, prepare_matt};
 use motion::{Limb, Rig};
 
-/// From the ground to the crown of somebody of middle height, in metres.
+/// From the ground to the crown of a person of middle height, in metres.
 pub const HEIGHT: f32 = 1.75;
 
-/// How somebody looks.
+/// The look of a figure.
 #[derive(Clone, Copy, Debug)]
 pub struct Look {
-    /// Against [`HEIGHT`].
+    /// Relative to [`HEIGHT`].
     pub height: f32,
     /// 1 is slender.
     pub girth: f32,
@@ -34,23 +34,23 @@ pub struct Look {
     pub carries: Carries,
 }
 
-/// How tunic and cloak are worn.
+/// The style of tunic and cloak.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Garb {
     /// A long tunic, the cloak around it from the left shoulder.
     Himation,
     /// The same cloak and nothing beneath, no sandals either.
     Threadbare,
-    /// A short tunic, the cape pinned at the neck: who travels.
+    /// A short tunic, the cape pinned at the neck: a traveller.
     Chlamys,
-    /// A short tunic from one shoulder: who works.
+    /// A short tunic from one shoulder: a worker.
     Exomis,
     /// A woman's long dress, folded over at the waist; the cloak is a shawl.
     Peplos,
 }
 
 impl Garb {
-    /// Legs are seen.
+    /// Legs are visible.
     fn is_short(self) -> bool {
         matches!(self, Self::Chlamys | Self::Exomis)
     }
@@ -105,12 +105,12 @@ pub struct Figure {
     pub pace: f32,
     /// Gestures while it speaks.
     pub speaking: bool,
-    /// Against [`HEIGHT`].
+    /// Relative to [`HEIGHT`].
     pub height: f32,
 }
 
 impl Figure {
-    /// Above its origin, where a bubble begins.
+    /// The height above its origin where a bubble begins.
     pub fn crown(&self) -> Vec3 {
         Vec3::Y * HEIGHT * self.height
     }

@@ -1,29 +1,30 @@
-//! The agora of Athens: a scene in which everybody speaks, to start a game of your own from.
+//! The agora of Athens: a scene in which every character speaks, to start your own game from.
 //!
 //! `cargo run --release --example agora` (once `cargo run --release -- model fetch` has fetched the model).
-//! `-- --help` lists what can be chosen; `-- --headless --script FILE` plays it with no window.
+//! `-- --help` lists the arguments; `-- --headless --script FILE` plays it with no window.
 //!
 //! | module       | job                                                                    |
 //! |--------------|------------------------------------------------------------------------|
-//! | `args`       | what can be chosen on the command line                                 |
-//! | `cast`       | who is there and what they look like                                   |
+//! | `args`       | command line arguments                                                 |
+//! | `cast`       | the characters and their looks                                         |
 //! | `scene`      | the place: colonnade, market, sun and sky                              |
 //! | `figure`     | a body, and how it moves                                               |
 //! | `crowd`      | where characters go and whom they look at                              |
-//! | `meetings`   | who talks to whom while nobody asks                                    |
+//! | `meetings`   | which characters talk to each other without the player                 |
 //! | `player`     | walking about, and the camera                                          |
 //! | `talk`       | the player's talk with one character: the plugin's events, mostly      |
-//! | `bubbles`    | what is said, above the head of whoever says it                        |
-//! | `dialogue`   | the line one types, what was said before, and opinions on it           |
+//! | `bubbles`    | speech above the speakers' heads                                       |
+//! | `dialogue`   | the line being typed, the history, and votes                           |
 //! | `text_field` | a line of text that can be typed                                       |
-//! | `votes`      | opinions as lines that a trainer reads                                 |
+//! | `votes`      | votes as lines that a trainer reads                                    |
 //! | `overlay`    | F1: what the engine does, and what it costs                            |
 //! | `notice`     | what is missing, and what to do about it                               |
 //! | `save`       | the whole scene as a file                                              |
-//! | `script`     | what a player does, from a file                                        |
+//! | `script`     | a player's steps, from a file                                          |
 //! | `bench`      | what speech costs, and whether long talk leaks                         |
 //! | `screen`     | a window, a photograph, or neither                                     |
 //! | `view`       | fonts and colours                                                      |
+#![allow(clippy::too_many_arguments, reason = "a Bevy system names what it reads and writes")]
 
 mod args;
 mod bench;
@@ -59,7 +60,7 @@ fn main() -> AppExit {
     match args.bench {
         None => agora(args).run(),
         Some(bench) => {
-            // Only what is measured speaks.
+            // Only the measured characters speak.
             args.quiet |= bench == Bench::Frames;
             bench::run(agora(args.clone()), bench, &args);
             AppExit::Success
@@ -72,7 +73,7 @@ fn agora(args: Args) -> App {
     let mut app = App::new();
     let engine = EngineSettings { threads: args.threads, base: args.base.clone(), ..default() };
     let adapters = AdaptersSourcePlugin { folder: args.adapters.clone() };
-    app.add_plugins((adapters, screen::bevy(&args), ElenchusPlugin { engine, ..default() }))
+    app.add_plugins((adapters, screen::bevy(&args), ElenchusPlugins.set(SpeechPlugin { engine, ..default() })))
         .add_plugins((screen::screen_plugin, scene::scene_plugin, figure::figure_plugin))
         .add_plugins((crowd::crowd_plugin, meetings::meetings_plugin, player::player_plugin, talk::talk_plugin))
         .add_plugins((

@@ -1,4 +1,5 @@
-//! Characters that talk to each other while nobody asks: two walk up to each other, one opens, they take turns, they part.
+//! Characters that talk to each other without the player: two walk up to each other, one opens, they take turns, they
+//! part.
 
 use std::time::Duration;
 
@@ -13,16 +14,16 @@ const AT_ONCE: usize = 2;
 const LULL: f32 = 8.0;
 /// How far a voice carries, in metres.
 pub const EARSHOT: f32 = 10.0;
-/// Within this of the player's talk others are silent, in metres.
+/// Others are silent within this distance of the player's talk, in metres.
 const QUIET: f32 = 9.0;
 /// What is said in one meeting.
 const TURNS: usize = 6;
 const REPLY_TOKENS: usize = 48;
 
-/// Beyond this, half of what somebody remembers is forgotten.
+/// Beyond this many turns, a character drops half of its conversation.
 const MOST_TURNS: usize = 120;
 
-/// Who begins, with whom, how, and what they talk about. Lines of our own.
+/// Who begins, with whom, the opening, and the topic. The lines are written for this project.
 #[rustfmt::skip]
 const OPENINGS: [(&str, &str, &str, &str); 14] = [
     ("hermes", "socrates", "Socrates! They say that you know nothing, and teach it to everyone. Is it true?", "what a man can know"),
@@ -41,13 +42,13 @@ const OPENINGS: [(&str, &str, &str, &str); 14] = [
     ("cario", "hermes", "Is there any meat left over from what they burn for you up there?", "meat and sacrifices"),
 ];
 
-/// On the way to somebody, or beside them.
+/// On the way to another character, or beside it.
 #[derive(Component, Clone, Copy, Debug)]
 pub struct Meeting {
     pub place: Vec3,
 }
 
-/// Two who have something to talk about.
+/// Two characters with something to talk about.
 #[derive(Component, Clone, Debug)]
 pub struct Appointment {
     pub opener: Entity,
@@ -56,7 +57,7 @@ pub struct Appointment {
     pub topic: String,
 }
 
-/// Two are to meet now, whatever others do; what they say is in the list of openings, or the weather.
+/// Makes two meet now, whatever others do; their opening is in the list, or about the weather.
 #[derive(Event, Clone, Copy, Debug)]
 pub struct Meet {
     pub opener: Entity,
@@ -81,7 +82,7 @@ pub fn meetings_plugin(app: &mut App) {
         .add_observer(part);
 }
 
-/// The next two of the list who are here and have nothing else to do.
+/// The next two of the list who are here and free.
 fn meet(
     mut commands: Commands,
     args: Res<Args>,
@@ -124,7 +125,7 @@ fn meet_now(meet: On<Meet>, mut commands: Commands, characters: Query<(&Characte
     appoint(&mut commands, (meet.opener, from), (meet.other, to), line, topic);
 }
 
-/// The opener comes to the other, who waits.
+/// The opener walks to the other, who waits.
 fn appoint(commands: &mut Commands, opener: (Entity, Vec3), other: (Entity, Vec3), line: &str, topic: &str) {
     let apart = (opener.1 - other.1).with_y(0.0).normalize_or(Vec3::X);
     commands.entity(other.0).insert(Meeting { place: other.1 });
@@ -163,7 +164,7 @@ fn open(
     }
 }
 
-/// Those who stand near the player's talk are polite.
+/// Characters near the player's talk fall silent.
 fn hush(
     mut commands: Commands,
     talk: Res<Talk>,
@@ -179,7 +180,7 @@ fn hush(
     }
 }
 
-/// They go their ways; and of talk without an end the oldest is forgotten.
+/// They part; of talk without an end the oldest turns are dropped.
 fn part(
     silent: On<GroupSilent>,
     mut commands: Commands,
@@ -193,14 +194,14 @@ fn part(
             && conversation.turns.len() > MOST_TURNS
         {
             conversation.keep_newest(MOST_TURNS / 2);
-            // They are known by places that have moved.
+            // Votes refer to turns by index, and the indices have moved.
             votes.0.retain(|(voted, ..)| *voted != member);
         }
     }
     end(&mut commands, silent.entity, members);
 }
 
-/// Whose company was despawned has nobody to talk to.
+/// A character whose partner was despawned ends the meeting.
 fn part_when_left(mut commands: Commands, groups: Query<(Entity, &GroupMembers), With<Appointment>>) {
     for (group, members) in &groups {
         if members.len() < 2 {

@@ -1,4 +1,5 @@
-//! What is missing, and what to do about it; what was saved, for a moment. A game goes on without a model.
+//! Messages about what is missing, and what to do about it; about saved files, for a moment. A game continues without a
+//! model.
 
 use bevy::{
     asset::{AssetPath, UntypedAssetLoadFailedEvent},
@@ -8,17 +9,17 @@ use bevy_elenchus::prelude::*;
 
 use crate::view::{CHALK, Fonts, SHADE};
 
-/// How long news stay, in seconds.
+/// How long messages stay, in seconds.
 const STAYS: f32 = 5.0;
 
 /// Something to tell the player for a moment.
 #[derive(Event, Clone, Debug)]
 pub struct Tell(pub String);
 
-/// What is told.
+/// The messages on screen.
 #[derive(Resource, Default)]
 struct News {
-    /// With how long each stays.
+    /// Each with the time it stays.
     passing: Vec<(String, f32)>,
     /// Files that could not be loaded, each with its reason.
     broken: Vec<(AssetPath<'static>, String)>,
@@ -69,14 +70,14 @@ fn tell(news: On<Tell>, mut all: ResMut<News>) {
 
 fn find_broken(mut failed: MessageReader<UntypedAssetLoadFailedEvent>, mut news: ResMut<News>) {
     for failure in failed.read() {
-        // What may follow is where in the code it was noticed, and helps no player.
+        // What may follow is a place in the code, which helps no player.
         let text = failure.error.to_string().lines().next().unwrap_or_default().to_owned();
         news.broken.retain(|(path, _)| *path != failure.path);
         news.broken.push((failure.path.clone(), text));
     }
 }
 
-/// What can be loaded after all is no news any more.
+/// A file that loads after all is removed from the messages.
 fn forget_repaired<A: Asset>(
     mut events: MessageReader<AssetEvent<A>>,
     assets: Res<AssetServer>,
@@ -109,7 +110,7 @@ fn write(
     });
     let mut lines = Vec::new();
     match &*status {
-        EngineStatus::Loading { progress } => lines.push(format!("The model is being read: {:.0}%", progress * 100.0)),
+        EngineStatus::Loading { progress } => lines.push(format!("Loading the model: {:.0}%", progress * 100.0)),
         EngineStatus::Failed { error } => lines.push(format!(
             "The characters have no model to think with, and speak lines that were written for that.\n{error}\n\
              In a terminal:  cargo run --release -- model fetch    then press F4 here."

@@ -1,4 +1,4 @@
-//! F1: what the engine does, what it costs, and whether frames notice.
+//! F1: what the engine does, what it costs, and whether frames suffer.
 
 use std::collections::VecDeque;
 
@@ -24,7 +24,7 @@ pub struct ToggleOverlay;
 /// How long frames took, newest last.
 #[derive(Resource, Default)]
 pub struct Frames {
-    /// Milliseconds, and whether anybody spoke.
+    /// Milliseconds, and whether any character spoke.
     times: VecDeque<(f32, bool)>,
 }
 
@@ -35,7 +35,7 @@ struct Replies(Vec<(Entity, ReplyReport)>);
 #[derive(Component)]
 struct Overlay;
 
-/// What stands in it.
+/// Its contents.
 #[derive(Component)]
 struct Facts;
 
@@ -159,7 +159,7 @@ fn write(
     let name = |npc: &Npc| characters.get(&npc.character).map_or("?", |character| character.character.name.as_str());
     let model = match &*status {
         EngineStatus::Ready { base } => format!("{}, context of {} tokens", base.name, base.context),
-        EngineStatus::Loading { progress } => format!("the model is being read, {:.0}%", progress * 100.0),
+        EngineStatus::Loading { progress } => format!("loading the model, {:.0}%", progress * 100.0),
         EngineStatus::Stopped | EngineStatus::Failed { .. } => "no model".into(),
     };
     let speakers: Vec<&str> = speaking.iter().map(|(npc, _)| name(npc)).collect();
@@ -169,7 +169,7 @@ fn write(
         format!("speaking: {speakers}"),
         format!("{:.0} tokens/s, {} at once, {} waiting", stats.tokens_per_second, stats.active, stats.queued),
         format!(
-            "KV memory {:.1} MB; read {} tokens, remembered {}",
+            "KV memory {:.1} MB; read {} tokens, cached {}",
             stats.kv_bytes as f32 / 1e6,
             stats.prompt_tokens,
             stats.cached_tokens

@@ -1,4 +1,4 @@
-//! Walking about, and what the camera shows of it.
+//! Walking about, and the camera.
 
 use bevy::{
     core_pipeline::tonemapping::Tonemapping,
@@ -17,12 +17,12 @@ use crate::{
     view::Pointed,
 };
 
-/// Who the player is to the characters.
+/// The player's name for the characters.
 pub const NAME: &str = "Stranger";
 
 /// Metres a second.
 const WALK: f32 = 3.2;
-/// How close one walks up to somebody, in metres between both.
+/// The distance at which a walk to a character ends, in metres.
 const BESIDE: f32 = 1.5;
 /// Around anybody, in metres.
 pub const SHOULDERS: f32 = 0.38;
@@ -32,7 +32,7 @@ const START: Vec3 = Vec3::new(0.6, 0.0, 7.5);
 /// The player's figure.
 #[derive(Component, Default)]
 pub struct Player {
-    /// Where it is going by itself: a click on the ground, or a step of a script.
+    /// Where it is walking by itself: a click on the ground, or a step of a script.
     pub errand: Option<Errand>,
 }
 
@@ -43,7 +43,7 @@ pub enum Errand {
     Meet(Entity),
 }
 
-/// Where the camera looks from: around the player, as the mouse would have it.
+/// The camera's direction: around the player, set with the mouse.
 #[derive(Resource)]
 pub struct Gaze {
     /// Around the vertical; at 0 it looks along -z.
@@ -85,7 +85,7 @@ fn spawn(
     ));
 }
 
-/// The right button turns the camera, the wheel brings it closer, the left sends the player somewhere.
+/// The right button turns the camera, the wheel zooms, the left sends the player somewhere.
 fn look_around(
     mut gaze: ResMut<Gaze>,
     buttons: Res<ButtonInput<MouseButton>>,
@@ -101,7 +101,7 @@ fn look_around(
         gaze.yaw -= motion.delta.x * 0.005;
         gaze.pitch = (gaze.pitch - motion.delta.y * 0.004).clamp(-0.9, 0.35);
     }
-    // What lies over the scene has the wheel and the clicks on it.
+    // UI over the scene gets the wheel and the clicks on it.
     if pointed.any() {
         return;
     }
@@ -134,7 +134,7 @@ fn walk(
     obstacles: Query<(&Transform, &Obstacle), (Without<Character>, Without<Player>)>,
 ) {
     let (mut player, mut figure, mut transform) = player.into_inner();
-    // Letters are for the line one says; arrows up and down always walk.
+    // While a line is typed, letters go to it; arrows up and down always walk.
     let held = |letter, arrow| keys.pressed(arrow) || (talk.with.is_none() && keys.pressed(letter));
     let axis = |plus, minus| f32::from(u8::from(plus)) - f32::from(u8::from(minus));
     let forward = axis(held(KeyCode::KeyW, KeyCode::ArrowUp), held(KeyCode::KeyS, KeyCode::ArrowDown));
@@ -178,7 +178,7 @@ fn walk(
     }
 }
 
-/// The nearest place that lies within bounds and in nobody's way.
+/// The nearest place within bounds that no other figure occupies.
 pub fn clear(mut place: Vec3, circles: impl Iterator<Item = (Vec3, f32)>) -> Vec3 {
     for (center, radius) in circles {
         let away = (place - center).with_y(0.0);
@@ -190,7 +190,7 @@ pub fn clear(mut place: Vec3, circles: impl Iterator<Item = (Vec3, f32)>) -> Vec
     Vec3::new(place.x.clamp(-BOUNDS.x, BOUNDS.x), 0.0, place.z.clamp(-BOUNDS.y, BOUNDS.y))
 }
 
-/// Behind the player's shoulder; in a talk it comes around, so that both are seen.
+/// Behind the player's shoulder; in a talk it moves around, so that both are visible.
 fn follow(
     time: Res<Time>,
     gaze: Res<Gaze>,
@@ -218,7 +218,7 @@ fn follow(
             Transform::from_translation(eye).with_rotation(turn)
         }
     };
-    // A photograph is not taken in mid-flight.
+    // A photograph is not taken while the camera moves.
     let ease = if *placed && !args.headless { 1.0 - (-5.0 * time.delta_secs()).exp() } else { 1.0 };
     *placed = true;
     camera.translation = camera.translation.lerp(wanted.translation, ease);

@@ -1,4 +1,4 @@
-//! The whole scene as a file: where everybody stands, what was said to whom, who was talking to whom, mid-sentence included.
+//! The whole scene as a file: positions, conversations, meetings, and replies in progress.
 
 use std::{fs, io, path::Path};
 
@@ -31,7 +31,7 @@ struct Saved {
     groups: Vec<SavedGroup>,
 }
 
-/// Where somebody stands.
+/// The place of a character.
 #[derive(Serialize, Deserialize, Clone, Copy, Debug)]
 struct Stance {
     x: f32,
@@ -48,7 +48,7 @@ struct SavedCharacter {
     conversation: Conversation,
 }
 
-/// Who talks to whom; members by folder, because entities are another run's business.
+/// Who talks to whom; members by folder, because entities belong to one run.
 #[derive(Serialize, Deserialize, Debug)]
 struct SavedGroup {
     members: Vec<SavedMember>,
@@ -130,7 +130,7 @@ fn save(
     Ok(())
 }
 
-/// A game that cannot be read changes nothing, and the player is told.
+/// A game that cannot be read changes nothing, and the player gets a message.
 fn load(
     _: On<LoadGame>,
     mut commands: Commands,
@@ -155,7 +155,7 @@ fn load(
     for group in &groups {
         commands.entity(group).despawn();
     }
-    // They are known by places in other conversations.
+    // Votes refer to turns of the old conversations.
     votes.0.clear();
     player.0.errand = None;
     *player.1 = saved.player.transform();
@@ -167,7 +167,7 @@ fn load(
             continue;
         };
         *place = stance.transform();
-        // Whose answer was lost with the game is asked again.
+        // A line whose answer was lost with the game is asked again.
         let unanswered = conversation.turns.last().is_some_and(|turn| turn.speaker == NAME);
         let line = if unanswered { conversation.take_unanswered() } else { None };
         commands.entity(entity).remove::<Meeting>().insert((conversation, GameFacts(facts)));
@@ -206,7 +206,7 @@ impl Stance {
     }
 }
 
-/// Beside the old one first: who is killed while saving still has that.
+/// Writes beside the old file first: if the game is killed while saving, the old file remains.
 fn write(file: &Path, saved: &Saved) -> io::Result<()> {
     let new = file.with_extension("new");
     fs::write(&new, serde_json::to_string_pretty(saved)?)?;

@@ -1,7 +1,7 @@
 //! The place: colonnade, market, sun and sky. Nothing here moves or speaks.
 //!
-//! Everything is modelled at the start, from code alone. What stands still is merged into a few meshes, and shade that one
-//! directional light cannot give (inside the colonnade, under a table, in a crown of leaves) is painted on.
+//! Everything is modelled at the start, from code alone. Static objects are merged into a few meshes, and shade that
+//! one directional light cannot give (inside the colonnade, under a table, in a crown of leaves) is painted on.
 
 mod acropolis;
 mod goods;
@@ -19,13 +19,13 @@ use bevy::prelude::*;
 
 use mesh::{Clay, MATT};
 
-/// Nobody walks through it: a circle on the ground, in metres.
+/// An obstacle: a circle on the ground, in metres.
 #[derive(Component, Clone, Copy, Debug)]
 pub struct Obstacle {
     pub radius: f32,
 }
 
-/// How far one may walk from the middle, in metres: along x, along z.
+/// How far from the middle the player may walk, in metres: along x, along z.
 pub const BOUNDS: Vec2 = Vec2::new(17.0, 11.0);
 
 pub fn scene_plugin(app: &mut App) {
@@ -51,22 +51,22 @@ fn build(mut commands: Commands, mut meshes: ResMut<Assets<Mesh>>, mut materials
     commands.spawn_batch(site.obstacles);
 }
 
-/// What has been built so far.
+/// The objects built so far.
 #[derive(Default)]
 struct Site {
-    /// Each shape and where it stands.
+    /// Each shape and its places.
     pieces: Vec<(Clay, Vec<Transform>)>,
     obstacles: Vec<(Transform, Obstacle)>,
     triangles: usize,
 }
 
 impl Site {
-    /// Something there is one of, modelled in place.
+    /// A single object, modelled in place.
     fn put(&mut self, clay: Clay) {
         self.put_all(clay, vec![Transform::IDENTITY]);
     }
 
-    /// Something there are several of.
+    /// A repeated object.
     fn put_all(&mut self, clay: Clay, places: Vec<Transform>) {
         self.triangles += clay.triangles() * places.len();
         self.pieces.push((clay, places));

@@ -1,7 +1,8 @@
-//! Where the agora is seen: in a window, on a photograph, or nowhere.
+//! The output of the agora: a window, photographs, or nothing.
 //!
-//! All three run the same systems. Without a window a `PrimaryWindow` entity is kept, because focus and text input belong
-//! to one; the camera looks at an image of its size. Without photographs there is no renderer either, and so no need of a GPU.
+//! All three run the same systems. Without a window a `PrimaryWindow` entity is kept, because focus and text input need
+//! one; the camera draws on an image of its size. Without photographs there is no renderer either, and so no need of a
+//! GPU.
 
 use std::{path::PathBuf, time::Duration};
 
@@ -26,16 +27,16 @@ use crate::{args::Args, script::Running};
 #[derive(Event, Clone, Debug)]
 pub struct Photograph(pub PathBuf);
 
-/// What the player's camera draws on.
+/// The target of the player's camera.
 #[derive(Resource, Clone)]
 pub struct Canvas(pub RenderTarget);
 
-/// Bevy, as the arguments would have it.
+/// Bevy, configured by the arguments.
 pub fn bevy(args: &Args) -> PluginGroupBuilder {
     let window =
         Window { title: "The agora".into(), resolution: WindowResolution::new(args.size.x, args.size.y), ..default() };
     let exit_condition = if args.headless { ExitCondition::DontExit } else { ExitCondition::OnPrimaryClosed };
-    // Whoever asked for no renderer need not be told of every part of it that is missing.
+    // Without a renderer, warnings about each missing part of it are noise.
     let renderer = if args.draws() { "warn" } else { "off" };
     let filter = format!("wgpu=error,naga=warn,bevy_render={renderer},bevy_app=warn,bevy_winit=warn");
     let log = LogPlugin { filter, ..default() };
@@ -44,7 +45,7 @@ pub fn bevy(args: &Args) -> PluginGroupBuilder {
     if args.headless {
         plugins =
             plugins.disable::<WinitPlugin>().add(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0)));
-        // Nothing is photographed before its shaders are there.
+        // No photograph is taken before its shaders are compiled.
         let render_creation = if args.draws() {
             RenderCreation::default()
         } else {
@@ -77,7 +78,7 @@ fn photograph(photograph: On<Photograph>, mut commands: Commands, canvas: Res<Ca
     commands.spawn(picture).observe(save_to_disk(photograph.0.clone()));
 }
 
-/// After `--frames`, or, with no window that somebody would close, once the script is over; and photographs are on disk.
+/// After `--frames`, or, with no window to close, once the script is over; and photographs are on disk.
 fn end(
     mut commands: Commands,
     args: Res<Args>,

@@ -1,12 +1,12 @@
-//! What a player does, a step a line: for tests, for photographs, and for whoever wants to see the same thing twice.
+//! A player's steps, one per line: for tests, for photographs, and to see the same thing twice.
 //!
 //! ```text
-//! # Words behind a number sign are for people.
+//! # Words after a number sign are comments.
 //! wait model          # until the model is there; or `wait 2.5` seconds, `wait reply`, `wait words 12`
-//! walk socrates       # walks up to somebody, as a click on them would
+//! walk socrates       # walks up to a character, like a click on it
 //! say What is courage?
 //! wait reply
-//! vote up             # or down: what one thinks of the newest reply
+//! vote up             # or down: a vote on the newest reply
 //! leave               # as Esc does
 //! place 0.6 4.5       # the player stands there: x and z in metres
 //! gaze 20 -8 4.6      # the camera's direction and height in degrees, its distance in metres
@@ -32,7 +32,7 @@ use crate::{
     votes::{Opinion, Vote},
 };
 
-/// Nobody answers for so long.
+/// The longest wait for an answer.
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// A parsed script.
@@ -43,7 +43,7 @@ pub struct Script(pub Vec<Step>);
 pub enum Step {
     WaitModel,
     Wait(Duration),
-    /// Nobody owes the player a reply.
+    /// No reply to the player is pending.
     WaitReply,
     /// The reply has so many words, or is over.
     WaitWords(usize),
@@ -66,7 +66,7 @@ pub enum Step {
     Photo(PathBuf),
 }
 
-/// How far it is.
+/// Progress in the script.
 #[derive(Resource, Debug)]
 pub struct Running {
     steps: Vec<Step>,
@@ -80,7 +80,7 @@ impl Script {
     /// Reads a script, as an argument names it.
     ///
     /// # Errors
-    /// The file cannot be read, or a line is no step: with its number and what would be one.
+    /// The file cannot be read, or a line is no step: with its number and the valid steps.
     pub fn read(file: &str) -> Result<Self, String> {
         let text = std::fs::read_to_string(file).map_err(|error| error.to_string())?;
         Self::parse(&text)
@@ -154,7 +154,7 @@ pub fn script_plugin(app: &mut App) {
         .add_observer(print_reply);
 }
 
-/// Who plays a script without a window reads along.
+/// Without a window, prints the talk.
 fn print_line(line: On<PlayerLine>, running: Option<Res<Running>>) {
     if running.is_some() {
         println!("{NAME} > {}", line.0);
@@ -189,7 +189,7 @@ fn act(
     running.since = if begins { Duration::ZERO } else { running.since + time.delta() };
     let find = |name: &str| {
         let found = characters.iter().find(|(_, character)| character.folder == name);
-        found.map(|(entity, _)| entity).ok_or_else(|| format!("script: nobody here is `{name}`"))
+        found.map(|(entity, _)| entity).ok_or_else(|| format!("script: there is no character `{name}` here"))
     };
     let reply = talk.with.and_then(|with| speaking.get(with).ok());
     let done = match &step {
@@ -213,7 +213,7 @@ fn act(
         }
         Step::Say(text) => {
             if talk.with.is_none() {
-                return Err(format!("script: `say {text}` to nobody (hint: `walk NAME` first)").into());
+                return Err(format!("script: `say {text}` outside a talk (hint: `walk NAME` first)").into());
             }
             commands.trigger(PlayerLine(text.clone()));
             true
@@ -264,7 +264,7 @@ fn act(
         running.next += 1;
         running.begun = false;
     } else if running.since > PATIENCE && !matches!(step, Step::Wait(_)) {
-        return Err(format!("script: {step:?} has not come about in {} s", PATIENCE.as_secs()).into());
+        return Err(format!("script: {step:?} has not happened within {} s", PATIENCE.as_secs()).into());
     }
     Ok(())
 }
@@ -293,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_step_is_told_with_its_line() {
+    fn an_invalid_step_is_reported_with_its_line() {
         for (text, says) in [
             ("leave\nsing", "line 2: `sing`: no step"),
             ("wait long", "line 1: `wait long`: `long` is no number"),

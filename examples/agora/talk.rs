@@ -1,4 +1,4 @@
-//! The player's talk with one character: it begins beside somebody, a line is said, and it ends with Esc or by walking away.
+//! The player's talk with one character: it begins near it, a line is said, and it ends with Esc or by walking away.
 
 use bevy::prelude::*;
 use bevy_elenchus::prelude::*;
@@ -8,32 +8,32 @@ use crate::{
     player::{NAME, Player},
 };
 
-/// Whoever is closer than this can be talked to, in metres.
+/// Characters closer than this can be talked to, in metres.
 const NEAR: f32 = 2.4;
-/// Farther away, a talk is over: less would end it by a step.
+/// Farther away, a talk ends; a smaller distance would end it by a step.
 const FAR: f32 = 3.4;
 
-/// With whom the player talks.
+/// The character that the player talks with.
 #[derive(Resource, Default)]
 pub struct Talk {
     pub with: Option<Entity>,
 }
 
-/// Who would be talked to.
+/// The character that would be talked to.
 #[derive(Resource, Default, PartialEq)]
 pub struct Near(pub Option<Entity>);
 
-/// The player turns to somebody.
+/// The player begins a talk.
 #[derive(EntityEvent, Clone, Copy, Debug)]
 pub struct BeginTalk {
     pub entity: Entity,
 }
 
-/// The player turns away; who was speaking to them stops.
+/// The player ends the talk; a running reply is cancelled.
 #[derive(Event, Clone, Copy, Debug)]
 pub struct EndTalk;
 
-/// What the player says to whom they talk with.
+/// The player's line to the partner.
 #[derive(Event, Clone, Debug)]
 pub struct PlayerLine(pub String);
 
@@ -56,7 +56,7 @@ fn find_near(
     let nearest = close.filter(|(_, distance)| *distance < NEAR).min_by(|a, b| a.1.total_cmp(&b.1));
     let found = Near(nearest.map(|(entity, _)| entity));
     if *near != found {
-        // So that its first word comes sooner.
+        // So that the first word comes sooner.
         if let Some(entity) = found.0 {
             commands.trigger(WarmUp { entity });
         }
@@ -89,7 +89,7 @@ fn walk_away(
     }
 }
 
-/// Whoever is met for the first time says a greeting of its own: shown, and remembered as its own words.
+/// A character that meets the player for the first time says a greeting: shown, and entered as its own words.
 fn begin(
     begin: On<BeginTalk>,
     mut commands: Commands,
@@ -117,7 +117,7 @@ fn begin(
 
 fn end(_: On<EndTalk>, mut commands: Commands, mut talk: ResMut<Talk>, speaking: Query<&Speaking>) {
     if let Some(with) = talk.with.take()
-        // What it says to others is not the player's to cut short.
+        // Its talk with others is not the player's to cancel.
         && speaking.get(with).is_ok_and(|speaking| speaking.group().is_none())
     {
         commands.entity(with).remove::<Speaking>();

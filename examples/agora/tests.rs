@@ -1,4 +1,4 @@
-//! The game played by scripts and keys, with no window, through its own systems and the real model.
+//! Plays the game by scripts and keys, with no window, through its own systems and the real model.
 
 use std::{env, fs, path::PathBuf, process::Command, sync::Arc, time::Duration};
 
@@ -26,12 +26,12 @@ use crate::{
     votes::VoteLine,
 };
 
-/// Frames are this long in the game, however long they take.
+/// The length of a frame in game time, however long it takes.
 const FRAME: Duration = Duration::from_millis(33);
-/// Frames until something must have come about; the engine works meanwhile.
+/// Frames until something must have happened; the engine works meanwhile.
 const PATIENCE: usize = 60_000;
 
-/// What ended, in order.
+/// Finished replies, in order.
 #[derive(Resource, Default)]
 struct Heard(Vec<(Entity, ReplyReport)>);
 
@@ -39,7 +39,7 @@ fn game(arguments: &[&str]) -> App {
     let always = ["agora", "--headless", "--quiet", "--seed", "8"];
     let args = Args::parse_from(always.iter().chain(arguments).copied());
     let mut app = crate::agora(args);
-    // Tests act between two words: nothing holds words back until their sentence is whole.
+    // Tests act between two words, so words are not held back until their sentence is whole.
     app.world_mut().resource_mut::<ElenchusSettings>().filter = None;
     app.insert_resource(TimeUpdateStrategy::ManualDuration(FRAME)).init_resource::<Heard>().add_observer(
         |finished: On<ReplyFinished>, mut heard: ResMut<Heard>| {
@@ -60,7 +60,7 @@ fn run_until(app: &mut App, what: &str, mut is: impl FnMut(&mut World) -> bool) 
         }
         std::thread::sleep(Duration::from_millis(1));
     }
-    panic!("{what} has not come about in {PATIENCE} frames");
+    panic!("{what} has not happened within {PATIENCE} frames");
 }
 
 fn play(app: &mut App, script: &str) {
@@ -80,7 +80,7 @@ fn character(world: &mut World, folder: &str) -> Entity {
 }
 
 fn last(app: &App) -> &ReplyReport {
-    &app.world().resource::<Heard>().0.last().expect("somebody has replied").1
+    &app.world().resource::<Heard>().0.last().expect("a reply has finished").1
 }
 
 fn key(app: &mut App, key_code: KeyCode, logical_key: Key, state: ButtonState) {
@@ -93,7 +93,7 @@ fn key(app: &mut App, key_code: KeyCode, logical_key: Key, state: ButtonState) {
     app.world_mut().write_message(KeyboardInput { key_code, logical_key, state, text, repeat: false, window });
 }
 
-/// Pressed in one frame and let go in the next.
+/// Pressed in one frame and released in the next.
 fn press(app: &mut App, key_code: KeyCode, logical_key: Key) {
     key(app, key_code, logical_key.clone(), ButtonState::Pressed);
     app.update();
@@ -107,7 +107,7 @@ fn type_text(app: &mut App, text: &str) {
         let window = app.world_mut().query_filtered::<Entity, With<PrimaryWindow>>().single(app.world()).unwrap();
         for state in [ButtonState::Pressed, ButtonState::Released] {
             app.world_mut().write_message(KeyboardInput {
-                // Which key it is on a Greek keyboard is nobody's business here.
+                // The key's position on a Greek keyboard does not matter here.
                 key_code: KeyCode::F24,
                 logical_key: logical.clone(),
                 state,
@@ -139,7 +139,7 @@ fn a_walk_to_two_characters_hears_two_voices_of_the_real_model() {
     assert_ne!(socrates.adapter, hermes.adapter);
     assert_eq!((&socrates.reply_ids, socrates.adapter), (&socrates_again.reply_ids, socrates_again.adapter));
 
-    // The same persona, prompt and seed, and only the voice is another.
+    // The same persona, prompt and seed; only the voice differs.
     let npc = character(app.world_mut(), "socrates");
     app.world_mut().get_mut::<Npc>(npc).unwrap().voice = Voice::Base;
     let base = ask(&mut app, "socrates");
@@ -148,7 +148,7 @@ fn a_walk_to_two_characters_hears_two_voices_of_the_real_model() {
 }
 
 #[test]
-fn a_voice_that_is_trained_anew_is_heard_without_a_restart_with_the_real_model() {
+fn a_retrained_voice_is_heard_without_a_restart_with_the_real_model() {
     let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adapters");
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("socrates");
@@ -163,7 +163,7 @@ fn a_voice_that_is_trained_anew_is_heard_without_a_restart_with_the_real_model()
         play(app, "wait model\nwalk socrates\nsay What is courage?\nwait reply\nleave");
         last(app).clone()
     };
-    // As a trainer saves: beside it first, then in its place.
+    // As a trainer saves: beside the file first, then renamed.
     let save = |app: &mut App, from: &str| {
         let loaded = |world: &World| {
             let voices = world.resource::<Assets<AdapterAsset>>();
@@ -185,7 +185,7 @@ fn a_voice_that_is_trained_anew_is_heard_without_a_restart_with_the_real_model()
 
 const SECOND_LINE: &str = "And is a brave man also wise?";
 
-/// Run by the test below, in a process of its own.
+/// Run by the test below, in a separate process.
 #[test]
 #[ignore = "another test runs it"]
 fn load_in_another_process() {
@@ -210,7 +210,7 @@ fn in_another_process(save: &str) -> (Vec<u32>, usize) {
 }
 
 #[test]
-fn a_game_loaded_in_another_process_goes_on_as_its_unsaved_twin_with_the_real_model() {
+fn a_game_loaded_in_another_process_continues_as_its_unsaved_twin_with_the_real_model() {
     let folder = tempfile::tempdir().unwrap();
     let save = folder.path().join("save.json").to_str().unwrap().to_owned();
     let mut app = game(&["--characters", "socrates", "--save", &save]);
@@ -242,7 +242,7 @@ fn a_game_saved_in_mid_reply_asks_again_with_the_real_model() {
 }
 
 #[test]
-fn a_save_that_cannot_be_read_changes_nothing_and_is_told() {
+fn a_save_that_cannot_be_read_changes_nothing_and_is_reported() {
     let folder = tempfile::tempdir().unwrap();
     let save = folder.path().join("save.json");
     let mut app = game(&["--characters", "socrates", "--save", save.to_str().unwrap()]);
@@ -260,8 +260,8 @@ fn a_save_that_cannot_be_read_changes_nothing_and_is_told() {
         press(&mut app, KeyCode::F9, Key::F9);
         app.update();
         let mut notices = app.world_mut().query_filtered::<&Text, With<Notice>>();
-        let told = &notices.single(app.world()).unwrap().0;
-        assert!(told.contains("save.json") && told.contains(says), "{told}");
+        let notice = &notices.single(app.world()).unwrap().0;
+        assert!(notice.contains("save.json") && notice.contains(says), "{notice}");
     }
     assert_eq!(app.world().get::<Conversation>(socrates).unwrap(), &before);
 }
@@ -277,7 +277,7 @@ fn keys_open_a_talk_say_a_line_in_greek_and_end_it_with_the_real_model() {
     type_text(&mut app, "Χαῖρε, what news?");
     press(&mut app, KeyCode::Enter, Key::Enter);
     let said = |app: &App| app.world().get::<Conversation>(socrates).unwrap().turns.last().cloned().unwrap();
-    // The E that opened it is no part of the line.
+    // The E that opened it is not part of the line.
     assert_eq!((said(&app).speaker.as_str(), said(&app).text.as_str()), (NAME, "Χαῖρε, what news?"));
     run_until(&mut app, "a word", |world| world.get::<Speaking>(socrates).is_some_and(|it| !it.text().is_empty()));
     press(&mut app, KeyCode::Escape, Key::Escape);
@@ -302,7 +302,7 @@ fn who_walks_away_cuts_the_reply_short_with_the_real_model() {
     let mut app = game(&["--characters", "socrates"]);
     play(&mut app, "wait model\nwalk socrates");
     let socrates = character(app.world_mut(), "socrates");
-    // A step from where the talk is over: on the whole way a reply of one sentence may come to its end.
+    // One step from where the talk ends: on the whole way a reply of one sentence may come to its end.
     let from = app.world().get::<Transform>(socrates).unwrap().translation;
     let mut player = app.world_mut().query_filtered::<&mut Transform, With<Player>>();
     let mut player = player.single_mut(app.world_mut()).unwrap();
@@ -344,7 +344,7 @@ fn two_talk_until_the_player_speaks_beside_them_with_the_real_model() {
     run_until(&mut app, "two turns", |world| world.get::<ConversationGroup>(group).is_some_and(|it| it.turns >= 2));
     let alcibiades = character(app.world_mut(), "alcibiades");
     app.world_mut().trigger(BeginTalk { entity: alcibiades });
-    // Far from everybody nobody can talk: stand where the talk is.
+    // Far from all characters no talk is possible: stand where the talk is.
     let beside = app.world().get::<Transform>(alcibiades).unwrap().translation;
     let mut player = app.world_mut().query_filtered::<&mut Transform, With<Player>>();
     player.single_mut(app.world_mut()).unwrap().translation = beside + Vec3::Z * 1.5;
@@ -361,11 +361,11 @@ fn two_talk_until_the_player_speaks_beside_them_with_the_real_model() {
 }
 
 #[test]
-fn who_was_on_the_way_to_somebody_when_the_game_was_saved_goes_on_with_the_real_model() {
+fn a_walk_to_a_meeting_continues_after_loading_with_the_real_model() {
     let folder = tempfile::tempdir().unwrap();
     let save = folder.path().join("save.json").to_str().unwrap().to_owned();
     let mut app = game(&["--characters", "socrates,hermes", "--save", &save]);
-    // Before they stroll: who waits for the model first may find them side by side.
+    // Before they stroll: after a wait for the model they may stand side by side.
     play(&mut app, "meet hermes socrates\nwait 0.3\nsave\nload");
     let mut groups = app.world_mut().query::<Option<&ConversationGroup>>();
     assert!(groups.iter(app.world()).all(|group| group.is_none()), "they are not there yet");
@@ -432,13 +432,13 @@ fn bubbles_hold_their_words(size: Vec2) {
 }
 
 #[test]
-fn without_a_model_characters_speak_lines_written_for_that_and_the_player_is_told_what_to_do() {
+fn without_a_model_characters_speak_fallback_lines_and_the_player_sees_what_to_do() {
     let mut app = game(&["--characters", "socrates", "--base", "there/is/none.gguf"]);
-    let told =
+    let shown =
         |app: &mut App| app.world_mut().query_filtered::<&Text, With<Notice>>().single(app.world()).unwrap().0.clone();
     run_until(&mut app, "the failure", |world| matches!(world.resource::<EngineStatus>(), EngineStatus::Failed { .. }));
     frames(&mut app, 2);
-    let notice = told(&mut app);
+    let notice = shown(&mut app);
     assert!(notice.contains("cargo run --release -- model fetch") && notice.contains("none.gguf"), "{notice}");
     play(&mut app, "walk socrates\nsay What is courage?\nwait 0.2");
     let socrates = character(app.world_mut(), "socrates");
@@ -450,7 +450,7 @@ fn without_a_model_characters_speak_lines_written_for_that_and_the_player_is_tol
 }
 
 #[test]
-fn a_broken_voice_is_told_in_few_words_and_never_spoken_in_with_the_real_model() {
+fn a_broken_voice_is_reported_briefly_and_never_used_with_the_real_model() {
     let shipped = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../adapters/socrates");
     let folder = tempfile::tempdir().unwrap();
     let own = folder.path().join("socrates");
@@ -479,7 +479,7 @@ fn a_broken_voice_is_told_in_few_words_and_never_spoken_in_with_the_real_model()
 }
 
 #[test]
-fn what_cannot_be_written_is_told_and_ends_no_game_with_the_real_model() {
+fn what_cannot_be_written_is_reported_and_ends_no_game_with_the_real_model() {
     let nowhere = ["--characters", "socrates", "--save", "/there/is/none.json", "--votes", "/there/is/none.jsonl"];
     let mut app = game(&nowhere);
     play(&mut app, "wait model\nwalk socrates\nsay What is courage?\nwait reply\nvote up\nsave\nwait 0.1");

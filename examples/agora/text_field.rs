@@ -1,4 +1,4 @@
-//! A line of text that can be typed: the only place that knows Bevy's `EditableText`, which is young and will change.
+//! A line of text that can be typed: only this file knows Bevy's `EditableText`, which is young and will change.
 
 use bevy::{
     input_focus::{FocusCause, InputFocus},
@@ -8,7 +8,7 @@ use bevy::{
 
 use crate::view::{AEGEAN, FADED_INK, Fonts, INK, PARCHMENT};
 
-/// Longer lines than anybody says.
+/// Longer than any typed line.
 const MOST: usize = 300;
 
 /// A field; spawn it with [`spawn`].
@@ -30,7 +30,7 @@ pub fn text_field_plugin(app: &mut App) {
     app.add_systems(Update, (enter, show_hint)).add_systems(PostUpdate, submit.after(EditableTextSystems));
 }
 
-/// A field as wide as its parent, with what is to be done with it shown while it is empty.
+/// A field as wide as its parent, with a hint shown while it is empty.
 pub fn spawn(commands: &mut Commands, fonts: &Fonts, hint: &str) -> Entity {
     let hint = commands
         .spawn((
@@ -52,11 +52,11 @@ pub fn spawn(commands: &mut Commands, fonts: &Fonts, hint: &str) -> Entity {
             TextCursorStyle { color: AEGEAN, selection_color: AEGEAN.with_alpha(0.25), ..default() },
         ))
         .id();
-    // Beside and not in it: what has children is not measured by its text.
+    // Beside and not in it: a node with children is not measured by its text.
     commands.spawn((Node { flex_grow: 1.0, ..default() }, BackgroundColor(PARCHMENT))).add_children(&[field, hint]).id()
 }
 
-/// From now on keys are letters in it.
+/// Gives the field the keyboard focus.
 pub fn focus(field: Entity, focus: &mut InputFocus) {
     if focus.get() != Some(field) {
         focus.set(field, FocusCause::Navigated);
@@ -86,7 +86,7 @@ fn submit(mut commands: Commands, mut fields: Query<(Entity, &mut TextField, &mu
             field.entered = false;
             let text = editable.value().to_string();
             editable.clear();
-            // The caret stands behind what is not there any more.
+            // The caret stands after text that is no longer there.
             editable.queue_edit(TextEdit::TextStart(false));
             commands.trigger(Submitted { entity, text });
         }

@@ -1,4 +1,4 @@
-//! Fonts, colours, and where the pointer is: what all that is drawn over the scene has in common.
+//! Fonts, colours, and the pointer: what all UI over the scene shares.
 
 use bevy::{ecs::system::SystemParam, picking::hover::HoverMap, prelude::*};
 
@@ -27,7 +27,7 @@ impl Fonts {
     }
 }
 
-/// What the pointer is over.
+/// The node under the pointer.
 #[derive(SystemParam)]
 pub struct Pointed<'w, 's> {
     hovered: Res<'w, HoverMap>,
@@ -35,13 +35,13 @@ pub struct Pointed<'w, 's> {
 }
 
 impl Pointed<'_, '_> {
-    /// Whether it is over something that lies over the scene.
+    /// Whether it is over UI.
     pub fn any(&self) -> bool {
         self.hovered.values().flat_map(|hovered| hovered.keys()).any(|&entity| self.nodes.contains(entity))
     }
 }
 
-/// The height, in logical pixels, that all sizes here are meant for; larger and smaller windows scale them.
+/// The height, in logical pixels, that all sizes here are designed for; larger and smaller windows scale them.
 const HEIGHT: f32 = 720.0;
 
 pub fn view_plugin(app: &mut App) {

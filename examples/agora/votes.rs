@@ -1,5 +1,5 @@
-//! Opinions on replies, a line each: pairs as the trainer reads them (`data = ["agora_votes.jsonl"]` in a `training.toml`),
-//! which learns from those that were liked.
+//! Votes on replies, a line each: pairs as the trainer reads them (`data = ["agora_votes.jsonl"]` in a
+//! `training.toml`), which learns from those that were liked.
 
 use std::{
     fs::OpenOptions,
@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{args::Args, notice::Tell, talk::Talk};
 
-/// What the player thinks of a reply of whom they talk with.
+/// The player's vote on a reply of the partner.
 #[derive(Event, Clone, Copy, Debug)]
 pub struct Vote {
     pub opinion: Opinion,
@@ -28,21 +28,21 @@ pub enum Opinion {
     Down,
 }
 
-/// An opinion, as it is written.
+/// A vote, as it is written.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct VoteLine {
     /// The character's name.
     pub character: String,
-    /// What was said before, oldest first.
+    /// The turns before, oldest first.
     pub context: Vec<Turn>,
     pub reply: String,
     pub vote: Opinion,
-    /// SHA-256 of the model that said it, and the hash of its voice.
+    /// SHA-256 of the model that generated it, and the hash of its adapter.
     pub base: Option<String>,
     pub adapter: Option<String>,
 }
 
-/// What was voted, for the view: by conversation and place in it.
+/// The votes, for the view: by conversation and place in it.
 #[derive(Resource, Default)]
 pub struct Votes(pub Vec<(Entity, usize, Opinion)>);
 
@@ -64,7 +64,7 @@ fn vote(
     let Some(character) = characters.get(&npc.character) else { return };
     let turns = &conversation.turns;
     let own = |turn: &Turn| turn.speaker == character.character.name;
-    // A greeting answers nobody: there is nothing to learn from it.
+    // A greeting answers nothing: there is nothing to learn from it.
     let Some(at) = vote.turn.or_else(|| turns.iter().rposition(own)) else { return };
     if turns.get(at).is_none_or(|turn| !own(turn)) || !turns[..at].iter().any(|turn| !own(turn)) {
         return;
@@ -82,11 +82,11 @@ fn vote(
     }
     votes.0.retain(|(entity, turn, _)| (*entity, *turn) != (with, at));
     votes.0.push((with, at, vote.opinion));
-    info!("a vote, kept in {}", args.votes.display());
+    info!("vote saved in {}", args.votes.display());
 }
 
 fn append(file: &Path, line: &VoteLine) -> io::Result<()> {
     let mut file = OpenOptions::new().create(true).append(true).open(file)?;
-    // In one write, so that a line is there as a whole or not at all.
+    // In one write, so that a line is complete or absent.
     file.write_all(format!("{}\n", serde_json::to_string(line)?).as_bytes())
 }

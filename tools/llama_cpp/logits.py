@@ -24,7 +24,7 @@ def main():
         # Keys and values as exact as ours.
         type_k=GGML_TYPE_F32,
         type_v=GGML_TYPE_F32,
-        # What it says goes to stderr, and is wanted where it refuses a file.
+        # Its messages go to stderr; they are needed when it refuses a file.
         verbose=True,
     )
     last = []

@@ -3,8 +3,8 @@
     peer.py serve BASE.gguf THREADS [ADAPTER.gguf...]   answers each line of JSON on stdin with one
     peer.py requantise BASE.gguf OUT.gguf               makes a Q4_0 file, as `llama-quantize --allow-requantize` does
 
-Orders are those of `crates/elenchus/benches/compare/ours.rs`. The clock runs around llama.cpp's calls alone; what decoding
-takes by llama.cpp's own account is answered beside it, so that Python's share can be seen. Settings are upstream's:
+Commands are those of `crates/elenchus/benches/compare/ours.rs`. The clock runs around llama.cpp's calls alone; the answer
+also has the decoding time that llama.cpp reports, so that Python's share can be seen. Settings are upstream's:
 flash attention as it decides, memory-mapped weights, keys and values in f16, batches of 512.
 """
 
@@ -18,7 +18,7 @@ import llama_cpp as cpp
 import numpy
 
 BATCH = 512
-# Tokens a sequence may have.
+# The most tokens of a sequence.
 CONTEXT = 1024
 
 
@@ -53,10 +53,10 @@ class Peer:
             self.contexts[sequences] = context
         context = self.contexts[sequences]
         cpp.llama_memory_clear(cpp.llama_get_memory(context), False)
-        self.wear(context, None)
+        self.set_adapter(context, None)
         return context
 
-    def wear(self, context, adapter):
+    def set_adapter(self, context, adapter):
         if adapter is None:
             cpp.llama_set_adapters_lora(context, None, 0, None)
         else:
@@ -80,7 +80,7 @@ class Peer:
             raise SystemExit(f"llama_decode answers {code}")
 
     def read(self, context, tokens, start=0, sequence=0):
-        """Reads tokens behind position `start`; logits of the last. Answers the seconds it took."""
+        """Reads tokens after position `start`; logits of the last. Returns the seconds it took."""
         seconds = 0.0
         for chunk in range(0, len(tokens), BATCH):
             part = tokens[chunk : chunk + BATCH]
@@ -88,24 +88,24 @@ class Peer:
             self.fill([(token, start + chunk + at, sequence, at == last) for at, token in enumerate(part)])
             started = time.perf_counter()
             self.step(context)
-            # The logits' address is answered once they are computed.
+            # The logits' address is returned once they are computed.
             cpp.llama_synchronize(context)
             seconds += time.perf_counter() - started
         return seconds
 
     def prefill(self, order):
         context = self.context(1)
-        self.wear(context, order.get("adapter"))
+        self.set_adapter(context, order.get("adapter"))
         return {"seconds": self.read(context, order["tokens"])}
 
     def decode(self, order):
-        """Replies of one batch: a token each a step. An adapter is worn by all, as llama.cpp has it."""
+        """Replies of one batch: one token each per step. All rows have the same adapter, as in llama.cpp."""
         prompts, replies, adapters = order["prompts"], order["replies"], order["adapters"]
         if any(adapter != adapters[0] for adapter in adapters):
-            raise SystemExit("llama.cpp wears one adapter a batch")
+            raise SystemExit("llama.cpp has one adapter per batch")
         count = len(prompts)
         context = self.context(count)
-        self.wear(context, adapters[0])
+        self.set_adapter(context, adapters[0])
         prefill = sum(self.read(context, prompt, 0, number) for number, prompt in enumerate(prompts))
         self.fill([(0, 0, number, True) for number in range(count)])
         token, position = self.batch.token, self.batch.pos
@@ -130,7 +130,7 @@ class Peer:
         context = self.context(len(prompts))
         prefill = 0.0
         for number, prompt in enumerate(prompts):
-            self.wear(context, adapters[number])
+            self.set_adapter(context, adapters[number])
             prefill += self.read(context, prompt, 0, number)
         token, position = self.batch.token, self.batch.pos
         seconds = 0.0
@@ -138,7 +138,7 @@ class Peer:
             self.fill([(0, 0, number, True)])
             start = len(prompts[number])
             started = time.perf_counter()
-            self.wear(context, adapters[number])
+            self.set_adapter(context, adapters[number])
             for at, id in enumerate(reply):
                 token[0] = id
                 position[0] = start + at
@@ -148,10 +148,10 @@ class Peer:
         return {"seconds": seconds, "prefill_seconds": prefill}
 
     def first_token(self, order):
-        """Reads persona and line; warm, the persona is remembered from before."""
+        """Reads persona and line; warm, the persona is cached."""
         persona, line = order["persona"], order["line"]
         context = self.context(1)
-        self.wear(context, order["adapter"])
+        self.set_adapter(context, order["adapter"])
         if not order["warm"]:
             return {"seconds": self.read(context, persona + line)}
         self.read(context, persona)
@@ -177,7 +177,7 @@ class Peer:
 
 
 def resident():
-    """Resident bytes of this process, all of it and what is no file."""
+    """Resident bytes of this process, in total and without mapped files."""
     with open("/proc/self/status") as status:
         lines = dict(line.split(":", 1) for line in status)
     return {name: int(lines[name].split()[0]) * 1024 for name in ("VmRSS", "RssAnon", "RssFile")}

@@ -2,8 +2,8 @@
 
     peer.py serve BASE.gguf THREADS     answers each line of JSON on stdin with one
 
-Orders are those of `crates/elenchus/benches/compare/ours.rs`, of which it knows prefill and decode without adapters. The
-clock runs around `generate` with ids; what inference takes by OpenVINO's own account is answered beside it.
+Commands are those of `crates/elenchus/benches/compare/ours.rs`, of which it knows prefill and decode without adapters. The
+clock runs around `generate` with ids; the answer also has the inference time that OpenVINO reports.
 """
 
 import json
@@ -17,7 +17,7 @@ from openvino import Tensor
 
 class Peer:
     def __init__(self, base, threads):
-        # Threads that are bound to a core wait for whoever else runs there.
+        # Threads that are bound to a core wait for other threads there.
         self.pipeline = openvino_genai.LLMPipeline(
             base, "CPU", INFERENCE_NUM_THREADS=threads, ENABLE_CPU_PINNING=False
         )
@@ -30,7 +30,7 @@ class Peer:
         return time.perf_counter() - started, metrics
 
     def prefill(self, order):
-        """The first token of a reply: the prompt is read, and one token is drawn."""
+        """The first token of a reply: the prompt is read, and one token is sampled."""
         seconds, metrics = self.generate(order["tokens"], 1)
         return {"seconds": seconds, "own_seconds": metrics.get_inference_duration().mean / 1000}
 

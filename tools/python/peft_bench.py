@@ -1,9 +1,9 @@
 """The peer of `cargo bench -p elenchus_train --bench peft`, which starts it; not meant to be called by hand.
 
     peft_bench.py choose BASE FOLDER               the faster attention, and products in f32 and bf16, as one line of JSON
-    peft_bench.py steps ATTENTION BASE FOLDER...   takes the steps it is told to on stdin, one answer a line
+    peft_bench.py steps ATTENTION BASE FOLDER...   takes the steps requested on stdin, one answer a line
 
-A FOLDER holds batches as the bench exports them; `peft_train.py` says how a step is taken. Training mode, dropout included.
+A FOLDER holds batches as the bench exports them; `peft_train.py` defines a step. Training mode, dropout included.
 """
 
 import json

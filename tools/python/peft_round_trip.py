@@ -1,10 +1,10 @@
-"""Whether peft and Elenchus mean the same by an adapter folder.
+"""Tests that peft and Elenchus read an adapter folder in the same way.
 
     peft_round_trip.py BASE.gguf IDS.json OUT ADAPTER...
 
 Loads the base as transformers does, then every adapter with peft, and fails on a warning, a missing key or an
 unexpected one. Writes the logits of the last position of each list of ids, little-endian f32 one after the other:
-`OUT/base.f32`, and `OUT/0.f32`, `OUT/1.f32`, ... for the adapters. Then lets peft save adapters of its own in
+`OUT/base.f32`, and `OUT/0.f32`, `OUT/1.f32`, ... for the adapters. Then lets peft save its own adapters in
 `OUT/plain` and `OUT/mixed`, with their logits in `OUT/plain.f32` and `OUT/mixed.f32`.
 """
 
@@ -15,7 +15,7 @@ import sys
 import warnings
 from pathlib import Path
 
-# Everything is here already; a base's name in a folder is no reason to ask the network.
+# All files are local; a base's name in a folder must not cause network requests.
 os.environ["HF_HUB_OFFLINE"] = "1"
 
 import torch
@@ -45,9 +45,9 @@ def write_logits(model, lists, path):
 
 
 def open_adapter(base, folder):
-    """Fails on whatever peft has to say about the folder."""
+    """Fails on any warning of peft about the folder."""
     with warnings.catch_warnings():
-        # The libraries tell each other of deprecations, which are no concern of the folder.
+        # Deprecation warnings between libraries do not concern the folder.
         warnings.simplefilter("error", UserWarning)
         model = PeftModel.from_pretrained(copy.deepcopy(base), folder)
         result = model.load_adapter(folder, "again")

@@ -1,14 +1,14 @@
 """Trains an adapter with transformers + PEFT on the very batches that `elenchus train sft` takes: the peer whose held-out
-perplexity ours is held to.
+perplexity ours is compared with.
 
     cargo bench -p elenchus_train --bench peft -- export adapters/socrates/training.toml runs/peft/socrates
     nice -n 19 $(tools/python/venv) tools/python/peft_train.py runs/peft/socrates BASE.gguf runs/peft/socrates/peer
 
 It starts from the same A and B, at the same learning rate in each step. Before the first step it proves that the model is
-the same: the loss of the first batch must be ours within 1e-4 (B is zero then, so dropout has no say). Padding is per
-batch, the loss is the mean over all targets of a batch, everything is f32. What differs are the dropout masks.
+the same: the loss of the first batch must equal ours within 1e-4 (B is zero then, so dropout has no effect). Padding is per
+batch, the loss is the mean over all targets of a batch, everything is f32. Only the dropout masks differ.
 
-OUT gets `losses.jsonl`, `before.json`, `result.json` and `adapter/`; a run that was killed goes on at its last checkpoint.
+OUT gets `losses.jsonl`, `before.json`, `result.json` and `adapter/`; a killed run resumes from its last checkpoint.
 """
 
 import argparse
@@ -84,7 +84,7 @@ def stock_loss(model, examples):
 
 
 def target_only_loss(model, examples):
-    """The head at target positions only: not what transformers does unasked, but within reach of its user."""
+    """The head at target positions only: not transformers' default, but possible for its user."""
     ids, mask, labels = padded(examples)
     causal = model.get_base_model()
     hidden = causal.model(input_ids=ids, attention_mask=mask).last_hidden_state[:, :-1]
@@ -158,7 +158,7 @@ def main():
     arguments.add_argument("batches", type=Path, help="folder that `export` wrote")
     arguments.add_argument("base", type=Path, help="GGUF file")
     arguments.add_argument("out", type=Path)
-    arguments.add_argument("--steps", type=int, help="stop behind this many steps")
+    arguments.add_argument("--steps", type=int, help="stop after this many steps")
     arguments.add_argument("--held-out", type=int, help="measure on this many held-out examples only")
     arguments.add_argument("--threads", type=int, default=2)
     arguments = arguments.parse_args()
@@ -176,7 +176,7 @@ def main():
     begin = 0
     if checkpoint.exists():
         begin = restore(checkpoint, model, optimiser)
-        print(f"goes on behind step {begin}", flush=True)
+        print(f"resumes after step {begin}", flush=True)
     else:
         with torch.no_grad():
             theirs = stock_loss(model, batches[0]["examples"]).item()

@@ -4,7 +4,7 @@
     trl_bench.py ppo TASK.json FOLDER      one iteration of TRL's classic PPO for each line on stdin
     trl_bench.py rloo TASK.json FOLDER     one step of TRL's RLOO for each line on stdin
 
-TASK.json is the bench's: prompts as ids, the number of tokens to say, and the settings both sides have.
+TASK.json is the bench's: prompts as ids, the number of tokens to generate, and the settings both sides have.
 """
 
 import json
@@ -44,7 +44,7 @@ def export(gguf, folder):
 
 
 def tokenizer():
-    """Ids are words: what is said is never looked at, only how long it takes."""
+    """Ids are words: the text does not matter, only the time."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -109,7 +109,7 @@ def rloo(task, folder):
     from trl import RLOOConfig, RLOOTrainer
 
     class Turns(TrainerCallback):
-        """Waits to be told before each step, and says how long it took."""
+        """Waits for a line before each step, and reports how long it took."""
 
         def on_step_begin(self, args, state, control, **_):
             if state.global_step == 0:
@@ -162,7 +162,7 @@ def rloo(task, folder):
 
 
 if __name__ == "__main__":
-    # What libraries print must not be taken for an answer.
+    # Output of libraries must not be taken for an answer.
     sys.stdout = sys.stderr
     torch.manual_seed(0)
     verb, task, folder = sys.argv[1:]

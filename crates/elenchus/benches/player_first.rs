@@ -21,13 +21,13 @@ const AMBIENT: u64 = 8;
 
 #[derive(Debug, Parser)]
 struct Args {
-    /// Lines of the player's in either state
+    /// The player's lines in either state
     #[arg(long, value_name = "N", default_value = "30")]
     turns: usize,
     /// Threads of the engine; 0 takes half of the cores
     #[arg(long, value_name = "N", default_value = "0")]
     threads: usize,
-    /// What cargo says to every bench
+    /// Passed by cargo to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }
@@ -52,10 +52,12 @@ fn main() -> Result<()> {
     stage.first_token("Good day.")?;
     let (mut idle, mut busy) = (Vec::new(), Vec::new());
     for turn in 0..args.turns {
-        idle.push(stage.first_token(&format!("What is the {turn}th thing that you know?"))?);
+        // Lines of one length, each new.
+        let line = |number: usize| format!("What is the {}th thing that you know?", 100 + number);
+        idle.push(stage.first_token(&line(turn))?);
         let talk = (0..AMBIENT).map(|number| stage.begin_ambient(turn as u64, number)).collect::<Result<Vec<_>>>()?;
         stage.wait_for_words(&talk)?;
-        busy.push(stage.first_token(&format!("Who told you of the {turn}th thing?"))?);
+        busy.push(stage.first_token(&line(args.turns + turn))?);
         talk.iter().for_each(|&id| stage.engine.cancel(id));
         stage.wait_for_ends(talk)?;
     }
@@ -102,7 +104,7 @@ impl Stage {
         self.send(request)
     }
 
-    /// From the engine's receipt of the player's line to its first token; the reply is waited for.
+    /// From the engine's receipt of the player's line to its first token; waits for the reply.
     fn first_token(&mut self, text: &str) -> Result<Duration> {
         let id = self.send(Self::request(&self.player, text))?;
         loop {

@@ -1,4 +1,4 @@
-//! `elenchus adapter`: adapters looked at, compared, mixed, and carried to other engines and back.
+//! `elenchus adapter`: inspects, compares and merges adapters, and converts them for other engines and back.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -22,7 +22,7 @@ pub enum AdapterCommand {
     Inspect {
         /// PEFT folder: `adapter_config.json` and `adapter_model.safetensors`
         folder: PathBuf,
-        /// GGUF file or Hugging Face folder to hold it against; the default model if left out and present
+        /// GGUF file or Hugging Face folder to check it against; the default model if left out and present
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
     },
@@ -30,7 +30,7 @@ pub enum AdapterCommand {
     Export {
         /// PEFT folder
         folder: PathBuf,
-        /// Where the adapter goes
+        /// File to write
         #[arg(long, value_name = "FILE")]
         gguf: PathBuf,
         /// GGUF file or Hugging Face folder it was trained on; the default model if left out
@@ -61,11 +61,11 @@ pub enum AdapterCommand {
         #[command(flatten)]
         precision: PrecisionArg,
     },
-    /// Show how far the updates of two adapters are apart, by linear
+    /// Show the distance between the updates of two adapters, by linear
     Diff {
         /// PEFT folder
         first: PathBuf,
-        /// PEFT folder the first is held against
+        /// PEFT folder to compare the first with
         second: PathBuf,
         /// One JSON object, with every layer
         #[arg(long)]
@@ -80,7 +80,7 @@ pub struct PrecisionArg {
     f32: bool,
 }
 
-/// A folder and how much of it is wanted.
+/// A folder and its weight.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Weighted {
     folder: PathBuf,
@@ -116,7 +116,7 @@ fn inspect(folder: &Path, base: Option<PathBuf>) -> Result<()> {
 
     line("folder", folder.display().to_string())?;
     line("hash", hex(&adapter.hash()))?;
-    line("trained on", trained_on(&config).unwrap_or("not said").to_owned())?;
+    line("trained on", trained_on(&config).unwrap_or("unknown").to_owned())?;
     line("rank", list(&ranks))?;
     let rslora = if config["use_rslora"] == true { ", rank-stabilised" } else { "" };
     line("alpha", format!("{} (scaling {}{rslora})", config["lora_alpha"], list(&scalings)))?;
@@ -167,7 +167,7 @@ fn merge(out: &Path, parts: &[Weighted], precision: Precision) -> Result<()> {
     }
     let weighted: Vec<(&LoraAdapter, f32)> = adapters.iter().map(|(adapter, weight)| (adapter, *weight)).collect();
     let merged = LoraAdapter::merge(&out.display().to_string(), &weighted)?;
-    // Folders and file names of one model differ; shapes were held against each other.
+    // Folders and file names of one model differ; the shapes were compared.
     if bases.len() > 1 {
         note(&format!("note: the adapters name different base models: {}", list(&bases)));
     }

@@ -1,4 +1,4 @@
-//! A base model, opened in one way by all that train and all that measure.
+//! Opens a base model, in the same way for training and measuring.
 
 use std::{
     env,
@@ -15,7 +15,7 @@ use elenchus_train::{
     Example,
     data::Pair,
     examples,
-    judge::{JudgeContext, Panel, SeatSettings},
+    judge::{JudgeContext, Judges, WeightedJudgeSettings},
 };
 
 use crate::{model, output::note};
@@ -49,7 +49,7 @@ pub fn scaled(lora: LoraAdapter, scale: f32) -> Result<LoraAdapter> {
     Ok(if scale == 1.0 { lora } else { LoraAdapter::merge("scaled", &[(&lora, scale)])? })
 }
 
-/// The adapter of a character's folder, or the one named in its place, and its folder's name for people; nothing where
+/// The adapter of a character's folder, or the one named in its place, and its folder's name for people; nothing if
 /// `none` is named or the folder holds no adapter.
 pub fn own_adapter(folder: &Path, named: Option<&Path>) -> Result<(Option<String>, Option<LoraAdapter>)> {
     let folder = match named {
@@ -63,14 +63,14 @@ pub fn own_adapter(folder: &Path, named: Option<&Path>) -> Result<(Option<String
     Ok((Some(shown.display().to_string()), Some(LoraAdapter::open(folder)?)))
 }
 
-/// Either of them makes a folder an adapter's; one without the other is an error.
+/// Either file makes a folder an adapter's; one without the other is an error.
 const ADAPTER_FILES: [&str; 2] = ["adapter_config.json", "adapter_model.safetensors"];
 
 /// A base that adapters are trained on.
 pub struct TrainingBase {
     /// In training numerics.
     pub executor: Arc<CandleExecutor>,
-    /// What prompts, and speaks if it was opened for that.
+    /// Prompts, and speaks if it was opened for that.
     pub model: Model,
 }
 
@@ -98,7 +98,7 @@ impl TrainingBase {
     }
 
     /// The judges that a configuration file names.
-    pub fn judges(&self, judges: &[SeatSettings], file: &Path, character: &Character) -> Result<Panel> {
+    pub fn judges(&self, judges: &[WeightedJudgeSettings], file: &Path, character: &Character) -> Result<Judges> {
         let context = JudgeContext {
             folder: file.parent().unwrap_or(Path::new(".")),
             executor: self.executor.clone(),
@@ -106,7 +106,7 @@ impl TrainingBase {
             character: Arc::new(character.clone()),
             variable: &|name| env::var(name).ok(),
         };
-        Ok(SeatSettings::open_all(judges, &context)?)
+        Ok(WeightedJudgeSettings::open_all(judges, &context)?)
     }
 
     pub fn examples(&self, pairs: &[Pair], character: &Character, max_tokens: usize) -> Result<Vec<Example>> {

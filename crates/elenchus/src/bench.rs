@@ -1,9 +1,9 @@
 //! `elenchus bench`: how fast the engine is on this machine.
 //!
-//! The engine alone is measured, without the thread, the prompts and the sampler of a game: ids are forced, so that every
-//! repetition does the same work. Everything takes its turn in each repetition, so that a machine that gets busier slows
-//! all alike; figures are medians over repetitions, behind one that warms up. Reading memory takes its turn too, right
-//! before the decoding that is held against it. How the engine compares with others, `cargo bench --bench compare` says.
+//! It measures the engine alone, without the thread, the prompts and the sampler of a game. Token ids are forced, so
+//! that every repetition does the same work. Each repetition measures everything in turn, so that a machine that gets
+//! busier slows all alike; figures are medians over repetitions, after one warm-up. Memory reads have their turn too,
+//! right before the decoding that is compared with them. `cargo bench --bench compare` compares the engine with others.
 
 mod bandwidth;
 mod report;
@@ -38,22 +38,22 @@ pub struct BenchArgs {
     /// GGUF file or Hugging Face folder; the default model, fetched at first use, if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
-    /// PEFT folders to wear; `none` wears none; all characters' that `talk` finds if left out
+    /// PEFT folders of adapters; `none` for no adapter; all characters' that `talk` finds if left out
     #[arg(long, value_name = "A,B,..|none", value_delimiter = ',')]
     adapters: Vec<PathBuf>,
-    /// Streams decoded together, each in the next adapter
+    /// Streams decoded together, each with the next adapter
     #[arg(long, value_name = "N", default_value = "8", value_parser = value_parser!(u16).range(1..))]
     sequences: u16,
     /// Compute threads; what a game gets if left out: half of the cores, at least one
     #[arg(long, value_name = "N", value_parser = value_parser!(u16).range(1..))]
     threads: Option<u16>,
-    /// Tokens read before a reply
+    /// Prompt tokens before a reply
     #[arg(long, value_name = "N", default_value = "128", value_parser = value_parser!(u32).range(1..))]
     prompt: u32,
     /// Tokens of a reply
     #[arg(long = "gen", value_name = "N", default_value = "64", value_parser = value_parser!(u32).range(1..))]
     reply: u32,
-    /// How keys and values are kept
+    /// How keys and values are stored
     #[arg(long, value_name = "FORM", default_value = "f16")]
     kv: KvArg,
     /// How often everything is measured; figures are medians
@@ -72,12 +72,12 @@ enum KvArg {
     Int8,
 }
 
-/// Tokens of the line that a player says to a character which had read everything else before.
+/// Tokens of a player's line to a character that has cached everything before it.
 const LINE: usize = 30;
 
-const ADAPTERS_HINT: &str = "hint: --adapters A,B names PEFT folders of this base, --adapters none wears none";
+const ADAPTERS_HINT: &str = "hint: --adapters A,B names PEFT folders of this base, --adapters none uses none";
 
-/// What is measured.
+/// What the bench measures.
 struct Loaded {
     path: PathBuf,
     sha256: String,
@@ -91,7 +91,7 @@ struct Loaded {
 
 pub fn run(args: BenchArgs) -> Result<()> {
     let loaded = load(&args)?;
-    note(&format!("measuring {} times, and once before: {}", args.repetitions, loaded.path.display()));
+    note(&format!("measuring {} times, after one warm-up: {}", args.repetitions, loaded.path.display()));
     if cfg!(debug_assertions) {
         note("this is a development build, which reads memory slowly: build with --release for figures that count");
     }
@@ -103,7 +103,7 @@ pub fn run(args: BenchArgs) -> Result<()> {
 }
 
 fn load(args: &BenchArgs) -> Result<Loaded> {
-    let (prompt, behind) = (args.prompt as usize, LINE.max(args.reply as usize));
+    let (prompt, after) = (args.prompt as usize, LINE.max(args.reply as usize));
     let cores = cores()?;
     let threads = args.threads.map_or((cores / 2).max(1), usize::from);
     ensure!(
@@ -115,8 +115,8 @@ fn load(args: &BenchArgs) -> Result<Loaded> {
     let weights = model::open(&path)?;
     let most = weights.config().max_positions;
     ensure!(
-        prompt + behind <= most,
-        "a --prompt of {prompt} tokens and {behind} behind it are more than the {most} tokens of {}'s context (hint: a \
+        prompt + after <= most,
+        "a --prompt of {prompt} tokens and {after} after it are more than the {most} tokens of {}'s context (hint: a \
          smaller --prompt or --gen)",
         path.display()
     );
@@ -138,7 +138,7 @@ fn load(args: &BenchArgs) -> Result<Loaded> {
         executor.prepare(adapter)?;
     }
     let kv_bytes = [KvPrecision::F16, KvPrecision::Int8].map(|kv| kv.bytes_per_token(executor.config()));
-    // The engine has a copy of its own: the file goes.
+    // The engine has its own copy: the file can go.
     Ok(Loaded { path, sha256: weights.sha256(), load_seconds, executor, names, adapters, kv_bytes })
 }
 
@@ -181,7 +181,7 @@ fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Opt
         reply_tokens: args.reply,
         prefill_tokens_per_second: prompt / median(&|turn| turn.prefill),
         decode: decode(None, |turn| turn.alone),
-        decode_with_adapter: names.first().map(|first| decode(Some(first), |turn| turn.worn)),
+        decode_with_adapter: names.first().map(|first| decode(Some(first), |turn| turn.adapted)),
         decode_together: Together {
             sequences: args.sequences,
             tokens_per_second: sequences * reply / together,
@@ -201,7 +201,7 @@ fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Opt
     })
 }
 
-/// Those that were named, or all that characters have, and what to call them.
+/// The named adapters, or those of all characters, and what to call them.
 fn open_adapters(named: &[PathBuf]) -> Result<(Vec<String>, Vec<Adapter>)> {
     let open = |folder: &Path| Ok(Adapter::new(Arc::new(LoraAdapter::open(folder)?)));
     if let [none] = named
@@ -237,9 +237,9 @@ struct Turn {
     read_bytes_per_second: f64,
     /// One stream without an adapter, and one in the first.
     alone: f64,
-    worn: f64,
+    adapted: f64,
     together: f64,
-    /// The line behind a remembered prompt, and both from the start.
+    /// The line after a cached prompt, and both from the start.
     warm: f64,
     cold: f64,
 }
@@ -249,20 +249,20 @@ struct Bench<'a> {
     memory: Memory,
     prompt: Vec<u32>,
     line: Vec<u32>,
-    /// One a stream: what it wears, the prompt it has read, and what it will say.
+    /// Per stream: its adapter, its prefilled prompt, and its forced reply.
     voices: Vec<Option<&'a Adapter>>,
     prompts: Vec<KvCache>,
     replies: Vec<Vec<u32>>,
 }
 
 impl<'a> Bench<'a> {
-    /// Lets every stream read its prompt.
+    /// Prefills every stream's prompt.
     fn new(args: &BenchArgs, loaded: &'a Loaded) -> Result<Self> {
         let Loaded { executor, adapters, .. } = loaded;
         let (prompt, reply) = (args.prompt as usize, args.reply as usize);
         let sequences = usize::from(args.sequences);
         let vocab = executor.config().vocab_size;
-        // Any ids do: what is computed does not depend on them.
+        // Any ids will do: the work does not depend on them.
         let ids = |from: usize, count| (0..count).map(|at| ((from + at) * 7919 % vocab) as u32).collect::<Vec<_>>();
         let voices = if adapters.is_empty() {
             vec![None; sequences]
@@ -271,7 +271,7 @@ impl<'a> Bench<'a> {
         };
         let mut bench = Self {
             executor,
-            memory: Memory::new().context("memory to measure how fast it is read")?,
+            memory: Memory::new().context("allocating memory to measure its bandwidth")?,
             prompt: ids(0, prompt),
             line: ids(prompt, LINE),
             voices,
@@ -293,21 +293,21 @@ impl<'a> Bench<'a> {
             prefill: self.read(&mut bare, &self.prompt, None)?,
             read_bytes_per_second: self.memory.read(self.executor.threads()),
             alone: self.speak(&[bare], &[None])?,
-            worn: self.speak(&self.prompts[..1], &[first])?,
+            adapted: self.speak(&self.prompts[..1], &[first])?,
             together: self.speak(&self.prompts, &self.voices)?,
             warm: self.read(&mut self.prompts[0].clone(), &self.line, first)?,
             cold: self.read(&mut self.executor.new_cache(), &cold, first)?,
         })
     }
 
-    /// Reads tokens behind what is remembered, logits of the last; in seconds.
+    /// Reads tokens after what is cached, logits of the last; in seconds.
     fn read(&self, cache: &mut KvCache, tokens: &[u32], adapter: Option<&Adapter>) -> Result<f64> {
         let started = Instant::now();
         self.executor.forward(&mut [Row { tokens, adapter, cache, logits: Logits::Last }])?;
         Ok(started.elapsed().as_secs_f64())
     }
 
-    /// Lets streams say their replies together behind their prompts, a token of each a step; in seconds.
+    /// Decodes the streams' replies together after their prompts, one token of each per step; in seconds.
     fn speak(&self, prompts: &[KvCache], voices: &[Option<&Adapter>]) -> Result<f64> {
         let mut caches = prompts.to_vec();
         let started = Instant::now();
@@ -321,7 +321,7 @@ impl<'a> Bench<'a> {
         Ok(started.elapsed().as_secs_f64())
     }
 
-    /// With base, adapters and every stream's prompt, but without what only measuring takes.
+    /// With base, adapters and every stream's prompt, but without the memory that only measuring needs.
     fn resident_bytes(self) -> Option<u64> {
         drop(self.memory);
         resident_bytes()

@@ -1,4 +1,5 @@
-//! Characters are folders with a `character.toml` in `adapters/`, found where a developer or a shipped program has them.
+//! Characters are folders with a `character.toml` in `adapters/`, found where a developer or a shipped program has
+//! them.
 
 use std::{
     env, fs,
@@ -17,7 +18,7 @@ pub struct Characters {
 }
 
 impl Characters {
-    /// Looks in the working directory, in the workspace `cargo run` was started from, and beside the executable.
+    /// Looks in the working directory, in the workspace that `cargo run` was started from, and beside the executable.
     pub fn find() -> Result<Self> {
         let working = env::current_dir().ok();
         let workspace = env::var_os("BEVY_ASSET_ROOT").map(PathBuf::from);

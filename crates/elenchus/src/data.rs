@@ -1,4 +1,4 @@
-//! `elenchus data`: fetching texts, and what a character could learn from them.
+//! `elenchus data`: fetches texts, and shows what a character could learn from them.
 
 mod preferences;
 
@@ -30,34 +30,34 @@ const MIRROR: &str = "ELENCHUS_GUTENBERG_MIRROR";
 
 #[derive(Debug, Subcommand)]
 pub enum DataCommand {
-    /// Count a character's replies in texts, and show their lengths and what the filters would leave of them
+    /// Count a character's replies in texts, with their lengths and what the filters would keep
     Inspect {
         /// Plain text with labels (`SOCRATES: ...`), JSON Lines of turns or pairs, or either in gzip
         #[arg(required = true, value_name = "FILE")]
         files: Vec<PathBuf>,
-        /// Whose replies; pairs that do not say who replies are this character's
+        /// Character whose replies are counted; pairs without a character count as this one's
         #[arg(long, value_name = "NAME")]
         character: String,
-        /// Turns before a reply, at most; 4 if neither this nor --training says otherwise
+        /// Maximum turns before a reply; 4 if neither this nor --training says otherwise
         #[arg(long, value_name = "N")]
         context: Option<NonZeroUsize>,
         /// Filter as this `training.toml` does, and take its context and `speakers`
         #[arg(long, value_name = "TRAINING.TOML")]
         training: Option<PathBuf>,
-        /// Show so many of the filtered pairs, each with the hash that player lines name its reply by
+        /// Show this many of the filtered pairs, each with the hash by which player lines name its reply
         #[arg(long, value_name = "N", default_value = "0")]
         pairs: usize,
-        /// A name in the texts and the name it stands for; may be given several times
+        /// A name in the texts and the name it stands for; may be repeated
         #[arg(long = "alias", value_name = "FROM=TO", value_parser = alias)]
         aliases: Vec<(String, String)>,
-        /// Go on behind a broken line; each is listed on stderr
+        /// Continue after a broken line; each is listed on stderr
         #[arg(long)]
         skip_broken: bool,
         /// Print JSON instead of a table
         #[arg(long)]
         json: bool,
     },
-    /// Make preferences of what a run of `train rl` said: of each prompt's replies the best against the worst
+    /// Make preferences from the replies of a `train rl` run: for each prompt the best reply against the worst
     Preferences {
         /// A run's `rollouts.jsonl`
         #[arg(required = true, value_name = "FILE")]
@@ -77,7 +77,7 @@ pub enum DataCommand {
         /// A mirror laid out like the site; else `ELENCHUS_GUTENBERG_MIRROR` of the environment, else gutenberg.org
         #[arg(long, value_name = "URL")]
         mirror: Option<String>,
-        /// Ask for works that are on disk as well
+        /// Fetch works that are on disk as well
         #[arg(long)]
         force: bool,
     },
@@ -92,7 +92,7 @@ pub fn run(command: DataCommand) -> Result<()> {
             let called = called.map(|name| (name.clone(), character.clone()));
             let speakers = Speakers::new(aliases.into_iter().chain(called))?;
             let character = speakers.normalise(&character);
-            ensure!(!character.is_empty(), "--character names nobody (hint: --character Socrates)");
+            ensure!(!character.is_empty(), "--character is empty (hint: --character Socrates)");
             let context = context.or(training.as_ref().map(|config| config.context)).unwrap_or(four);
             let filters = training.map_or_else(Filters::default, |config| config.filters);
             let texts = data::read(&files, &speakers, if skip_broken { OnBroken::Skip } else { OnBroken::Stop })?;
@@ -110,7 +110,7 @@ pub fn run(command: DataCommand) -> Result<()> {
             gutenberg.mirror = mirror.or(named).unwrap_or(gutenberg.mirror);
             gutenberg.fetch(&ids, &out, force, |event| match event {
                 GutenbergEvent::Cached(file) => {
-                    note(&format!("{} is there (hint: --force fetches it again)", file.display()));
+                    note(&format!("{} exists (hint: --force fetches it again)", file.display()));
                 }
                 GutenbergEvent::Fetched(file, bytes) => note(&format!("{}: {}", file.display(), model::size(bytes))),
                 GutenbergEvent::Waiting(wait, reason) => {
@@ -149,7 +149,7 @@ struct Report {
     pairs: Vec<ShownPair>,
 }
 
-/// A pair that is left, with what a player line names it by.
+/// A pair that passed the filters, with the hash by which a player line names it.
 #[derive(Debug, Serialize)]
 struct ShownPair {
     work: String,

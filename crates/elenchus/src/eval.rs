@@ -1,4 +1,4 @@
-//! `elenchus eval`: what an adapter has learned is measured as the game would prompt it.
+//! `elenchus eval`: measures what an adapter has learned, prompted as the game would.
 
 mod blind;
 mod character;
@@ -34,21 +34,21 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub enum EvalCommand {
-    /// How well replies are foreseen, in perplexity a token, prompted as the game would
+    /// How well replies are predicted, in perplexity a token, prompted as the game would
     Perplexity(PerplexityArgs),
     /// A battery of conversations with one character: its name, facts, the player's words, its role, repetition
     Character(Box<CharacterArgs>),
     /// Every voice's held-out replies under every voice's adapter: is each adapter the best for its own?
     Voices(VoicesArgs),
-    /// How well a judge's words are understood: every reader of verdicts, held to verdicts with labels
+    /// Measure every reader of verdicts on verdicts with labels
     Verdicts(VerdictsArgs),
-    /// Adapters beside the base on the same prompts, under judges that nothing was optimised against
+    /// Compare adapters with the base on the same prompts, under judges that nothing was optimised against
     Compare(Box<CompareArgs>),
-    /// How often a reward model prefers what people preferred, of pairs that it did not learn from
+    /// How often a reward model prefers what people preferred, on pairs that it did not learn from
     Reward(reward::RewardArgs),
-    /// A voice before and after, by reward models on prompts never trained on, and how it stays in role
+    /// Compare a voice before and after, by reward models on prompts never trained on, and by how it stays in role
     Virtue(Box<VirtueArgs>),
-    /// Pairs of replies for a person to choose from, without knowing whose they are
+    /// Make pairs of replies for a person to choose from, without knowing whose they are
     Blind(BlindArgs),
 }
 
@@ -63,16 +63,16 @@ pub struct PerplexityArgs {
     /// PEFT folder to measure beside the base, in place of the character's own; `none` measures the base alone
     #[arg(long, value_name = "DIR|none")]
     adapter: Option<PathBuf>,
-    /// Whose replies and whose prompt: a folder of `adapters/`
+    /// Character whose replies and prompt are used: a folder of `adapters/`
     #[arg(long, value_name = "NAME", default_value = "socrates")]
     character: String,
-    /// Turns before a reply, at most
+    /// Maximum turns before a reply
     #[arg(long, value_name = "N", default_value = "4")]
     context: NonZeroUsize,
     /// Works to measure on, by name; all if left out
     #[arg(long = "work", value_name = "NAME")]
     works: Vec<String>,
-    /// Tokens of an example at most; longer replies are cut
+    /// Maximum tokens of an example; longer replies are cut
     #[arg(long, value_name = "N", default_value = "256")]
     max_tokens: usize,
     /// cpu, cuda, or cuda:N
@@ -114,7 +114,7 @@ fn run_perplexity(args: PerplexityArgs) -> Result<()> {
     let examples = voice.examples(&read, &character, max_tokens)?;
     let bar = ProgressBar::new(examples.len() as u64 * (1 + u64::from(lora.is_some())));
     let base = perplexity(&voice.executor, None, &examples, |read| bar.set_position(read as u64))?;
-    let worn = match &lora {
+    let adapted = match &lora {
         Some(lora) => {
             let position = |read| bar.set_position((examples.len() + read) as u64);
             perplexity(&voice.executor, Some(lora), &examples, position)?
@@ -125,24 +125,24 @@ fn run_perplexity(args: PerplexityArgs) -> Result<()> {
     let report = json!({
         "adapter": adapter,
         "pairs": examples.len(),
-        "tokens": worn.tokens,
-        "perplexity": worn.of_tokens(),
+        "tokens": adapted.tokens,
+        "perplexity": adapted.of_tokens(),
         "base_perplexity": base.of_tokens(),
-        "end_tokens": worn.end_tokens,
-        "end_perplexity": worn.of_ends(),
+        "end_tokens": adapted.end_tokens,
+        "end_perplexity": adapted.of_ends(),
         "base_end_perplexity": base.of_ends(),
     });
     let text = if json {
         format!("{report}\n")
     } else {
-        let line = |name: &str, worn: f64, base: f64| {
-            format!("{name:<12} {worn:8.3}   base {base:8.3}   {:+.1}%\n", (worn / base - 1.0) * 100.0)
+        let line = |name: &str, adapted: f64, base: f64| {
+            format!("{name:<12} {adapted:8.3}   base {base:8.3}   {:+.1}%\n", (adapted / base - 1.0) * 100.0)
         };
         let adapter = adapter.as_deref().unwrap_or("none, the base alone");
-        let replies = format!("adapter: {adapter}\n{} replies, {} tokens\n", examples.len(), worn.tokens);
+        let replies = format!("adapter: {adapter}\n{} replies, {} tokens\n", examples.len(), adapted.tokens);
         replies
-            + &line("perplexity", worn.of_tokens(), base.of_tokens())
-            + &line("of its end", worn.of_ends(), base.of_ends())
+            + &line("perplexity", adapted.of_tokens(), base.of_tokens())
+            + &line("of its end", adapted.of_ends(), base.of_ends())
     };
     print(&text)
 }

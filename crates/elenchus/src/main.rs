@@ -1,8 +1,8 @@
 //! `elenchus`: talk to characters, fetch and inspect models and adapters.
 //!
-//! Thin on purpose: arguments in, library calls, messages out. What a game needs is in the libraries.
+//! Thin on purpose: arguments in, library calls, messages out. Everything a game needs is in the libraries.
 
-// They panic where nobody reads on.
+// They panic when standard output is closed.
 #![warn(clippy::print_stdout, clippy::print_stderr)]
 
 mod adapter;
@@ -24,9 +24,9 @@ use std::{io::ErrorKind, process::ExitCode};
 
 use clap::{Parser, Subcommand};
 
-use output::{NobodyReads, note};
+use output::{OutputClosed, note};
 
-/// Characters that speak from one small language model, each with a voice of its own.
+/// NPC characters that speak from one small language model, each in its own voice.
 #[derive(Debug, Parser)]
 #[command(name = "elenchus", version, about, propagate_version = true)]
 struct Cli {
@@ -41,10 +41,10 @@ enum Command {
     /// Fetch, list, inspect and run base models
     #[command(subcommand)]
     Model(model::ModelCommand),
-    /// Look at LoRA adapters, compare and mix them, carry them to llama.cpp and back
+    /// Inspect, compare and merge LoRA adapters, convert them to llama.cpp's format and back
     #[command(subcommand)]
     Adapter(adapter::AdapterCommand),
-    /// Look at texts that a character could learn from
+    /// Inspect texts that a character could learn from
     #[cfg(feature = "train")]
     #[command(subcommand)]
     Data(data::DataCommand),
@@ -56,7 +56,7 @@ enum Command {
     #[cfg(feature = "train")]
     #[command(subcommand)]
     Eval(eval::EvalCommand),
-    /// Look at texts that a character could learn from (in a build with the trainer)
+    /// Inspect texts that a character could learn from (in a build with the trainer)
     #[cfg(not(feature = "train"))]
     Data(Absent),
     /// Train adapters (in a build with the trainer)
@@ -69,7 +69,7 @@ enum Command {
     Bench(bench::BenchArgs),
 }
 
-/// Whatever follows a command that this build has not.
+/// Arguments after a command that this build does not have.
 #[cfg(not(feature = "train"))]
 #[derive(Debug, clap::Args)]
 #[command(disable_help_flag = true)]
@@ -90,7 +90,7 @@ fn main() -> ExitCode {
     let cli = match Cli::try_parse() {
         Ok(cli) => cli,
         Err(message) => {
-            // Help and version arrive here too, and are no failure.
+            // Help and version arrive here too, and are not failures.
             let code = if message.use_stderr() { ExitCode::FAILURE } else { ExitCode::SUCCESS };
             return match message.print() {
                 Err(cause) if cause.kind() != ErrorKind::BrokenPipe => ExitCode::FAILURE,
@@ -118,7 +118,7 @@ fn main() -> ExitCode {
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) if error.is::<NobodyReads>() => ExitCode::SUCCESS,
+        Err(error) if error.is::<OutputClosed>() => ExitCode::SUCCESS,
         Err(error) => {
             note(&format!("error: {error:#}"));
             ExitCode::FAILURE

@@ -1,4 +1,4 @@
-//! `elenchus model`: base models, and how they are held against other engines.
+//! `elenchus model`: base models, and tools to compare them with other engines.
 
 use std::{
     collections::BTreeMap,
@@ -12,8 +12,8 @@ use clap::{Subcommand, ValueEnum};
 use elenchus_dialogue::base_model;
 use elenchus_fetch::FetchProgress;
 use elenchus_lm::{
-    Adapter, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Markup, Message, Numerics, Role, Row,
-    TensorName, Weights,
+    Adapter, ChatTemplate, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Markup, Message, Numerics,
+    Role, Row, TensorName, Tokenizer, Weights, gguf::Gguf,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype, tensor::TensorView};
@@ -24,7 +24,7 @@ use crate::output::{note, print};
 pub enum ModelCommand {
     /// Fetch the default model into the user's cache, or check the one that is there
     Fetch,
-    /// List the GGUF files where the default model is looked for
+    /// List the GGUF files in the folders that are searched for the default model
     List,
     /// Show a model's architecture, sizes, block types, tokenizer and chat template
     Inspect {
@@ -32,9 +32,18 @@ pub enum ModelCommand {
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
     },
+    /// Print a conversation as a chat template writes it
+    Render {
+        /// The template, in Jinja
+        #[arg(long, value_name = "FILE.jinja")]
+        template: PathBuf,
+        /// JSON object with `messages` and what else the template reads: `add_generation_prompt`, `bos_token`, `tools`, ..
+        #[arg(long, value_name = "FILE.json")]
+        context: PathBuf,
+    },
     /// Turn texts into token ids: a JSON list of strings to a list of lists
     Tokenize {
-        /// GGUF file or Hugging Face folder; the default model if left out
+        /// GGUF file, also of a vocabulary alone, or Hugging Face folder; the default model if left out
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
         /// JSON list of strings
@@ -43,7 +52,7 @@ pub enum ModelCommand {
         /// Read markup such as `<|im_end|>` as control tokens, not as text
         #[arg(long)]
         special: bool,
-        /// Where the ids go
+        /// File to write the ids to
         #[arg(long, value_name = "IDS.json")]
         out: PathBuf,
     },
@@ -52,19 +61,19 @@ pub enum ModelCommand {
         /// GGUF file or Hugging Face folder; the default model if left out
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
-        /// PEFT folder to wear
+        /// PEFT folder of an adapter to apply
         #[arg(long, value_name = "DIR")]
         adapter: Option<PathBuf>,
         /// JSON list of lists of token ids
         #[arg(long, value_name = "IDS.json")]
         ids_file: PathBuf,
-        /// How base weights take part in products
+        /// How products use the base weights
         #[arg(long)]
         numerics: NumericsArg,
-        /// What runs the model
+        /// The executor that runs the model
         #[arg(long, value_name = "NAME")]
         executor: String,
-        /// Where the logits go
+        /// File to write the logits to
         #[arg(long, value_name = "F.safetensors")]
         out: PathBuf,
     },
@@ -87,7 +96,7 @@ impl From<NumericsArg> for Numerics {
     }
 }
 
-/// Executors by the name a person calls them.
+/// Executors by the name used on the command line.
 const EXECUTORS: &[(&str, BuildExecutor)] = &[
     #[cfg(feature = "train")]
     ("candle", |weights, numerics| {
@@ -110,6 +119,7 @@ pub fn run(command: ModelCommand) -> Result<()> {
         ModelCommand::Fetch => fetch(),
         ModelCommand::List => list(),
         ModelCommand::Inspect { base } => inspect(&base_or_default(base)?),
+        ModelCommand::Render { template, context } => render(&template, &context),
         ModelCommand::Tokenize { base, texts_file, special, out } => {
             let markup = if special { Markup::AsControl } else { Markup::AsText };
             tokenize(&base_or_default(base)?, &texts_file, markup, &out)
@@ -121,7 +131,7 @@ pub fn run(command: ModelCommand) -> Result<()> {
     }
 }
 
-/// The model a person named, or the default one: fetched at first use, with a bar if somebody watches.
+/// The named model, or the default one: fetched at first use, with a progress bar on a terminal.
 pub fn base_or_default(base: Option<PathBuf>) -> Result<PathBuf> {
     match base {
         Some(path) => {
@@ -141,7 +151,7 @@ pub fn open(path: &Path) -> Result<Arc<Weights>> {
     Ok(Arc::new(Weights::open(path, &mut |_| ())?))
 }
 
-/// Bytes as a person reads them.
+/// Bytes in human-readable form.
 pub fn size(bytes: usize) -> String {
     match bytes {
         0..1024 => format!("{bytes} B"),
@@ -205,7 +215,7 @@ fn list() -> Result<()> {
         }
     }
     if default.is_none() {
-        print("The default model is not there yet: `elenchus model fetch` gets it.\n")?;
+        print("The default model is not there yet: `elenchus model fetch` fetches it.\n")?;
     }
     Ok(())
 }
@@ -224,7 +234,12 @@ fn inspect(path: &Path) -> Result<()> {
     line("layers", config.num_layers().to_string())?;
     line("hidden", format!("{} (feed-forward {})", config.hidden_size, config.intermediate_size))?;
     line("heads", format!("{} (keys and values {}), {} wide", config.num_heads, config.num_kv_heads, config.head_dim))?;
-    let bases: Vec<String> = config.rope_thetas().0.iter().map(f32::to_string).collect();
+    let named = |(theta, scaling): &(Option<f32>, f32)| match (theta, scaling) {
+        (None, _) => "none in some layers".to_owned(),
+        (Some(theta), 1.0) => theta.to_string(),
+        (Some(theta), scaling) => format!("{theta} (positions divided by {scaling})"),
+    };
+    let bases: Vec<String> = config.rope_bases().0.iter().map(named).collect();
     line("rotary", format!("base {}, {:?}", bases.join(" and "), config.rope_layout))?;
     let biases: Vec<&str> = Linear::ALL
         .into_iter()
@@ -260,13 +275,19 @@ fn inspect(path: &Path) -> Result<()> {
 
     let message = |role, content: &str| Message { role, content: content.to_owned() };
     let messages = [message(Role::System, "PERSONA"), message(Role::User, "LINE")];
-    let ids = weights.chat_template()?.encode(&tokenizer, &messages, true)?;
+    let template = weights.chat_template()?;
+    let ids = template.encode(&tokenizer, &messages, true)?;
     let shown: String = ids.iter().map(|&id| shown(&tokenizer, id)).collect();
-    line("chat template", format!("{shown:?}"))
+    line("chat template", format!("{shown:?}"))?;
+    line("template from", template.origin().to_owned())?;
+    match template.think_marks() {
+        Some(marks) => line("thoughts", format!("between {:?} and {:?}", marks.open, marks.close)),
+        None => Ok(()),
+    }
 }
 
 /// A token's text; a control token's number.
-fn shown(tokenizer: &elenchus_lm::Tokenizer, id: u32) -> String {
+fn shown(tokenizer: &Tokenizer, id: u32) -> String {
     match tokenizer.token_bytes(id) {
         [] => format!("<{id}>"),
         bytes => String::from_utf8_lossy(bytes).into_owned(),
@@ -275,9 +296,19 @@ fn shown(tokenizer: &elenchus_lm::Tokenizer, id: u32) -> String {
 
 fn tokenize(base: &Path, texts_file: &Path, markup: Markup, out: &Path) -> Result<()> {
     let texts: Vec<String> = read_json(texts_file, "a JSON list of strings")?;
-    let tokenizer = open(base)?.tokenizer()?;
+    let tokenizer = match base.is_dir() {
+        true => Tokenizer::from_folder(base)?,
+        false => Tokenizer::from_gguf(&Gguf::open(base)?)?,
+    };
     let ids = texts.iter().map(|text| tokenizer.encode(text, markup)).collect::<elenchus_lm::Result<Vec<_>>>()?;
     fs::write(out, serde_json::to_string(&ids)?).with_context(|| out.display().to_string())
+}
+
+fn render(template: &Path, context: &Path) -> Result<()> {
+    let read = |path: &Path| fs::read_to_string(path).with_context(|| path.display().to_string());
+    let source = ChatTemplate::from_source(&read(template)?).with_context(|| template.display().to_string())?;
+    let rendered = source.render_context(&read(context)?);
+    print(&rendered.with_context(|| format!("{} with {}", template.display(), context.display()))?)
 }
 
 fn executor_named(name: &str) -> Result<BuildExecutor> {
@@ -285,7 +316,7 @@ fn executor_named(name: &str) -> Result<BuildExecutor> {
         Some((_, build)) => Ok(*build),
         None => {
             let known: Vec<&str> = EXECUTORS.iter().map(|(known, _)| *known).collect();
-            bail!("there is no executor `{name}` (hint: there is {})", known.join(", "))
+            bail!("there is no executor `{name}` (hint: known are {})", known.join(", "))
         }
     }
 }

@@ -1,6 +1,6 @@
-//! Everything the program prints. `println!` panics where nobody reads on, as in `elenchus adapter inspect DIR | head -1`, so
-//! nothing else here prints: what was asked for ends the program quietly there, and what is said beside a work goes
-//! unheard while the work goes on.
+//! Everything the program prints. `println!` panics when standard output is closed, as in `elenchus adapter inspect DIR
+//! | head -1`, so nothing else here prints. Requested output ends the program quietly there; progress messages are
+//! dropped and the work continues.
 
 use std::{
     fmt,
@@ -9,35 +9,35 @@ use std::{
 
 use anyhow::{Context, Result};
 
-/// Whoever read standard output has left, which is no failure: there is nothing more to do.
+/// The reader of standard output has left, which is not a failure: there is nothing more to do.
 #[derive(Debug)]
-pub struct NobodyReads;
+pub struct OutputClosed;
 
-impl fmt::Display for NobodyReads {
+impl fmt::Display for OutputClosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("nobody reads standard output any more")
+        f.write_str("standard output is closed")
     }
 }
 
-impl std::error::Error for NobodyReads {}
+impl std::error::Error for OutputClosed {}
 
-/// Prints what was asked for.
+/// Prints requested output.
 ///
 /// # Errors
-/// [`NobodyReads`], which ends the program with success; or what cannot be written, to a full disk for one.
+/// [`OutputClosed`], which ends the program with success; or what cannot be written, for example to a full disk.
 pub fn print(text: &str) -> Result<()> {
     match write(&mut io::stdout().lock(), text) {
-        Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+        Err(cause) if cause.kind() == ErrorKind::BrokenPipe => Err(OutputClosed.into()),
         result => result.context("standard output"),
     }
 }
 
-/// Tells somebody who may have left of a work that goes on.
+/// Prints a message of running work; the reader may have left.
 pub fn say(text: &str) {
     let _ = write(&mut io::stdout().lock(), text);
 }
 
-/// A line on standard error, which may have nobody who reads it.
+/// Prints a line on standard error; the reader may have left.
 pub fn note(line: &str) {
     let _ = write(&mut io::stderr().lock(), &format!("{line}\n"));
 }

@@ -1,7 +1,7 @@
 //! `elenchus talk`: a conversation in the terminal.
 //!
-//! What speaks is the plugin in a headless Bevy app, 60 updates a second, not a second implementation: the terminal hears
-//! exactly what a game hears. Typed lines and lines from the command line arrive over the same channel.
+//! The plugin speaks, in a headless Bevy app with 60 updates a second; there is no second implementation: the terminal
+//! gets exactly what a game gets. Typed lines and lines from the command line arrive over the same channel.
 
 mod input;
 mod saved;
@@ -25,10 +25,10 @@ use crate::{characters::Characters, model};
 use screen::Screen;
 use session::Session;
 
-/// Talks to a character. Without --say, the conversation is typed; /help shows what else can be typed.
+/// Talks to a character. Without --say, the conversation is typed; /help shows the commands.
 #[derive(Debug, Args)]
 pub struct TalkArgs {
-    /// Who to talk to: a folder of `adapters/`
+    /// The character to talk to: a folder of `adapters/`
     #[arg(long, value_name = "NAME", default_value = "socrates")]
     character: String,
     /// A line to say; several are the turns of one conversation
@@ -40,10 +40,10 @@ pub struct TalkArgs {
     /// Show every word at once and let every reply pass: no filter judges sentences
     #[arg(long)]
     no_filter: bool,
-    /// Makes the replies the same every time
+    /// Make the replies the same every time
     #[arg(long, value_name = "N")]
     seed: Option<u64>,
-    /// Tokens in a reply at most
+    /// Maximum tokens in a reply
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: Option<u32>,
     /// GGUF file or Hugging Face folder; the default model, fetched at first use, if left out
@@ -52,10 +52,10 @@ pub struct TalkArgs {
     /// Where the model runs: cpu, cuda, or cuda:N (in a build with `--features cuda`)
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: ComputeDevice,
-    /// PEFT folder to wear in place of the character's own adapter; `none` wears none
+    /// PEFT folder to use in place of the character's own adapter; `none` uses none
     #[arg(long, value_name = "DIR|none")]
     adapter: Option<PathBuf>,
-    /// Prints one JSON object a reply
+    /// Print one JSON object per reply
     #[arg(long, requires = "say")]
     json: bool,
 }
@@ -115,27 +115,27 @@ pub fn run(args: TalkArgs) -> Result<()> {
     }
 }
 
-/// What a game's server would be: no window, no renderer, the plugin.
+/// Like a game's server: no window, no renderer, the plugin.
 fn headless_app(characters: &Characters, engine: EngineSettings, settings: ElenchusSettings) -> App {
     let mut app = App::new();
     app.add_plugins((
         AdaptersSourcePlugin { folder: characters.folder.display().to_string() },
         MinimalPlugins.set(ScheduleRunnerPlugin::run_loop(Duration::from_secs_f64(1.0 / 60.0))),
         AssetPlugin::default(),
-        // A model that cannot be loaded ends the program with that error; once is enough.
+        // A model that cannot be loaded ends the program with that error; reporting it once is enough.
         LogPlugin { level: Level::WARN, filter: "bevy_elenchus::receive=error".into(), ..default() },
-        ElenchusPlugin { engine, settings, ..default() },
+        ElenchusPlugins.set(SpeechPlugin { engine, settings, ..default() }),
     ));
     app
 }
 
-/// Hears Ctrl-C.
+/// Receives Ctrl-C.
 fn interrupts() -> Result<Receiver<()>> {
     let (sender, receiver) = unbounded();
     ctrlc::set_handler(move || {
-        // Nobody listens any more when the app is ending, which is what was asked for.
+        // The receiver is gone when the app is ending, which is what Ctrl-C requests.
         let _ = sender.send(());
     })
-    .context("Ctrl-C cannot be heard")?;
+    .context("cannot listen for Ctrl-C")?;
     Ok(receiver)
 }

@@ -8,7 +8,6 @@ mod rl;
 
 use std::{
     collections::BTreeSet,
-    fs,
     path::{Path, PathBuf},
     sync::{
         Arc,
@@ -17,17 +16,14 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 use clap::{Args, Subcommand, ValueEnum};
-use elenchus_dialogue::{Character, Model};
 use elenchus_lm::{ComputeDevice, Numerics, write_whole};
 use elenchus_train::{
-    Example, Learner, Lesson, RunFolder, SftEvent, SftOutcome, SftResult, StepReport,
-    character_eval::RunKind,
-    data::{self, PersonaPair},
-    example,
+    Learner, Lesson, LessonExamples, RunFolder, SftEvent, SftOutcome, SftResult, StepReport, copy_report,
     judge::{Words, WordsSettings, read_labelled},
-    train,
+    report::sft_report,
+    save_character, train,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -40,7 +36,7 @@ use crate::{
 
 #[derive(Debug, Subcommand)]
 pub enum TrainCommand {
-    /// Fine-tune an adapter on a character's lines; a run that was killed goes on where it was
+    /// Fine-tune an adapter on a character's lines; a run that was killed resumes where it was
     Sft {
         /// The run's `training.toml`
         #[arg(value_name = "TRAINING.TOML")]
@@ -51,17 +47,17 @@ pub enum TrainCommand {
         #[command(flatten)]
         base: BaseArgs,
     },
-    /// Train a judge of replies on what people wrote; a run that was killed goes on where it was
+    /// Train a judge of replies on what people wrote; a run that was killed resumes where it was
     Reward(reward::RewardArgs),
-    /// Learn from judges what to say; a run that was killed goes on where it was
+    /// Learn from judges what to say; a run that was killed resumes where it was
     Rl(rl::RlArgs),
-    /// Compare methods of learning from judges: one start, one budget, several seeds; what was stopped goes on
+    /// Compare methods of learning from judges: one start, one budget, several seeds; what was stopped resumes
     Compare(compare::CompareArgs),
-    /// Let a chat model revise a character's answers by principles, for `train sft`; a run that was killed goes on
+    /// Let a chat model revise a character's answers by principles, for `train sft`; a run that was killed resumes
     Revise(revise::ReviseArgs),
-    /// Let a chat model compare a character's answers, for `train reward`; a run that was killed goes on
+    /// Let a chat model compare a character's answers, for `train reward`; a run that was killed resumes
     Preferences(preferences::PreferencesArgs),
-    /// Learn from labelled verdicts what a judge's words come to: the reader that ships was made this way
+    /// Learn from labelled verdicts what a judge's words mean: the reader that ships was made this way
     Verdicts {
         /// JSON Lines of {verdict, label: -1, 0 or 1, idx: number of what was judged}
         #[arg(long, value_name = "FILE")]
@@ -131,22 +127,9 @@ pub fn run(command: TrainCommand) -> Result<()> {
 
 fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
     let lesson = Lesson::open(&file)?;
-    let base_replies = lesson.base_replies();
-    let Lesson {
-        config,
-        text,
-        character_file,
-        character,
-        read,
-        broken,
-        filtered,
-        mut split,
-        player_lines,
-        mut persona_pairs,
-        start,
-    } = lesson;
-    broken.iter().for_each(|line| note(&format!("left out: {line}")));
-    say(&format!("{read} pairs of {}, {} fit to learn from:\n", character.name, filtered.kept));
+    let Lesson { config, text, character_file, character, filtered, split, player_lines, .. } = &lesson;
+    lesson.broken.iter().for_each(|line| note(&format!("left out: {line}")));
+    say(&format!("{} pairs of {}, {} fit to learn from:\n", lesson.read, character.name, filtered.kept));
     let what = match config.held_out_fraction {
         Some(share) => format!("the last {:.0}%", share * 100.0),
         None => config.held_out_works.join(", "),
@@ -157,51 +140,51 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
     say(&format!("learned from: {}\n", works.into_iter().collect::<Vec<_>>().join(", ")));
     if !player_lines.is_empty() {
         say(&format!("{} lines as a player says them are trained on as well\n", player_lines.len()));
-        split.train.extend(player_lines);
     }
 
     let voice = base.open_speaking()?;
     let max_tokens = config.training.max_tokens;
-    let mut examples = voice.examples(&split.train, &character, max_tokens)?;
-    let held_out = voice.examples(&split.held_out, &character, max_tokens)?;
-    let run = RunFolder::open(&out, &text)?;
-    if base_replies > 0 {
-        persona_pairs.extend(data::base_replies(&voice.model, base_replies, config.training.seed)?);
+    let LessonExamples { train: examples, held_out, own, persona, too_long } = lesson.examples(&voice.model)?;
+    for left_out in too_long.into_iter().filter(|count| *count > 0) {
+        note(&format!("left out: {left_out} pairs whose prompt alone has {max_tokens} tokens or more"));
     }
-    if !persona_pairs.is_empty() {
-        say(&format!(
-            "{} examples of other personas and of {}'s own keep the persona\n",
-            persona_pairs.len(),
-            character.name
-        ));
-        for PersonaPair { character, pair } in &persona_pairs {
-            let example = example(pair, character, &voice.model, max_tokens)?;
-            examples.extend(example.map(|example| Example { weight: config.persona.weight, ..example }));
-        }
+    if own == 0 || held_out.is_empty() {
+        bail!("no pair fits {max_tokens} tokens (hint: raise the limit)");
+    }
+    let run = RunFolder::open(&out, text)?;
+    if persona > 0 {
+        say(&format!("{persona} examples of other personas and of {}'s own keep the persona\n", character.name));
     }
     let learner = Learner {
         executor: &voice.executor,
         model: &voice.model,
-        character: &character,
+        character,
         examples: &examples,
         held_out: &held_out,
-        start: start.as_deref(),
+        start: lesson.start.as_deref(),
     };
     let (screen, should_stop) = (Screen::new()?, interrupts()?);
-    let outcome = train(&learner, &config, &run, &should_stop, |event| screen.show(event, &character.name));
+    let mut reported = Ok(());
+    let outcome = train(&learner, config, &run, &should_stop, |event| {
+        if reported.is_ok() && matches!(&event, SftEvent::Evaluated { step, .. } if *step > 0) {
+            reported = sft_report(&run);
+        }
+        screen.show(event, &character.name);
+    });
     screen.bar.finish_and_clear();
-    match outcome? {
+    let outcome = outcome?;
+    reported?;
+    match outcome {
         SftOutcome::Stopped(step) => {
-            say(&format!("stopped behind step {step}; the same command goes on from there\n"));
+            say(&format!("Stopped after step {step}. Run the same command to resume.\n"));
         }
         SftOutcome::Finished(adapter, result) => {
-            // With these the folder is a whole character, as `adapters/` holds them.
-            let described = fs::read_to_string(&character_file)?;
-            run.write("adapter/character.toml", with_base(&described, &character, &voice.model).as_bytes())?;
-            run.write("adapter/training.toml", text.as_bytes())?;
+            sft_report(&run)?;
+            save_character(&run, character_file, character, &voice.model, ("training.toml", text))?;
             say(&format!("{}\n", summary(&result)));
             if config.battery {
-                measure_run(&run, RunKind::Sft, &voice.model, &character_file, None)?;
+                measure_run(&run, &voice.model, character_file, None)?;
+                sft_report(&run)?;
             }
             copy_report(&run)?;
             say(&format!(
@@ -214,12 +197,6 @@ fn sft(file: PathBuf, out: PathBuf, base: BaseArgs) -> Result<()> {
     Ok(())
 }
 
-/// Puts a run's report beside its adapter.
-fn copy_report(run: &RunFolder) -> Result<()> {
-    let report = run.file("REPORT.md");
-    Ok(run.write("adapter/REPORT.md", &fs::read(&report).with_context(|| report.display().to_string())?)?)
-}
-
 fn verdicts(labelled: &Path, out: &Path) -> Result<()> {
     let verdicts = read_labelled(labelled)?;
     let words = Words::train(&verdicts.iter().collect::<Vec<_>>(), WordsSettings::default());
@@ -227,15 +204,6 @@ fn verdicts(labelled: &Path, out: &Path) -> Result<()> {
     write_whole(out, words.to_json().as_bytes()).with_context(|| out.display().to_string())?;
     say(&format!("learned from {} verdicts: {}\n", verdicts.len(), out.display()));
     Ok(())
-}
-
-/// A `character.toml` that says which base its adapter was trained on.
-fn with_base(described: &str, character: &Character, model: &Model) -> String {
-    if character.base.is_some() {
-        return described.to_owned();
-    }
-    let Model { name, sha256, .. } = model;
-    format!("{}\n\n[base]\nname = {name:?}\nsha256 = \"{sha256}\"\n", described.trim_end())
 }
 
 /// Set by the first Ctrl-C, so that the step is finished and kept; the second ends the program at once.
@@ -271,7 +239,7 @@ impl Screen {
                 let (adapter, optimiser) = (model::size(adapter_bytes), model::size(optimiser_bytes));
                 self.line(&format!("adapter: {adapter}, its optimiser: {optimiser} in memory"));
                 if step > 0 {
-                    self.line(&format!("goes on behind step {step} of {total_steps}"));
+                    self.line(&format!("resumes after step {step} of {total_steps}"));
                 }
                 bar.set_length(total_steps);
                 bar.set_position(step);

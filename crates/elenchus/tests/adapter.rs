@@ -1,6 +1,7 @@
-//! `elenchus adapter`: what it writes, and that peft and llama.cpp mean the same by it.
+//! `elenchus adapter`: what it writes, and that peft and llama.cpp read it in the same way.
 //!
-//! The comparisons with other programs need Python (`--ignored`); they set up their own and fail where they cannot. llama.cpp is built from source for it, which takes a quarter of an hour once.
+//! The comparisons with other programs need Python (`--ignored`); they set up their own and fail if they cannot. For
+//! this they build llama.cpp from source, which takes a quarter of an hour once.
 
 #[expect(dead_code, reason = "each test binary uses its part")]
 mod common;
@@ -25,7 +26,7 @@ const TOLERANCE: f32 = 5e-4;
 
 const IDS: [&[u32]; 3] = [&[72, 105, 33], &[65], &[66, 67, 68, 69, 257, 10, 200, 3, 99, 99, 99, 42]];
 
-/// A folder `odd` whose pairs agree in nothing: some linears of some layers, three ranks, three alphas.
+/// A folder `odd` whose pairs differ in everything: some linears of some layers, three ranks, three alphas.
 fn write_odd_adapter(stage: &Stage) {
     let config = TinyModel::default().config();
     let pair = |linear: Linear, rank: usize, scaling: f32| {
@@ -51,9 +52,9 @@ fn hash(folder: &Path) -> [u8; 32] {
 /// Our exact logits after each list of ids, one after the other.
 fn our_logits(stage: &Stage, base: &str, adapter: Option<&str>) -> Vec<f32> {
     fs::write(stage.path("ids.json"), serde_json::to_string(&IDS).unwrap()).unwrap();
-    let wear = adapter.map_or(String::new(), |adapter| format!("--adapter {adapter}"));
+    let flag = adapter.map_or(String::new(), |adapter| format!("--adapter {adapter}"));
     let rest = "--ids-file ids.json --numerics exact --executor candle --out ours.safetensors";
-    succeeded(stage.run(&format!("model logits --base {base} {wear} {rest}"), &[]));
+    succeeded(stage.run(&format!("model logits --base {base} {flag} {rest}"), &[]));
     let bytes = fs::read(stage.path("ours.safetensors")).unwrap();
     let file = SafeTensors::deserialize(&bytes).unwrap();
     (0..IDS.len()).flat_map(|at| floats(file.tensor(&format!("last_{at}")).unwrap().data())).collect()
@@ -65,7 +66,7 @@ fn floats(bytes: &[u8]) -> Vec<f32> {
 
 fn largest_difference(x: &[f32], y: &[f32]) -> f32 {
     assert_eq!(x.len(), y.len());
-    // `max` would pass over a NaN.
+    // `max` would ignore a NaN.
     let differences = x.iter().zip(y).map(|(x, y)| (x - y).abs());
     differences.inspect(|difference| assert!(!difference.is_nan(), "NaN")).fold(0.0, f32::max)
 }
@@ -84,7 +85,7 @@ fn an_exported_adapter_is_imported_as_it_was() {
     assert_eq!(hash(&stage.path("back")), hash(&stage.path("voice")));
     round("voice", "");
     assert_ne!(hash(&stage.path("back")), hash(&stage.path("voice")), "f16 rounds");
-    // Where one alpha cannot say it all, B carries the rest and the update stays.
+    // Where one alpha is not enough, B carries the rest and the update stays.
     round("odd", "--f32");
     assert_ne!(hash(&stage.path("back")), hash(&stage.path("odd")));
     let difference = largest_difference(

@@ -1,4 +1,4 @@
-//! `elenchus bench`: every figure is there and positive, as a table and as JSON; what cannot be measured is refused.
+//! `elenchus bench`: every figure is present and positive, as a table and as JSON; what cannot be measured is refused.
 
 #[expect(dead_code, reason = "each test binary uses its part")]
 mod common;
@@ -22,7 +22,7 @@ fn every_figure_is_there_and_positive() {
         assert_eq!(printed.lines().count(), 1, "{printed}");
         serde_json::from_str(&printed).unwrap()
     };
-    // As `talk` finds characters; without a character that has no voice of its own.
+    // As `talk` finds characters, except for one that has no adapter.
     fs::create_dir(stage.path("adapters/olive_seller")).unwrap();
     fs::write(stage.path("adapters/olive_seller/character.toml"), "version = 1").unwrap();
     let report = run("--sequences 3 --threads 1");
@@ -75,7 +75,7 @@ fn every_figure_is_there_and_positive() {
         assert!(report["resident_bytes"].as_u64().unwrap() > 1 << 20);
     }
 
-    // The same sizes whichever form is in use; no adapter is asked for, none is said to be worn.
+    // The same sizes whichever form is in use; without an adapter none is reported.
     let bare = run("--sequences 1 --threads 1 --kv int8 --adapters none");
     assert_eq!(bare["kv"]["form"], "int8");
     for form in ["f16_bytes_per_token", "int8_bytes_per_token"] {
@@ -97,7 +97,7 @@ fn the_table_is_readable() {
         "one stream, no adapter: ",
         "one stream, in voice: ",
         "2 streams together",
-        "30 tokens behind 40 that were read before",
+        "30 tokens after 40 cached ones",
         "cold: all 70\n",
         "bytes a token as f16",
         "medians of 1.",
@@ -124,8 +124,8 @@ fn what_cannot_be_measured_is_refused_by_name() {
     check("--gen 0", &["--gen", "0 is not in 1.."]);
     check("--repetitions 0", &["--repetitions", "0 is not in 1.."]);
     check("--kv f32", &["--kv", "f16, int8"]);
-    check("--adapters none --prompt 5000", &["--prompt of 5000", "64 behind it", "4096 tokens of tiny.gguf", "hint"]);
-    check("--adapters none --prompt 4067 --gen 1", &["4067 tokens and 30 behind it", "4096", "hint"]);
+    check("--adapters none --prompt 5000", &["--prompt of 5000", "64 after it", "4096 tokens of tiny.gguf", "hint"]);
+    check("--adapters none --prompt 4067 --gen 1", &["4067 tokens and 30 after it", "4096", "hint"]);
     check("--adapters voice,wide", &["wide", "lora_A has 128 columns", "expects 64", "--adapters none"]);
     check("--adapters voice,nowhere", &["nowhere"]);
     // Its characters have no adapters, and then there are no characters.

@@ -49,9 +49,9 @@ fn a_work_is_downloaded_once_and_read() {
         succeeded(stage.run(&format!("data gutenberg 7 --out texts --mirror {url}"), &[]));
     }
     assert_eq!(fs::read_to_string(stage.path("texts/pg7.txt")).unwrap(), WORK);
-    let told = succeeded(stage.run("data inspect texts/pg7.txt --character anna --json", &[]));
-    let told: Value = serde_json::from_str(&told).unwrap();
-    assert_eq!((&told["all"]["works"]["The Well"]["pairs"], &told["turns"]), (&2.into(), &4.into()), "{told}");
+    let shown = succeeded(stage.run("data inspect texts/pg7.txt --character anna --json", &[]));
+    let shown: Value = serde_json::from_str(&shown).unwrap();
+    assert_eq!((&shown["all"]["works"]["The Well"]["pairs"], &shown["turns"]), (&2.into(), &4.into()), "{shown}");
 }
 
 #[test]
@@ -78,17 +78,17 @@ fn pairs_are_shown_as_training_would_filter_them() {
     fs::write(stage.path("training.toml"), format!("{training}[filters]\nmax_reply_words = 7\n")).unwrap();
     let check = |arguments: &str, context: usize, reply: &str, hash: &str| {
         let arguments = format!("data inspect well.txt --character Anna --json --pairs 9 {arguments}");
-        let told: Value = serde_json::from_str(&succeeded(stage.run(&arguments, &[]))).unwrap();
-        let pair = told["pairs"].as_array().unwrap().last().unwrap();
-        assert_eq!(pair["context"].as_array().unwrap().len(), context, "{told}");
-        assert_eq!((&pair["reply"], &pair["reply_sha256"]), (&reply.into(), &hash.into()), "{told}");
+        let shown: Value = serde_json::from_str(&succeeded(stage.run(&arguments, &[]))).unwrap();
+        let pair = shown["pairs"].as_array().unwrap().last().unwrap();
+        assert_eq!(pair["context"].as_array().unwrap().len(), context, "{shown}");
+        assert_eq!((&pair["reply"], &pair["reply_sha256"]), (&reply.into(), &hash.into()), "{shown}");
     };
     // python3 -c 'import hashlib; print(hashlib.sha256(b"My father did, with a rope.").hexdigest()[:12])'
     let (whole, cut) = ("My father did, with a rope. Why do you ask?", "My father did, with a rope.");
     check("", 3, whole, "a21b3cab439b");
     check("--training training.toml", 1, cut, "6f12d9fd0b4a");
     check("--training training.toml --context 2", 1, cut, "6f12d9fd0b4a");
-    // To the texts she is Anna, to the game Eva.
+    // In the texts her name is Anna, in the game Eva.
     fs::write(stage.path("eva.toml"), format!("speakers = [\"Anna\"]\n{training}")).unwrap();
     let eva = "data inspect well.txt --character Eva --training";
     assert!(succeeded(stage.run(&format!("{eva} eva.toml"), &[])).contains("Eva, with up to 1 turns"));
@@ -97,7 +97,7 @@ fn pairs_are_shown_as_training_would_filter_them() {
 }
 
 #[test]
-fn a_broken_line_stops_or_is_left_out_as_told() {
+fn a_broken_line_stops_or_is_left_out_as_requested() {
     let stage = Stage::new();
     let good = r#"{"asker": "Ben", "question": "Is the well deep here?", "reply": "It is deeper than you are tall."}"#;
     fs::write(stage.path("well.jsonl"), format!("{good}\n{{\"asker\": \"Ben\"}}\n{good}\n")).unwrap();
@@ -106,9 +106,9 @@ fn a_broken_line_stops_or_is_left_out_as_told() {
     let output = stage.run("data inspect well.jsonl --character Anna --skip-broken", &[]);
     let listed = String::from_utf8_lossy(&output.stderr).into_owned();
     assert!(listed.contains("left out: well.jsonl:2: "), "{listed}");
-    let told = succeeded(output);
+    let shown = succeeded(output);
     assert!(
-        told.contains("2 written pairs, 0 more voted down, 1 broken lines") && told.contains("1 duplicate"),
-        "{told}"
+        shown.contains("2 written pairs, 0 more voted down, 1 broken lines") && shown.contains("1 duplicate"),
+        "{shown}"
     );
 }

@@ -61,7 +61,7 @@ fn every_voice_is_read_under_every_adapter() {
     }
     assert_eq!(table["own_is_best"], json!(own));
 
-    // What `eval perplexity` measures over the same pairs; of four turns before a reply, the first is Socrates' own.
+    // The result of `eval perplexity` over the same pairs; of four turns before a reply, the first is Socrates' own.
     let text: Value = serde_json::from_str(&fs::read_to_string(stage.path("texts.jsonl")).unwrap()).unwrap();
     let turns = text["turns"].as_array().unwrap();
     let pair =
@@ -74,7 +74,7 @@ fn every_voice_is_read_under_every_adapter() {
     }
     assert_eq!(rows[1]["tokens"], alone["tokens"]);
 
-    // The character's own adapter unless told otherwise.
+    // The character's own adapter by default.
     let measured = |more: &str| -> Value {
         let eval = format!("eval perplexity --pairs last.jsonl --base tiny.gguf --json {more}");
         serde_json::from_str(&succeeded(stage.run(&eval, &[]))).unwrap()

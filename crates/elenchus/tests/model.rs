@@ -7,7 +7,7 @@ use std::{fs, sync::Arc};
 
 use common::{Stage, failed, succeeded, workspace};
 use elenchus_candle::CandleExecutor;
-use elenchus_lm::{Adapter, Executor, Logits, LoraAdapter, Numerics, Row, Weights};
+use elenchus_lm::{Adapter, Executor, Logits, LoraAdapter, Numerics, Row, Weights, gguf::GgufWriter};
 use safetensors::SafeTensors;
 
 #[test]
@@ -21,10 +21,48 @@ fn tokenize_reads_markup_as_text_or_as_control() {
         );
         serde_json::from_str::<Vec<Vec<u32>>>(&fs::read_to_string(stage.path("ids.json")).unwrap()).unwrap()
     };
-    // The tiny model's tokens are bytes; its control tokens come behind them.
+    // The tiny model's tokens are bytes; its control tokens come after them.
     let text: Vec<u32> = "<|im_end|>".bytes().map(u32::from).collect();
     assert_eq!(run(""), [vec![72, 105], vec![], vec![0xCE, 0xB1], text]);
     assert_eq!(run("--special")[3], [elenchus_lm::testing::IM_END]);
+}
+
+#[test]
+fn tokenize_reads_a_vocabulary_without_a_model() {
+    let stage = Stage::new();
+    let mut vocabulary = GgufWriter::new();
+    vocabulary
+        .set("tokenizer.ggml.model", "gpt2")
+        .set("tokenizer.ggml.pre", "gpt-2")
+        .set("tokenizer.ggml.tokens", vec!["a", "b", "ab"])
+        .set("tokenizer.ggml.merges", vec!["a b"]);
+    vocabulary.write(&stage.path("vocabulary.gguf")).unwrap();
+    fs::write(stage.path("texts.json"), r#"["abba"]"#).unwrap();
+    succeeded(stage.run("model tokenize --base vocabulary.gguf --texts-file texts.json --out ids.json", &[]));
+    assert_eq!(fs::read_to_string(stage.path("ids.json")).unwrap(), "[[2,1,0]]");
+}
+
+#[test]
+fn render_prints_a_conversation_or_says_why_not() {
+    let stage = Stage::new();
+    let write = |name: &str, text: &str| fs::write(stage.path(name), text).unwrap();
+    write("turns.jinja", "{{ bos_token }}{% for m in messages %}{{ m.role }}: {{ m.content }}\n{% endfor %}");
+    write("refuses.jinja", "{{ raise_exception('no such role') }}");
+    write("broken.jinja", "{% for m in messages %}");
+    write("context.json", r#"{"messages": [{"role": "user", "content": "Hi"}], "bos_token": "<s>"}"#);
+    write("list.json", "[]");
+    let render = |template: &str, context: &str| {
+        stage.run(&format!("model render --template {template} --context {context}"), &[])
+    };
+    assert_eq!(succeeded(render("turns.jinja", "context.json")), "<s>user: Hi\n");
+    let check = |template: &str, context: &str, expected: &str| {
+        let error = failed(render(template, context));
+        assert!(error.contains(expected) && error.contains(template), "{error}");
+    };
+    check("refuses.jinja", "context.json", "no such role");
+    check("broken.jinja", "context.json", "unexpected end");
+    check("turns.jinja", "list.json", "should be a JSON object");
+    check("none.jinja", "context.json", "No such file");
 }
 
 #[test]

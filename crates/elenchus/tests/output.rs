@@ -1,4 +1,4 @@
-//! Nobody has to read to the end: `elenchus adapter inspect DIR | head -1` is no crash, and no work is lost by it.
+//! Output may be closed early: `elenchus adapter inspect DIR | head -1` is no crash, and no work is lost by it.
 
 #[expect(dead_code, reason = "each test binary uses its part")]
 mod common;
@@ -23,7 +23,7 @@ fn stage() -> Stage {
     stage
 }
 
-/// An end of a pipe that nobody reads.
+/// The writing end of a closed pipe.
 fn unread() -> Stdio {
     let (reader, writer) = io::pipe().unwrap();
     drop(reader);
@@ -31,7 +31,7 @@ fn unread() -> Stdio {
 }
 
 #[test]
-fn what_nobody_reads_ends_quietly() {
+fn closed_output_ends_quietly() {
     let stage = stage();
     let check = |arguments: &str| {
         let output = stage.command(arguments).stdout(unread()).output().unwrap();
@@ -71,7 +71,7 @@ fn an_error_ends_with_code_1_though_nobody_reads_it() {
     assert_eq!(status("adapter vanish").code(), Some(1));
 }
 
-/// Where a file cannot take it, somebody does wait for it.
+/// If a file cannot take the output, that is an error.
 #[test]
 #[cfg(target_os = "linux")]
 fn a_full_disk_is_an_error() {

@@ -183,7 +183,7 @@ fn methods_are_compared_from_one_start() {
     let learned = RL.replace("kind = \"rules\"", "kind = \"learned\"\nreward = \"runs/value/reward\"");
     fs::write(stage.path("bad.toml"), learned + "[guards]\nreward_accuracy = 0.0\n").unwrap();
     let error = failed(stage.run("train rl bad.toml --base tiny.gguf --out runs/bad", &[]));
-    assert!(error.contains("foretells") && error.contains("dvpo"), "{error}");
+    assert!(error.contains("predicts") && error.contains("dvpo"), "{error}");
 }
 
 /// Preferences out of a file, and a paper's settings under a file's own.

@@ -1,4 +1,4 @@
-//! `elenchus talk` on a tiny model: scripted, typed, kept and gone on with.
+//! `elenchus talk` on a tiny model: scripted, typed, saved and resumed.
 
 #[expect(dead_code, reason = "each test binary uses its part")]
 mod common;
@@ -17,7 +17,7 @@ fn replies(output: Output) -> Vec<Value> {
     succeeded(output).lines().map(|line| serde_json::from_str(line).unwrap()).collect()
 }
 
-/// Everything but what a clock measured.
+/// Everything except times.
 fn without_times(mut reply: Value) -> Value {
     let object = reply.as_object_mut().unwrap();
     object.remove("first_token_ms").unwrap();
@@ -114,18 +114,18 @@ fn a_scripted_conversation_reads_as_a_transcript() {
 }
 
 #[test]
-fn somebody_who_joins_has_heard_what_was_said() {
+fn a_character_who_joins_has_heard_what_was_said() {
     let stage = Stage::new();
     let lines = ["What is courage?", "/who", "/as Hippias", "/who", "And what do you say?", "/save kept.json"];
     let shown = stage.type_lines("talk --no-filter --base tiny.gguf --seed 1", &lines);
     for expected in [
         "Socrates > Greetings from Socrates.\n",
         "socrates        talks with you\n",
-        "hippias         can be called; /as hippias\n",
+        "hippias         can join; /as hippias\n",
         "Hippias is here and has heard what was said.\n",
         "hippias         talks with you\n",
         "socrates        is here; /as socrates\n",
-        "Kept in kept.json.\n",
+        "Saved to kept.json.\n",
     ] {
         assert!(shown.contains(expected), "{expected:?} is not in {shown}");
     }
@@ -141,13 +141,13 @@ fn somebody_who_joins_has_heard_what_was_said() {
 }
 
 #[test]
-fn a_kept_conversation_goes_on_as_if_nothing_had_happened() {
+fn a_saved_conversation_resumes_as_if_nothing_had_happened() {
     let stage = Stage::new();
     let talk = "talk --no-filter --base tiny.gguf --seed 4";
     let twin = stage.type_lines(talk, &["What is courage?", "Are you sure?"]);
     let twins_answer = twin.lines().last().unwrap();
     stage.type_lines(talk, &["What is courage?", "/save kept.json"]);
-    // Another seed: what comes next is drawn by the generator that was kept.
+    // Another seed: the next reply is sampled by the saved generator.
     let loaded = stage.type_lines("talk --no-filter --base tiny.gguf --seed 99", &["/load kept.json", "Are you sure?"]);
     assert_eq!(loaded.lines().last().unwrap(), twins_answer, "{loaded}");
     assert!(loaded.contains("Stranger > What is courage?\n"), "the last exchange is shown: {loaded}");
@@ -161,11 +161,11 @@ fn a_kept_conversation_goes_on_as_if_nothing_had_happened() {
 #[test]
 fn slips_of_the_keyboard_get_a_hint_and_end_nothing() {
     let stage = Stage::new();
-    // The model is known once somebody has spoken.
+    // The model is known after the first reply.
     let lines = ["Hail.", "/dance", "/as Gorgias", "/load nothing.json", "", "/stats", "/help", "Hello."];
     let shown = stage.type_lines("talk --no-filter --base tiny.gguf --seed 1", &lines);
     for expected in [
-        "There is no /dance; /help shows what there is.",
+        "There is no /dance; /help lists the commands.",
         "there is no character `Gorgias`",
         "nothing.json",
         "tiny.gguf, context",
@@ -214,7 +214,7 @@ fn what_cannot_work_ends_with_code_1_and_says_why() {
 }
 
 #[test]
-fn a_failed_reply_is_told_and_the_conversation_goes_on() {
+fn a_failed_reply_is_reported_and_the_conversation_continues() {
     let stage = Stage::new();
     let long = "What is courage, and what is it not? ".repeat(100);
     let shown = stage.type_lines("talk --no-filter --base tiny.gguf --seed 1", &[&long, "Hello."]);
@@ -224,7 +224,7 @@ fn a_failed_reply_is_told_and_the_conversation_goes_on() {
 
 #[cfg(unix)]
 #[test]
-fn ctrl_c_leaves_when_nobody_speaks() {
+fn ctrl_c_quits_when_no_reply_is_running() {
     use std::{
         io::{BufRead, BufReader},
         process::{Command, Stdio},

@@ -191,10 +191,10 @@ fn a_process_that_is_killed_or_interrupted_goes_on_bit_for_bit() {
     child.kill().unwrap();
     assert_eq!(child.wait().unwrap().code(), None, "it was a signal that ended it");
     let before = metrics(&killed).len();
-    assert!((17..53).contains(&before), "it was killed behind step {before}");
+    assert!((17..53).contains(&before), "it was killed after step {before}");
     let output = stage.run(&arguments("killed"), &[]);
     let told = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(told.contains(&format!("goes on behind step {} of 60", before / 7 * 7)), "behind step {before}: {told}");
+    assert!(told.contains(&format!("resumes after step {} of 60", before / 7 * 7)), "after step {before}: {told}");
     succeeded(output);
     assert_eq!(metrics(&killed), whole);
     let adapter = |run: &str| fs::read(stage.path(run).join("adapter/adapter_model.safetensors")).unwrap();
@@ -209,10 +209,10 @@ fn a_process_that_is_killed_or_interrupted_goes_on_bit_for_bit() {
         assert!(interrupt.unwrap().success());
         let told = succeeded(child.wait_with_output().unwrap());
         let before = metrics(&stopped).len();
-        assert!(told.contains(&format!("stopped behind step {before}; the same command goes on from there")), "{told}");
+        assert!(told.contains(&format!("Stopped after step {before}. Run the same command to resume.")), "{told}");
         let output = stage.run(&arguments("stopped"), &[]);
         let told = String::from_utf8_lossy(&output.stderr).into_owned();
-        assert!(told.contains(&format!("goes on behind step {before} of 60")), "{told}");
+        assert!(told.contains(&format!("resumes after step {before} of 60")), "{told}");
         assert_eq!(metrics(&stopped), whole);
         assert_eq!(adapter("runs/stopped"), adapter("runs/whole"));
     }

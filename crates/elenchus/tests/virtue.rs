@@ -14,7 +14,7 @@ use elenchus_lm::testing::TinyModel;
 use fault_server::{Heard, Reply, Server};
 use serde_json::{Value, json};
 
-/// Somebody who revises to the same words, and likes the reply that sorts first.
+/// A judge that revises to the same words, and prefers the reply that sorts first.
 fn answer(heard: &Heard) -> Reply {
     let question = heard.question();
     if question.contains("Revise the reply") {

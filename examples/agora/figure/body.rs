@@ -1,4 +1,4 @@
-//! The trunk: an egg-shaped outline around the spine, to which skin, tunic and cloak hold themselves.
+//! The trunk: an egg-shaped outline around the spine, which skin, tunic and cloak follow.
 
 use std::f32::consts::TAU;
 

@@ -1,4 +1,4 @@
-//! Face, hair, beard and hat: what one is known by. All of it is measured from the middle of the skull.
+//! Face, hair, beard and hat, which make a character recognisable. All measures are from the middle of the skull.
 
 use std::f32::consts::{PI, TAU};
 
@@ -69,7 +69,7 @@ fn face(clay: &mut Clay, look: &Look) {
             6,
             Color::srgb(0.13, 0.08, 0.05),
         );
-        // The lid, so that nobody stares.
+        // The lid, so that the eyes do not stare.
         clay.ball(eye + Vec3::new(0.0, 0.0075, -0.0005), Vec3::new(0.0215, 0.0095, 0.0165), 6, tinted(skin, 0.82));
         let inner = Vec3::new(0.014 * side, 0.038, -0.113);
         let middle = Vec3::new(0.038 * side, 0.047, -0.108);
@@ -123,7 +123,7 @@ fn cap(clay: &mut Clay, thick: f32, color: Color) {
     );
 }
 
-/// What is left around a bald head.
+/// The hair left around a bald head.
 fn fringe(clay: &mut Clay, color: Color) {
     clay.sheet(
         [30, 5],

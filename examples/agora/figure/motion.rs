@@ -1,5 +1,5 @@
-//! Breathing, walking and talking hands. Every joint's angle is a function of the time, the way walked, and how much the
-//! figure walks or talks just now; those two fade in and out, so that nothing jumps.
+//! Breathing, walking and talking hands. Every joint's angle is a function of the time, the distance walked, and how
+//! much the figure walks or talks now; those two fade in and out, so that nothing jumps.
 
 use std::f32::consts::TAU;
 
@@ -24,11 +24,11 @@ pub struct Rig {
     head: Entity,
     arms: [Limb; 2],
     legs: [Limb; 2],
-    /// Nobody breathes in step with anybody else.
+    /// An offset, so that no two figures breathe in step.
     phase: f32,
     /// How far legs swing, in radians.
     step: f32,
-    /// Against the ones of middle height.
+    /// Relative to those of middle height.
     scale: f32,
     carries: Carries,
     /// The cloak lies over the left arm.

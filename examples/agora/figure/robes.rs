@@ -160,8 +160,8 @@ pub fn shawl(clay: &mut Clay, look: &Look) {
         WEAVE,
         |u, v| {
             let around = 0.06 + 0.88 * u;
-            let behind = (0.5 - 0.5 * (around * TAU).cos()).powf(0.6);
-            let y = 1.0 + 0.16 * behind + (0.47 - 0.16 * behind) * v;
+            let back = (0.5 - 0.5 * (around * TAU).cos()).powf(0.6);
+            let y = 1.0 + 0.16 * back + (0.47 - 0.16 * back) * v;
             on_trunk(look, around, y, 0.035 + 0.025 * (1.0 - v) + 0.012 * folds(u, 5.0) * (1.0 - v))
         },
         |u, v| if v < 0.12 { tinted(look.cloak, 1.5) } else { folded(look.cloak, folds(u, 5.0)) },

@@ -1,4 +1,4 @@
-//! What everybody knows of Athens: the rock above the roofs, and the temple upon it. Far away, and so of few triangles.
+//! The landmarks of Athens: the rock above the roofs, and the temple upon it. Far away, and so of few triangles.
 
 use std::f32::consts::TAU;
 
@@ -17,7 +17,7 @@ const WALL: Color = Color::srgb(0.74, 0.62, 0.47);
 const ROOF: Color = Color::srgb(0.66, 0.40, 0.25);
 const SHADE: Color = Color::srgb(0.38, 0.32, 0.34);
 const PINE: Color = Color::srgb(0.19, 0.25, 0.14);
-/// The middle of the rock; seen from where a game begins it stands above the end of the colonnade.
+/// The middle of the rock; from the starting point it stands above the end of the colonnade.
 const PLACE: Vec3 = Vec3::new(84.0, 0.0, -172.0);
 const TOP: f32 = 33.0;
 /// Half of the top, in metres.

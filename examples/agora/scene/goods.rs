@@ -1,4 +1,4 @@
-//! What is for sale: pots from the wheel, and what is heaped in baskets and on tables.
+//! Goods for sale: thrown pots, and heaps in baskets and on tables.
 
 use std::f32::consts::TAU;
 
@@ -74,7 +74,7 @@ pub fn krater(clay: &mut Clay, at: Vec3, size: f32, turn: f32) {
     handles(clay, at, turn, path, 0.025 * size, GLAZE);
 }
 
-/// A cup, a jug, a plate standing on edge: whatever comes next on a potter's table.
+/// A cup, a jug, a plate standing on edge: the next thing on a potter's table.
 pub fn small_pot(clay: &mut Clay, at: Vec3, seed: u32) {
     let glazed = seed.is_multiple_of(2);
     let [body, band] = if glazed { [GLAZE, CLAY] } else { [CLAY, GLAZE] };

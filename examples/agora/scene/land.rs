@@ -1,4 +1,4 @@
-//! The ground: flat where one walks, worn where many do, hills around it and mountains behind them.
+//! The ground: flat where one walks, trodden where many do, hills around it and mountains beyond.
 
 use std::f32::consts::TAU;
 
@@ -58,7 +58,7 @@ fn ground(at: Vec2) -> Color {
     tinted(near.mix(&DRY_GRASS, 0.75 * grass * (1.0 - road(at))).mix(&hill, outside), 0.9 + 0.2 * grain)
 }
 
-/// How worn it is, from 0 to 1: the road from the south, and the way to the Acropolis.
+/// How trodden it is, from 0 to 1: the road from the south, and the way to the Acropolis.
 fn road(at: Vec2) -> f32 {
     let south = (at.x - 1.5 - 2.0 * (at.y * 0.09).sin()).abs();
     let way = at.x - 13.2 - 0.16 * (-at.y - 6.0).max(0.0);

@@ -1,5 +1,5 @@
-//! Shapes are modelled like clay: piece upon piece into one lump whose vertices carry the colours. A whole stall is then
-//! one mesh, and everything that is matt shares one material.
+//! Shapes are modelled like clay: pieces are added to one lump whose vertices carry the colours. A whole stall is then
+//! one mesh, and everything matt shares one material.
 
 use std::f32::consts::TAU;
 
@@ -167,7 +167,7 @@ impl Clay {
         self.facets(
             [2 * detail, detail],
             |u, v| {
-                // At the poles and the seam all must agree, so the noise asks for the place and not for u and v.
+                // At the poles and the seam all must agree, so the noise uses the place and not u and v.
                 let way = on_sphere(u, v);
                 let dent = noise(way.x * 1.7 + seed, way.z * 1.7 + way.y * 2.3 - seed) - 0.5;
                 center + way * radii * (1.0 + 2.0 * rough * dent)
@@ -192,14 +192,14 @@ impl Clay {
         }
     }
 
-    /// What is made so far, with other colours: of the place, its normal and its colour.
+    /// Recolours what is made so far: by place, normal and colour.
     pub fn repaint(&mut self, paint: impl Fn(Vec3, Vec3, Color) -> Color) {
         for ((position, normal), color) in self.positions.iter().zip(&self.normals).zip(&mut self.colors) {
             *color = paint(*position, *normal, (*color).into()).to_linear();
         }
     }
 
-    /// What is made so far, with other normals, by place: leaves are lit as the crown they belong to.
+    /// Changes the normals of what is made so far, by place: leaves are lit as the crown they belong to.
     pub fn relight(&mut self, from: usize, light: impl Fn(Vec3) -> Vec3) {
         for (position, normal) in self.positions.iter().zip(&mut self.normals).skip(from) {
             *normal = light(*position).normalize_or(Vec3::Y);

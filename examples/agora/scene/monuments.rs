@@ -1,4 +1,4 @@
-//! What the city put up on the square: an altar with its fire, a herm, the statue of a hero, a tripod, benches.
+//! Monuments on the square: an altar with its fire, a herm, the statue of a hero, a tripod, benches.
 
 use std::f32::consts::TAU;
 
@@ -46,7 +46,7 @@ fn altar() -> Clay {
     block(&mut clay, 0.42, Vec3::new(1.36, 0.6, 0.82), MARBLE);
     block(&mut clay, 0.98, Vec3::new(1.42, 0.05, 0.88), Color::srgb(0.54, 0.17, 0.12));
     block(&mut clay, 1.03, Vec3::new(1.56, 0.12, 1.0), MARBLE);
-    // Scrolls at both ends, as the wind needs something to be kept off by.
+    // Scrolls at both ends, which keep off the wind.
     for side in [-1.0, 1.0] {
         let end = |z: f32| Vec3::new(0.7 * side, 1.2, z);
         clay.tube(&[end(-0.48), end(-0.48), end(0.48), end(0.48)], &[0.0, 0.1, 0.1, 0.0], 12, MARBLE);
@@ -87,7 +87,7 @@ fn altar() -> Clay {
     clay
 }
 
-/// A pillar with the head of the god of roads, who stands ten steps away and is amused.
+/// A pillar with the head of Hermes, god of roads, who stands ten steps away and is amused.
 fn herm() -> Clay {
     let mut clay = Clay::default();
     block(&mut clay, 0.0, Vec3::new(0.62, 0.14, 0.62), STONE);
@@ -107,7 +107,7 @@ fn hero() -> Clay {
     block(&mut clay, 0.2, Vec3::new(1.2, 0.18, 1.2), MARBLE);
     clay.tapered(Vec3::Y * 0.94, Vec3::new(0.98, 1.12, 0.98), 0.94, MARBLE);
     block(&mut clay, 1.5, Vec3::new(1.12, 0.16, 1.12), MARBLE);
-    // What is written there, from here.
+    // The inscription, from here.
     for line in 0..4 {
         let wide = [0.6, 0.66, 0.5, 0.62][line];
         clay.cuboid(

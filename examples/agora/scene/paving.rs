@@ -28,7 +28,7 @@ pub fn build(site: &mut Site) {
             let seed = row * 631 + number;
             let wide = STONE * (0.75 + 0.9 * chance(seed));
             let middle = Vec2::new(x + 0.5 * wide, z + 0.5 * STONE);
-            // Trodden into the dust: first where nobody walks.
+            // Trodden into the dust: first at the edges, where few walk.
             let edge = ((middle - Vec2::Y * 0.6) / PAVED).length();
             let kept = smoothstep(1.08, 0.45, edge) * (0.6 + 0.8 * rough_noise(middle.x * 0.3, middle.y * 0.3 + 9.0));
             if chance(seed + 70_000) < kept {
@@ -48,8 +48,8 @@ fn slab(clay: &mut Clay, middle: Vec2, size: Vec2, seed: u32) {
     let high = 0.006 + 0.012 * luck(2);
     let half = 0.5 * size - Vec2::splat(0.02);
     let corner = |way: Vec2, number: u32, inset: f32, y: f32| {
-        let worn = Vec2::new(luck(number), luck(number + 1)) * 0.06;
-        let at = middle + way * (half - worn - Vec2::splat(inset));
+        let wear = Vec2::new(luck(number), luck(number + 1)) * 0.06;
+        let at = middle + way * (half - wear - Vec2::splat(inset));
         Vec3::new(at.x, y, at.y)
     };
     let ways = [Vec2::new(-1.0, 1.0), Vec2::ONE, Vec2::new(1.0, -1.0), Vec2::NEG_ONE];

@@ -25,7 +25,7 @@ const HAZE: Color = Color::srgb(0.86, 0.77, 0.62);
 const GLOW: Color = Color::srgb(1.0, 0.70, 0.34);
 const CLOUD: Color = Color::srgb(1.0, 0.93, 0.82);
 const CLOUD_SHADE: Color = Color::srgb(0.62, 0.60, 0.68);
-/// Inside of what the camera sees, outside of all hills.
+/// Inside the camera's far plane, outside of all hills.
 const DOME: f32 = 820.0;
 /// How far shadows are drawn, in metres.
 const SHADOWS: f32 = 62.0;
@@ -37,7 +37,7 @@ pub fn sky_plugin(app: &mut App) {
         .add_systems(Startup, build);
 }
 
-/// What the camera needs to see the hour of the day.
+/// The camera's settings for the time of day.
 pub fn mood() -> impl Bundle {
     let fog = DistanceFog {
         color: HAZE,
@@ -56,7 +56,7 @@ pub fn mood() -> impl Bundle {
         midtones: section,
         highlights: section,
     };
-    // Where a processor draws, every sample that is lit costs: one a pixel, and none that another one hides.
+    // On a software renderer every lit sample costs: one per pixel, and none for hidden surfaces.
     (fog, grading, DepthPrepass, Msaa::Off, Fxaa::default())
 }
 

@@ -47,7 +47,7 @@ pub fn build(site: &mut Site) {
             .with_rotation(Quat::from_rotation_y(0.157 * (number % 2) as f32))
     });
     site.put_all(column(CAPITALS - FLOOR, 0.36), columns.collect());
-    // Nobody climbs the steps.
+    // The steps cannot be climbed.
     for number in 0..24 {
         site.block(WEST + 0.5 + 1.13 * number as f32, FRONT - 0.75, 0.85);
     }
@@ -156,7 +156,7 @@ fn door(clay: &mut Clay, x: f32) {
     clay.cuboid(middle(3.42), Vec3::new(1.8, 0.2, 0.3), STONE);
 }
 
-/// A painting of men with shields: what the Painted Stoa is named for.
+/// A painting of men with shields: the Painted Stoa is named for such paintings.
 fn picture(clay: &mut Clay, x: f32, seed: u32) {
     let plate = |clay: &mut Clay, at: Vec2, size: Vec2, front: f32, color: Color| {
         clay.cuboid(Vec3::new(x + at.x, at.y, WALL + front), Vec3::new(size.x, size.y, 0.02), color);
@@ -184,7 +184,7 @@ fn picture(clay: &mut Clay, x: f32, seed: u32) {
     }
 }
 
-/// What columns carry: architrave, frieze of triglyphs and metopes, cornice.
+/// The load of the columns: architrave, frieze of triglyphs and metopes, cornice.
 fn entablature(clay: &mut Clay) {
     let face = AXIS + 0.42;
     beam(clay, [CAPITALS, 5.08], [AXIS - 0.4, face], 0.1, STONE);
@@ -256,7 +256,7 @@ fn roof() -> Clay {
     let wide = EAST - WEST + 2.0 * OVERHANG;
     let joints = (wide / 0.46).round();
     let west = WEST - OVERHANG;
-    // Nobody sees much of the back.
+    // The back is hardly visible.
     for (side, rows) in [(0.0, 10.0), (1.0, 2.0)] {
         clay.facets(
             [4 * joints as usize, 2 * rows as usize],

@@ -1,4 +1,4 @@
-//! Houses, walls and a cart: what one sees when one turns one's back on the colonnade.
+//! Houses, walls and a cart: the view opposite the colonnade.
 
 use bevy::prelude::*;
 

@@ -1,4 +1,4 @@
-//! How fast this machine reads memory, as `elenchus bench` measures it.
+//! This machine's memory bandwidth, as `elenchus bench` measures it.
 
 #[path = "../../src/bench/bandwidth.rs"]
 mod memory;

@@ -4,11 +4,11 @@
 //! cargo bench -p elenchus --bench compare [-- [--quick] [--only TASK,..] [--threads 1,2] [--turns N] [--json FILE]]
 //! ```
 //!
-//! Every side is a process of its own and they take turns, so that a busy machine slows all alike: ratios hold where
-//! times drift, and are medians over turns. Nothing fails because it is slow; gates are printed with whether they are
-//! met. The peers are set up by `tools/llama_cpp/venv`, `tools/llama_cpp/server` (for the tasks that need its programs)
+//! Every side is a separate process and they take turns, so that a busy machine slows all alike: ratios hold where
+//! times drift, and are medians over turns. Nothing fails because it is slow; each gate is printed as met or missed.
+//! The peers are set up by `tools/llama_cpp/venv`, `tools/llama_cpp/server` (for the tasks that need its programs)
 //! and `tools/openvino/venv`; the first call builds llama.cpp twice, for the better part of an hour on two cores. One
-//! thread is the firm basis on a noisy machine: two threads of one side meet in every product.
+//! thread is the reliable setting on a noisy machine: two threads of one side meet in every product.
 
 mod bandwidth;
 mod material;
@@ -41,19 +41,19 @@ struct Args {
     /// One turn, and less of it: shows that everything works
     #[arg(long)]
     quick: bool,
-    /// These tasks only
+    /// Only these tasks
     #[arg(long, value_name = "TASK", value_enum, value_delimiter = ',')]
     only: Vec<Task>,
     /// Numbers of threads, one run each
     #[arg(long, value_name = "N", value_delimiter = ',', default_value = "1,2")]
     threads: Vec<usize>,
-    /// Turns behind the one that warms up
+    /// Turns after one warm-up
     #[arg(long, value_name = "N", default_value = "7")]
     turns: usize,
-    /// Keep all figures as JSON
+    /// File for all figures, as JSON
     #[arg(long, value_name = "FILE")]
     json: Option<PathBuf>,
-    /// What cargo says to every bench
+    /// Passed by cargo to every bench
     #[arg(long, hide = true)]
     bench: bool,
 }

@@ -1,4 +1,4 @@
-//! What all sides are given: the model's two files, eight characters' adapters in both formats, prompts, and text.
+//! The input of all sides: the model's two files, eight characters' adapters in both formats, prompts, and text.
 
 use std::{
     collections::BTreeMap,
@@ -14,16 +14,16 @@ use elenchus_train::read_character;
 
 use crate::side::output;
 
-/// Where everything that is made lies.
+/// The folder for generated files.
 pub const FOLDER: &str = "runs/compare";
 /// Characters that speak at once.
 pub const VOICES: usize = 8;
-/// The number of the adapter on all linears, behind the voices'.
+/// The number of the adapter on all linears, after the voices'.
 pub const ALL_LINEAR: usize = VOICES;
 const RANK: usize = 16;
 const EMBEDDING: &str = "token_embd.weight";
 const HEAD: &str = "output.weight";
-/// The character whose first token is waited for, and what the player says, of which so many tokens are heard.
+/// The character whose first token is measured, the player's line, and its number of tokens.
 const CHARACTER: &str = "socrates";
 const LINE: &str = "Tell me, my friend, what did you and the others speak about yesterday evening in the market, \
                     and did anybody there know what courage really is, or only pretend to know it and go home?";
@@ -34,7 +34,7 @@ const LINE_TOKENS: usize = 30;
 pub enum File {
     /// The default model as it is fetched.
     Source,
-    /// The same, requantised by llama.cpp, whose kernels like it better.
+    /// The same, requantised by llama.cpp to a type that its kernels prefer.
     Requantised,
 }
 
@@ -59,7 +59,7 @@ pub struct Material {
     pub llama_python: String,
     /// The eight voices, and the one on all linears.
     pub adapters: Vec<AdapterFiles>,
-    /// What a character reads before its first line, and a player's line with the markup behind it.
+    /// What a character reads before its first line, and a player's line with the markup after it.
     pub persona: Vec<u32>,
     pub line: Vec<u32>,
     /// This project's documents.
@@ -68,7 +68,7 @@ pub struct Material {
 }
 
 impl Material {
-    /// Finds it, and makes what is not there.
+    /// Finds the input, and makes what is missing.
     pub fn prepare() -> Result<Self> {
         fs::create_dir_all(FOLDER)?;
         let source = elenchus_fetch::fetch_default(&mut |_| {})?;
@@ -100,7 +100,7 @@ impl Material {
         }
     }
 
-    /// Bytes of weights that a token reads: all but an embedding that is not the head too, of which it reads a row.
+    /// Bytes of weights that a token reads: all but an embedding that is not also the head, of which it reads a row.
     pub fn bytes_per_token(&self, file: File) -> Result<usize> {
         let gguf = Gguf::open(self.path(file))?;
         let has_head = gguf.tensor(HEAD).is_some();
@@ -124,7 +124,7 @@ impl Material {
         Ok(format!("{}; embedding and head {:?}", counts.join(", "), embedding.dtype))
     }
 
-    /// Random ids, others for each turn and number, so that no memory of prompts helps anybody.
+    /// Random ids, different for each turn and number, so that no prefix cache helps any side.
     pub fn ids(&self, turn: u64, number: u64, count: usize) -> Vec<u32> {
         // Control tokens stand at the beginning of the vocabulary.
         let (low, high) = (1000, self.vocab_size as u64);
@@ -201,7 +201,7 @@ fn prompt(weights: &Weights) -> Result<(Vec<u32>, Vec<u32>)> {
     let (tokenizer, template) = (weights.tokenizer()?, weights.chat_template()?);
     let render = |text: &str| -> Result<Vec<u32>> {
         let turn = Turn { speaker: "Player".into(), text: text.into() };
-        Ok(template.encode(&tokenizer, &messages(&character, &[], &[turn]), true)?)
+        Ok(template.encode(&tokenizer, &messages(&character, &[], &[], &[turn]), true)?)
     };
     let line = tokenizer.encode(LINE, Markup::AsText)?;
     ensure!(line.len() >= LINE_TOKENS, "the player's line has {} tokens", line.len());

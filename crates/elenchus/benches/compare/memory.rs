@@ -1,4 +1,4 @@
-//! What is resident with the base, eight adapters and eight conversations; in processes of their own, fresh.
+//! Resident memory with the base, eight adapters and eight conversations; in separate, fresh processes.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -24,7 +24,7 @@ pub fn memory(sides: &Sides<'_>, report: &mut Report) -> Result<()> {
         let voices = 0..VOICES as u64;
         let prompts: Vec<_> = voices.clone().map(|voice| material.ids(0, voice, PROMPT)).collect();
         let replies: Vec<_> = voices.map(|voice| material.ids(1, voice, REPLY)).collect();
-        // llama.cpp's batches wear one adapter; what is loaded is the same.
+        // llama.cpp has one adapter per batch; the loaded memory is the same.
         let order = json!({"do": "decode", "prompts": prompts, "replies": replies, "adapters": vec![0; VOICES]});
         side.ask(&order)?;
         let speaking = side.ask(&json!({"do": "memory"}))?;
@@ -41,7 +41,7 @@ pub fn memory(sides: &Sides<'_>, report: &mut Report) -> Result<()> {
         line("base", &greeting["loaded"])?;
         let with_adapters = line("base and adapters", &greeting["with_adapters"])?;
         let tokens = VOICES * (PROMPT + REPLY);
-        // llama.cpp takes memory for whole contexts when they are made.
+        // llama.cpp allocates whole contexts when they are made.
         let room = if matches!(kind, LlamaCpp(_)) { ", room for more" } else { "" };
         line(&format!("and {VOICES} conversations, {tokens} tokens{room}"), &speaking["resident"])?;
         let load = greeting["load_seconds"].as_f64().context("no load time")?;

@@ -1,14 +1,14 @@
-//! Our side: the executor in a process of its own, at orders.
+//! Our side: the executor in a separate process that runs commands.
 //!
-//! An order is `{"do": NAME, ..}`; ids are forced, so that all sides do the same work:
+//! A command is `{"do": NAME, ..}`; ids are forced, so that all sides do the same work:
 //!
 //! | do | with | seconds of |
 //! |---|---|---|
 //! | `prefill` | `tokens`, `adapter` | reading them, logits of the last |
 //! | `decode` | `prompts`, `replies`, `adapters`, one a sequence | the replies in one batch; prompts apart |
-//! | `first_token` | `persona`, `line`, `adapter`, `warm` | reading both, or the line behind a remembered persona |
+//! | `first_token` | `persona`, `line`, `adapter`, `warm` | reading both, or the line after a cached persona |
 //! | `logits` | `tokens`, `file` | nothing: writes every position's logits, little-endian f32 |
-//! | `memory` | | nothing: answers what is resident |
+//! | `memory` | | nothing: returns the resident memory |
 //!
 //! An adapter is its number among those on the command line, or null.
 
@@ -27,7 +27,7 @@ use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, Executor, KvCache, Logits, 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// The engine that is measured.
+/// The measured engine.
 fn executor(weights: &Weights, threads: usize) -> Result<Box<dyn Executor>> {
     Ok(Box::new(CpuExecutor::new(weights, CpuSettings { threads, ..CpuSettings::default() })?))
 }
@@ -45,7 +45,7 @@ enum Order {
 struct Ours {
     executor: Box<dyn Executor>,
     adapters: Vec<Adapter>,
-    /// Kept as a game keeps its conversations, until the next order to decode.
+    /// Kept as a game keeps its conversations, until the next `decode` command.
     caches: Vec<KvCache>,
 }
 
@@ -59,7 +59,7 @@ pub fn serve(numerics: &str, base: &Path, threads: usize, adapters: &[String]) -
         "exact" => Box::new(CandleExecutor::new(&weights, &Device::Cpu, Numerics::Exact)?),
         other => bail!("{other} is neither quantised nor exact"),
     };
-    // The executor has its own copy; the mapped file goes.
+    // The executor has its own copy; the mapped file can go.
     drop(weights);
     let (load_seconds, loaded) = (started.elapsed().as_secs_f64(), resident()?);
     let adapters = adapters
@@ -120,7 +120,7 @@ impl Ours {
         }
     }
 
-    /// Reads tokens into a cache, logits of the last; answers the seconds it took.
+    /// Reads tokens into a cache, logits of the last; returns the seconds it took.
     fn read(&self, cache: &mut KvCache, tokens: &[u32], adapter: Option<usize>) -> Result<f64> {
         let row = Row { tokens, adapter: self.adapter(adapter)?, cache, logits: Logits::Last };
         let started = Instant::now();
@@ -140,13 +140,13 @@ impl Ours {
             prefill_seconds += self.read(&mut cache, prompt, adapter)?;
             caches.push(cache);
         }
-        let worn = adapters.iter().map(|&adapter| self.adapter(adapter)).collect::<Result<Vec<_>>>()?;
+        let voices = adapters.iter().map(|&adapter| self.adapter(adapter)).collect::<Result<Vec<_>>>()?;
         let started = Instant::now();
         for at in 0..replies.first().map_or(0, Vec::len) {
             let mut rows: Vec<Row<'_>> = caches
                 .iter_mut()
                 .zip(replies)
-                .zip(&worn)
+                .zip(&voices)
                 .map(|((cache, reply), adapter)| Row {
                     tokens: &reply[at..=at],
                     adapter: *adapter,
@@ -167,7 +167,7 @@ impl Ours {
     }
 }
 
-/// Resident bytes of this process: all, what is no file, and what is.
+/// Resident bytes of this process: in total, without mapped files, and of mapped files.
 fn resident() -> Result<Value> {
     let status = fs::read_to_string("/proc/self/status").context("the resident set is read where Linux says it")?;
     let bytes = |name: &str| -> Result<u64> {

@@ -1,4 +1,4 @@
-//! llama.cpp's own programs, so that nobody need trust the bench's way of driving it: its server, and `llama-bench`.
+//! llama.cpp's own programs, an independent check of how the bench drives it: its server, and `llama-bench`.
 
 use std::{
     net::TcpListener,
@@ -22,7 +22,7 @@ const PROMPT: usize = 128;
 const PATIENCE: Duration = Duration::from_secs(600);
 
 /// So many conversations at once over HTTP, each with its adapter; every prompt is new. Ours is the same work without
-/// HTTP: its requests are function calls of a game.
+/// HTTP: in a game, requests are function calls.
 pub fn server(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: usize) -> Result<()> {
     let programs = output(&mut Command::new("tools/llama_cpp/server"))?;
     for count in [4, 8] {
@@ -58,7 +58,7 @@ pub fn server(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: u
     Ok(())
 }
 
-/// A slot that has read this persona with another line before, against one that reads both anew.
+/// A slot that has read this persona with another line before, against one that reads both from the start.
 fn first_token(server: &Server, material: &Material, report: &mut Report, turns: usize) -> Result<()> {
     let (persona, count) = (&material.persona, material.line.len());
     let (mut warm, mut cold) = (Vec::new(), Vec::new());
@@ -69,7 +69,7 @@ fn first_token(server: &Server, material: &Material, report: &mut Report, turns:
             ensure!(remembered == expected, "llama-server remembers {remembered} tokens, not {expected}");
             Ok(started.elapsed().as_secs_f64())
         };
-        // Numbers that no request before had.
+        // Numbers that no earlier request had.
         let with_line = |number| [&persona[..], &material.ids(turn, number, count)].concat();
         let unread = timed(&material.ids(turn, 200, persona.len() + count), 0)?;
         server.complete(&with_line(201), 0, 1)?;
@@ -84,11 +84,11 @@ fn first_token(server: &Server, material: &Material, report: &mut Report, turns:
     Ok(())
 }
 
-/// llama.cpp's speed as its own `llama-bench` has it, to hold what the other tasks say of it against.
+/// llama.cpp's speed by its own `llama-bench`, to check the results of the other tasks.
 pub fn llama_bench(sides: &Sides<'_>, report: &mut Report, turns: usize) -> Result<()> {
     report.task("llama-bench", sides.threads);
     let programs = output(&mut Command::new("tools/llama_cpp/server"))?;
-    // Decoding behind a prompt, as the other tasks do.
+    // Decoding after a prompt, as in the other tasks.
     let tests = [vec!["-p", "128,512", "-n", "0"], vec!["-p", "0", "-n", "64", "-d", "128"]];
     for (file, test) in [Requantised, Source].into_iter().flat_map(|file| tests.iter().map(move |test| (file, test))) {
         let mut command = Command::new(format!("{programs}/llama-bench"));
@@ -116,7 +116,7 @@ struct Server {
 
 impl Server {
     fn start(programs: &str, material: &Material, threads: usize, slots: usize) -> Result<Self> {
-        // Free when asked, and most likely a moment later.
+        // Free now, and most likely a moment later.
         let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
         let (threads, slots_text) = (threads.to_string(), slots.to_string());
         let mut command = Command::new(format!("{programs}/llama-server"));
@@ -140,7 +140,7 @@ impl Server {
         Ok(server)
     }
 
-    /// Asks for all replies at once; answers the seconds until the last is there.
+    /// Requests all replies at once; returns the seconds until the last arrives.
     fn answer_all(&self, prompts: &[Vec<u32>], reply: usize) -> Result<f64> {
         let started = Instant::now();
         thread::scope(|scope| {
@@ -154,7 +154,7 @@ impl Server {
         Ok(started.elapsed().as_secs_f64())
     }
 
-    /// One reply; answers how many of the prompt's tokens were remembered.
+    /// One reply; returns how many of the prompt's tokens were cached.
     fn complete(&self, prompt: &[u32], voice: usize, reply: usize) -> Result<usize> {
         let body = json!({
             "prompt": prompt, "n_predict": reply, "ignore_eos": true, "samplers": ["top_k"], "top_k": 1,

@@ -1,4 +1,4 @@
-//! Whether speed is bought with errors: every position's logits against those of weights in f32, on the same file.
+//! Whether speed costs accuracy: every position's logits against those of weights in f32, on the same file.
 
 use std::{
     fs,
@@ -14,7 +14,7 @@ use crate::{
     side::{Kind, Kind::*, Sides},
 };
 
-/// Tokens of text, and of a piece that is read by itself.
+/// Tokens of text, and of a piece that is read separately.
 const TOKENS: usize = 2000;
 const PIECE: usize = 500;
 
@@ -23,7 +23,7 @@ const PIECE: usize = 500;
 struct Sums {
     positions: usize,
     kl: f64,
-    /// Minus the logarithm of the probability of the token that came.
+    /// Minus the logarithm of the probability of the actual next token.
     surprise: f64,
 }
 
@@ -55,7 +55,7 @@ fn held_to_exact(sides: &mut Sides<'_>, report: &mut Report, file: File, tokens:
             report.figure(&format!("{kind}: mean KL to exact"), sums.mean_kl(), "nats", "");
         }
     }
-    // What is promised is promised of the file that is shipped.
+    // The promise is about the shipped file.
     let gate = |gate: Gate| (file == Source).then_some(gate);
     report.result("ours: mean KL to exact", ours.mean_kl(), "nats", gate(Gate::Below(0.01)));
     report.result("ours / llama.cpp: mean KL", ours.mean_kl() / llama.mean_kl(), "x", gate(Gate::AtMost(1.0)));

@@ -1,11 +1,11 @@
-//! What is printed, and kept for programs: plain lines, and behind each ratio its gate and goal, met or missed.
+//! The output, printed and as JSON: plain lines, and after each ratio its gate and goal, met or missed.
 
 use std::{fs, path::Path};
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
 
-/// What a figure must reach, and what it is hoped to.
+/// The gate of a figure, and its goal.
 #[derive(Debug, Clone, Copy)]
 pub enum Gate {
     /// And the goal.
@@ -53,7 +53,7 @@ impl Report {
         println!("\n{name}, {}", threads_text(threads));
     }
 
-    /// A figure that stands for itself; `note` says more of it.
+    /// A figure without a gate; `note` describes it.
     pub fn figure(&mut self, label: &str, value: f64, unit: &str, note: &str) {
         let gap = if note.is_empty() { "" } else { "   " };
         println!("  {label:<60} {} {unit}{gap}{note}", number(value));
@@ -62,7 +62,7 @@ impl Report {
         }));
     }
 
-    /// A figure that is held against a gate, or only reported.
+    /// A figure that is compared with a gate, or only reported.
     pub fn result(&mut self, label: &str, value: f64, unit: &str, gate: Option<Gate>) {
         let words = gate.map_or("reported".into(), |gate| gate.words(value));
         println!("  {label:<60} {} {unit}   {words}", number(value));
@@ -95,7 +95,7 @@ fn threads_text(threads: usize) -> String {
     if threads == 1 { "1 thread".into() } else { format!("{threads} threads") }
 }
 
-/// Three digits that count, whatever the size.
+/// Three significant digits.
 fn number(value: f64) -> String {
     let decimals = match value.abs() {
         100.0.. => 0,

@@ -1,5 +1,5 @@
-//! Each side runs in a process of its own and answers one line of JSON for each line it is told: so turns alternate,
-//! nobody's memory is another's, and whoever burns the CPU while another has its turn is found out.
+//! Each side runs in a separate process and answers each line of JSON with one: so turns alternate, memory is separate,
+//! and a side that uses the CPU during another's turn is found out.
 
 use std::{
     collections::BTreeMap,
@@ -15,11 +15,11 @@ use serde_json::Value;
 
 use crate::material::{File, Material};
 
-/// Who answers.
+/// The sides.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kind {
     Ours(File),
-    /// Our model with weights in f32: what the others are held against.
+    /// Our model with weights in f32: the reference for the others.
     Exact(File),
     LlamaCpp(File),
     OpenVino,
@@ -36,12 +36,12 @@ impl std::fmt::Display for Kind {
     }
 }
 
-/// All sides at one number of threads, each started when it is first asked.
+/// All sides at one number of threads, each started at its first use.
 pub struct Sides<'a> {
     pub material: &'a Material,
     pub threads: usize,
     running: BTreeMap<Kind, Side>,
-    /// Seconds of CPU a side took while another had its turn, and how long those turns were.
+    /// Seconds of CPU a side used during others' turns, and how long those turns were.
     idle: BTreeMap<Kind, (f64, f64)>,
 }
 
@@ -50,7 +50,7 @@ impl<'a> Sides<'a> {
         Self { material, threads, running: BTreeMap::new(), idle: BTreeMap::new() }
     }
 
-    /// Tells a side what to do, and hears its answer.
+    /// Sends a side a command and waits for its answer.
     pub fn ask(&mut self, kind: Kind, order: &Value) -> Result<Value> {
         if !self.running.contains_key(&kind) {
             self.running.insert(kind, self.start(kind, self.material.adapters.len())?);
@@ -72,7 +72,7 @@ impl<'a> Sides<'a> {
         Ok(answer)
     }
 
-    /// Another process of a kind, with the first so many adapters, which no other task has touched.
+    /// Another process of a kind, with the first so many adapters, fresh for this task.
     pub fn start(&self, kind: Kind, adapters: usize) -> Result<Side> {
         let material = self.material;
         let adapters = &material.adapters[..adapters];
@@ -81,7 +81,7 @@ impl<'a> Sides<'a> {
             let mut command = Command::new(env::current_exe()?);
             command.args(["serve", numerics]).arg(material.path(file)).arg(&threads);
             command.args(adapters.iter().map(|adapter| &adapter.folder));
-            // Where a pool belongs to the process.
+            // For pools that belong to the process.
             command.env("RAYON_NUM_THREADS", &threads).env("CANDLE_NUM_THREADS", &threads);
             Ok(command)
         };
@@ -104,12 +104,12 @@ impl<'a> Sides<'a> {
         Side::start(&mut command).with_context(|| format!("{kind} does not start"))
     }
 
-    /// What each running side said when it was ready.
+    /// The first line of each running side.
     pub fn greetings(&self) -> impl Iterator<Item = (Kind, &Value)> {
         self.running.iter().map(|(kind, side)| (*kind, &side.greeting))
     }
 
-    /// The share of a core each side took while another had its turn.
+    /// The share of a core each side used during others' turns.
     pub fn idle_shares(&self) -> impl Iterator<Item = (Kind, f64)> {
         self.idle.iter().filter(|(_, (_, waited))| *waited > 0.0).map(|(kind, (cpu, waited))| (*kind, cpu / waited))
     }
@@ -120,7 +120,7 @@ pub struct Side {
     child: Child,
     stdin: Option<ChildStdin>,
     stdout: BufReader<ChildStdout>,
-    /// The first line it said.
+    /// Its first line.
     pub greeting: Value,
 }
 
@@ -152,7 +152,7 @@ impl Side {
     /// CPU time of all its threads so far.
     fn cpu_seconds(&self) -> Result<f64> {
         let stat = fs::read_to_string(format!("/proc/{}/stat", self.child.id()))?;
-        // Behind the name, which may hold spaces: fields 14 and 15 of proc(5), in hundredths of a second.
+        // After the name, which may hold spaces: fields 14 and 15 of proc(5), in hundredths of a second.
         let fields: Vec<&str> = stat.rsplit(')').next().unwrap_or_default().split_whitespace().collect();
         let ticks = |at: usize| fields.get(at).and_then(|field| field.parse::<f64>().ok());
         let (user, system) = ticks(11).zip(ticks(12)).context("the system does not say a process's CPU time")?;
@@ -170,7 +170,7 @@ impl Drop for Side {
     }
 }
 
-/// The output of a command that must succeed; what it says on stderr is shown.
+/// The output of a command that must succeed; its stderr is shown.
 pub fn output(command: &mut Command) -> Result<String> {
     let program = Path::new(command.get_program()).display().to_string();
     let output = command.stderr(Stdio::inherit()).output().with_context(|| program.clone())?;

@@ -12,9 +12,9 @@ use crate::{
 };
 
 const PROMPT: usize = 128;
-/// What a voice has read where only its reply counts.
+/// The prompt of a voice where only its reply counts.
 const SHORT_PROMPT: usize = 32;
-/// Turns of which one takes many seconds.
+/// Turns of tasks that take many seconds each.
 const LONG_TURNS: usize = 3;
 
 /// One stream.
@@ -70,8 +70,8 @@ pub fn prefill(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Resu
     Ok(())
 }
 
-/// Eight conversations, each with an adapter of its own: ours in one batch; llama.cpp's in one that wears a single one,
-/// or whole replies in sequence, the adapter changed between.
+/// Eight conversations, each with its own adapter: ours in one batch; llama.cpp's in one batch with a single adapter,
+/// or whole replies in sequence, changing the adapter in between.
 pub fn eight(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: usize) -> Result<()> {
     let material = sides.material;
     let order = |what: &'static str, adapters: [usize; VOICES]| {
@@ -143,7 +143,7 @@ pub fn lora(sides: &mut Sides<'_>, report: &mut Report, turns: usize, reply: usi
 }
 
 /// A character that had read everything before the player spoke, against one that reads it now: a persona, and one with
-/// a conversation behind it.
+/// a conversation after it.
 pub fn first_token(sides: &mut Sides<'_>, report: &mut Report, turns: usize) -> Result<()> {
     let material = sides.material;
     let line = &material.line;
@@ -179,7 +179,7 @@ fn speeds(report: &mut Report, times: &[Times], tokens: usize) {
     }
 }
 
-/// How much of a peer's time was not its engine's, so that nobody need take the bench's word.
+/// How much of a peer's time was not its engine's, as a check of the bench itself.
 fn overhead(report: &mut Report, times: &[Times]) {
     for times in times {
         if let Some(share) = times.overhead {

@@ -1,26 +1,26 @@
-//! Turns: everybody does the same work one after the other, again and again, so that a busy machine slows all alike.
+//! Turns: all sides do the same work one after the other, again and again, so that a busy machine slows all alike.
 
 use anyhow::{Context, Result};
 use serde_json::Value;
 
 use crate::side::{Kind, Sides};
 
-/// One of those who take turns.
+/// One of the sides that take turns.
 pub struct Contestant<'a> {
     pub label: String,
     pub kind: Kind,
-    /// What it is told in a turn; the number of the turn makes prompts fresh.
+    /// Its command in a turn; the number of the turn makes prompts fresh.
     pub order: Box<dyn Fn(u64) -> Value + 'a>,
-    /// What of its answer counts as time.
+    /// The part of its answer that counts as time.
     pub seconds: fn(&Value) -> Option<f64>,
 }
 
-/// What a contestant took, turn by turn.
+/// The times of a contestant, turn by turn.
 pub struct Times {
     pub label: String,
     pub kind: Kind,
     pub seconds: Vec<f64>,
-    /// The share of its time that was not the engine's by its own account, where it gives one.
+    /// The share of its time that was not the engine's by its own measure, if it gives one.
     pub overhead: Option<f64>,
 }
 
@@ -51,7 +51,7 @@ impl Times {
     }
 }
 
-/// Lets everybody warm up once, and then take so many turns.
+/// Runs one warm-up for all, and then so many turns.
 pub fn in_turns(sides: &mut Sides<'_>, turns: usize, contestants: &[Contestant<'_>]) -> Result<Vec<Times>> {
     let mut times: Vec<Times> = contestants
         .iter()

@@ -1,5 +1,5 @@
-//! How fast this machine reads memory: the wall that decoding one sequence runs into. The bench `compare` measures it with
-//! the same code.
+//! Measures this machine's memory bandwidth, which limits the decoding of one sequence. The bench `compare` uses the
+//! same code.
 
 use std::{
     hint::black_box,
@@ -30,8 +30,8 @@ impl Memory {
         Ok(Self(memory))
     }
 
-    /// Bytes a second that so many threads read together, in one pass. They take parts one by one, as the engine's do: one
-    /// that is pushed off its core holds up a part and not its whole share.
+    /// Bytes a second that so many threads read together, in one pass. They take parts one by one, as the engine's
+    /// threads do: a thread that loses its core delays one part and not its whole share.
     pub fn read(&self, threads: usize) -> f64 {
         let taken = AtomicUsize::new(0);
         let read = || {
@@ -49,7 +49,7 @@ impl Memory {
     }
 }
 
-/// Wide enough to be vectorised, and more than one sum to hide an addition's latency.
+/// Wide enough to be vectorised, and with several sums to hide an addition's latency.
 fn sum(bytes: &[u8]) -> u64 {
     let mut sums = [0u64; 32];
     for chunk in bytes.as_chunks::<256>().0 {

@@ -1,4 +1,4 @@
-//! What was measured, for programs and for people. A figure's name says its unit.
+//! The results, for programs and for people. A figure's name includes its unit.
 
 use serde::Serialize;
 
@@ -14,9 +14,9 @@ pub struct Report {
     pub reply_tokens: u32,
     /// One stream without an adapter.
     pub prefill_tokens_per_second: f64,
-    /// One stream behind the prompt.
+    /// One stream after the prompt.
     pub decode: Decode,
-    /// The same in the first adapter; left out without adapters.
+    /// The same with the first adapter; left out without adapters.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub decode_with_adapter: Option<Decode>,
     pub decode_together: Together,
@@ -41,10 +41,10 @@ pub struct Base {
     pub file: String,
     pub sha256: String,
     pub file_bytes: u64,
-    /// Opened, checked and packed, the file in the system's cache.
+    /// Time to open, check and pack it, with the file in the system's cache.
     pub load_seconds: f64,
     pub packed_bytes: usize,
-    /// What is read of it for one token.
+    /// Bytes read from it for one token.
     pub bytes_per_token: usize,
 }
 
@@ -65,7 +65,7 @@ pub struct Together {
     pub tokens_per_second_per_stream: f64,
 }
 
-/// Reading the player's line behind a prompt that was read before, and reading both.
+/// Reading the player's line after a cached prompt, and reading both.
 #[derive(Debug, Serialize)]
 pub struct FirstToken {
     pub line_tokens: usize,
@@ -75,7 +75,7 @@ pub struct FirstToken {
 
 #[derive(Debug, Serialize)]
 pub struct Kv {
-    /// What everything was measured with.
+    /// The form that everything was measured with.
     pub form: &'static str,
     pub f16_bytes_per_token: usize,
     pub int8_bytes_per_token: usize,
@@ -98,16 +98,16 @@ impl Report {
         line("prefill", &format!("{prefill:8.1} tokens/s  reading {prompt_tokens} tokens"));
         for decode in [Some(&self.decode), self.decode_with_adapter.as_ref()].into_iter().flatten() {
             let Decode { adapter, tokens_per_second, weights_gb_per_second, percent_of_read_bandwidth } = decode;
-            let worn = adapter.as_ref().map_or("no adapter".to_owned(), |adapter| format!("in {adapter}"));
+            let voice = adapter.as_ref().map_or("no adapter".to_owned(), |adapter| format!("in {adapter}"));
             let wall = format!(
-                "{weights_gb_per_second:.1} GB/s of weights, {percent_of_read_bandwidth:.0}% of what memory gives"
+                "{weights_gb_per_second:.1} GB/s of weights, {percent_of_read_bandwidth:.0}% of memory bandwidth"
             );
-            line("decode", &format!("{tokens_per_second:8.1} tokens/s  one stream, {worn}: {wall}"));
+            line("decode", &format!("{tokens_per_second:8.1} tokens/s  one stream, {voice}: {wall}"));
         }
         let (all, each) = (together.tokens_per_second, together.tokens_per_second_per_stream);
         line("", &format!("{all:8.1} tokens/s  {} streams together, {each:.1} each", together.sequences));
-        let (behind, all) = (first_token.line_tokens, first_token.line_tokens + *prompt_tokens as usize);
-        let warm = format!("warmed: {behind} tokens behind {prompt_tokens} that were read before");
+        let (line_tokens, all) = (first_token.line_tokens, first_token.line_tokens + *prompt_tokens as usize);
+        let warm = format!("warm: {line_tokens} tokens after {prompt_tokens} cached ones");
         line("first token", &format!("{:8.1} ms        {warm}", first_token.warm_ms));
         line("", &format!("{:8.1} ms        cold: all {all}", first_token.cold_ms));
         let (f16, int8) = (kv.f16_bytes_per_token, kv.int8_bytes_per_token);
@@ -118,7 +118,7 @@ impl Report {
         }
         let repetitions = self.repetitions;
         text + &format!(
-            "Replies of {reply_tokens} tokens behind prompts of {prompt_tokens}; medians of {repetitions}.\n"
+            "Replies of {reply_tokens} tokens after prompts of {prompt_tokens}; medians of {repetitions}.\n"
         )
     }
 }

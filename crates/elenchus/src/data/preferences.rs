@@ -1,4 +1,4 @@
-//! `elenchus data preferences`: what judges said of a run's replies, as preferences between them.
+//! `elenchus data preferences`: turns judges' scores of a run's replies into preferences between them.
 
 use std::{
     fs,

@@ -1,13 +1,11 @@
-//! `elenchus eval blind`: a person says which reply is better without knowing whose it is.
+//! `elenchus eval blind`: a person chooses the better reply without knowing whose it is.
 
 use std::{fs, num::NonZeroUsize, path::PathBuf};
 
 use anyhow::{Context, Result};
 use clap::Args;
-use elenchus_train::compare::{
-    Comparison,
-    blind::{self, ANSWERS, BlindScore, KEY, PAIRS},
-};
+use elenchus_lab::blind::{self, ANSWERS, BlindScore, KEY, PAIRS};
+use elenchus_train::eval::compare::Comparison;
 use serde_json::json;
 
 use crate::output::print;
@@ -17,13 +15,13 @@ pub struct BlindArgs {
     /// What `eval compare --json` printed
     #[arg(long, value_name = "FILE", required_unless_present = "score", requires = "out")]
     compare_json: Option<PathBuf>,
-    /// Where the pairs and their key go
+    /// Folder to write the pairs and their key to
     #[arg(long, value_name = "DIR")]
     out: Option<PathBuf>,
-    /// Voices to be told apart, each against each; all if left out
+    /// Voices to compare, each with each; all if left out
     #[arg(long, value_name = "NAME,NAME", value_delimiter = ',')]
     voices: Vec<String>,
-    /// Pairs of replies of each two voices, at most
+    /// Maximum pairs of replies for each two voices
     #[arg(long, value_name = "N", default_value = "20")]
     pairs: NonZeroUsize,
     /// Determines which pairs, in which order

@@ -14,9 +14,9 @@ use elenchus_dialogue::{Character, Model, ReplyFilter};
 use elenchus_lm::{ComputeDevice, LoraAdapter};
 use elenchus_train::{
     RunFolder,
-    character_eval::{
-        BatteryFile, CharacterEval, CharacterReport, Group, LineSet, Participant, RunBattery, RunKind,
-        evaluate_character, markdown, table,
+    eval::character_eval::{
+        BatteryFile, CharacterEval, CharacterReport, Group, LineSet, Participant, RunBattery, evaluate_character,
+        markdown, table,
     },
     read_character,
 };
@@ -31,13 +31,13 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct CharacterArgs {
-    /// Who is measured: a folder of `adapters/`, or a character.toml
+    /// The character to measure: a folder of `adapters/`, or a character.toml
     #[arg(long, value_name = "NAME", default_value = "socrates")]
     character: String,
     /// PEFT folder in place of the character's own adapter; `none` measures the base alone
     #[arg(long, value_name = "DIR|none")]
     adapter: Option<PathBuf>,
-    /// Whom it talks to in the part without a player: a folder of `adapters/`; the one after it if left out
+    /// Its partner in the part without a player: a folder of `adapters/`; the one after it if left out
     #[arg(long, value_name = "NAME")]
     partner: Option<String>,
     /// Determines every reply
@@ -46,11 +46,11 @@ pub struct CharacterArgs {
     /// How often each conversation is held, each time with other random numbers
     #[arg(long, value_name = "N", default_value = "1")]
     seeds: NonZeroUsize,
-    /// Hold these groups of conversations alone, with commas between: own-name, persona-facts, game-facts,
+    /// Hold only these groups of conversations, with commas between: own-name, persona-facts, game-facts,
     /// game-facts-of-three, player-name, last-line, not-knowing, role, repetition, npc-to-npc, ordinary
     #[arg(long, value_name = "GROUPS", value_delimiter = ',', value_parser = group)]
     only: Vec<Group>,
-    /// Say other lines, by which nothing about the character was chosen; tune by the usual ones, and look here last
+    /// Use other lines, by which nothing about the character was chosen; tune by the usual ones, and look here last
     #[arg(long)]
     kept_back: bool,
     /// Let every reply pass, as in a game without a `ReplyFilter`
@@ -79,16 +79,16 @@ fn group(name: &str) -> Result<Group, String> {
 }
 
 pub fn run(args: CharacterArgs) -> Result<()> {
-    let stage = Stage::open(&character_file(&args.character)?)?;
+    let setup = BatterySetup::open(&character_file(&args.character)?)?;
     let model = open_model(args.base, args.device)?;
-    let (adapter, lora) = own_adapter(&stage.folder, args.adapter.as_deref())?;
+    let (adapter, lora) = own_adapter(&setup.folder, args.adapter.as_deref())?;
     let partner = match &args.partner {
         Some(name) => Some(character_file(name)?.parent().map_or_else(PathBuf::new, Path::to_owned)),
-        None => stage.next(),
+        None => setup.next(),
     };
     let is_bare = args.adapter.as_deref().is_some_and(|adapter| adapter.as_os_str() == "none");
     let partner = partner.map(|folder| partner_of(&folder, &model, |_| !is_bare)).transpose()?;
-    let mut of = stage.eval(&model, lora, partner)?;
+    let mut of = setup.eval(&model, lora, partner)?;
     (of.seed, of.seeds, of.only) = (args.seed, args.seeds, args.only);
     if args.kept_back {
         of.lines = LineSet::KeptBack;
@@ -113,39 +113,33 @@ pub fn run(args: CharacterArgs) -> Result<()> {
     print(&format!("adapter: {}\n{}", adapter.as_deref().unwrap_or("none, the base alone"), table(&report)))
 }
 
-/// The battery of a training run's report: before it, and with its adapter. What was measured of that adapter already is
-/// not measured again.
-pub fn measure_run(
-    run: &RunFolder,
-    kind: RunKind,
-    model: &Model,
-    character: &Path,
-    before: Option<LoraAdapter>,
-) -> Result<()> {
+/// The battery of a training run's report: before the run, and with its adapter. Results that exist for that adapter
+/// are reused.
+pub fn measure_run(run: &RunFolder, model: &Model, character: &Path, before: Option<LoraAdapter>) -> Result<()> {
     let after = LoraAdapter::open(&run.file("adapter"))?;
     let hash: String = after.hash().iter().map(|byte| format!("{byte:02x}")).collect();
     if RunBattery::of(run)?.is_some_and(|battery| battery.adapter == hash) {
         return Ok(());
     }
     note("the battery: the character before the run, and now");
-    let stage = Stage::open(character)?;
-    // Whoever was trained on another base talks without a manner of its own.
+    let setup = BatterySetup::open(character)?;
+    // A partner that was trained on another base speaks without its adapter.
     let fits = |lora: &LoraAdapter| lora.check_fits(model.executor.config()).is_ok();
-    let partner = stage.next().map(|folder| partner_of(&folder, model, fits)).transpose()?;
-    let before = measured(&stage.eval(model, before, partner.clone())?)?;
-    let after = measured(&stage.eval(model, Some(after), partner)?)?;
+    let partner = setup.next().map(|folder| partner_of(&folder, model, fits)).transpose()?;
+    let before = measured(&setup.eval(model, before, partner.clone())?)?;
+    let after = measured(&setup.eval(model, Some(after), partner)?)?;
     let battery = RunBattery { adapter: hash, seed: after.seed, before: before.rows, after: after.rows };
-    Ok(battery.write(run, kind)?)
+    Ok(battery.write(run)?)
 }
 
-/// Whoever talks to the character, with its own adapter if it has one that it may wear.
-fn partner_of(folder: &Path, model: &Model, wears: impl FnOnce(&LoraAdapter) -> bool) -> Result<Participant> {
+/// The partner of the character, with its own adapter if it has one that it can use.
+fn partner_of(folder: &Path, model: &Model, fits: impl FnOnce(&LoraAdapter) -> bool) -> Result<Participant> {
     let character = Arc::new(read_character(&folder.join("character.toml"))?);
-    let lora = own_adapter(folder, None)?.1.filter(wears);
+    let lora = own_adapter(folder, None)?.1.filter(fits);
     Ok(Participant { adapter: prepared(model, lora, character.adapter_scale)?, character })
 }
 
-/// With a bar that shows how far it is.
+/// With a progress bar.
 fn measured(of: &CharacterEval<'_>) -> Result<CharacterReport> {
     let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{wide_bar} {pos}/{len}  {eta} left")?);
     let report = evaluate_character(of, |done, all| {
@@ -156,8 +150,8 @@ fn measured(of: &CharacterEval<'_>) -> Result<CharacterReport> {
     Ok(report)
 }
 
-/// A character, its battery and who lives beside it.
-struct Stage {
+/// A character, its battery and its neighbours.
+struct BatterySetup {
     folder: PathBuf,
     character: Arc<Character>,
     battery: BatteryFile,
@@ -165,7 +159,7 @@ struct Stage {
     others: Vec<(PathBuf, String)>,
 }
 
-impl Stage {
+impl BatterySetup {
     fn open(file: &Path) -> Result<Self> {
         let character = Arc::new(read_character(file)?);
         let folder = file.parent().filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(Path::new(".")).to_owned();

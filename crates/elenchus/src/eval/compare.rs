@@ -9,14 +9,21 @@ use std::{
 
 use anyhow::{Context, Result, ensure};
 use clap::Args;
+use elenchus_lab::{
+    methods::methods,
+    planted::{plant, rejected},
+};
 use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics};
 use elenchus_train::{
     Lesson,
-    compare::{Contender, Seated, Stage, compare, page, plant, rejected, reserved_pairs, table},
     data::read_prompts,
-    judge::{Information, Judge, NgramStyle, Panel, Rules},
+    eval::{
+        compare::{Candidate, EvalJudge, EvalSetup, compare, page, reserved_pairs, table},
+        example_turns,
+    },
+    judge::{Information, Judge, NgramStyle, Rules},
     rl::RlConfig,
-    shown_turns, spread,
+    spread,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
@@ -92,19 +99,19 @@ pub fn run(args: CompareArgs) -> Result<()> {
         }
     };
     let optimised = args.optimised.as_deref().map(rl_config).transpose()?;
-    let mut contenders =
-        vec![Contender::persona(), Contender::examples(shown_turns(&lesson.split.train, &character.name)?)];
-    let worn = args.adapters.iter().map(|named| contender(named, character.adapter_scale));
-    contenders.extend(worn.collect::<Result<Vec<_>>>()?);
+    let mut candidates =
+        vec![Candidate::persona(), Candidate::examples(example_turns(&lesson.split.train, &character.name)?)];
+    let worn = args.adapters.iter().map(|named| candidate(named, character.adapter_scale));
+    candidates.extend(worn.collect::<Result<Vec<_>>>()?);
     if let Some(count) = args.best_of {
-        contenders.push(contenders[2].best_of(count.get()));
+        candidates.push(candidates[2].best_of(count.get()));
     }
 
     let voice = TrainingBase::open_speaking(args.base, Numerics::Exact, args.device)?;
-    for contender in &contenders {
-        if let Some(lora) = &contender.lora {
+    for candidate in &candidates {
+        if let Some(lora) = &candidate.lora {
             lora.check_fits(voice.model.executor.config())
-                .with_context(|| format!("the voice `{}`", contender.name))?;
+                .with_context(|| format!("the voice `{}`", candidate.name))?;
         }
     }
     let optimised = match args.optimised.as_deref().zip(optimised) {
@@ -114,24 +121,20 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let (rules, contexts) = (Rules::new(Vec::new()), lesson.split.train.iter().map(|pair| pair.context.clone()));
     let contexts: Vec<_> = contexts.collect();
     let information = Information::new(&voice.executor, &voice.model, character, &contexts)?;
-    let mut judges: Vec<Seated<'_>> = Vec::new();
-    let free = |judge| Seated { judge, optimised: false };
-    judges.extend(style.as_ref().map(|(style, _)| free(style as &dyn Judge)));
-    judges.extend([free(&information as &dyn Judge), free(&rules)]);
-    // Who was optimised against is not free, whoever it is.
-    judges.retain(|free| optimised.iter().flat_map(Panel::names).all(|name| name != free.judge.name()));
-    judges.extend(optimised.iter().flat_map(Panel::judges).map(|judge| Seated { judge, optimised: true }));
+    let free =
+        style.as_ref().map(|(style, _)| style as &dyn Judge).into_iter().chain([&information as &dyn Judge, &rules]);
+    let judges = EvalJudge::all(free, optimised.as_ref());
 
     let bar =
         ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg:<40} {wide_bar} {pos}/{len}  {eta} left")?);
     let line = |text: &str| bar.suspend(|| note(text));
     let planted =
         plant(&spread(&lesson.split.held_out, args.planted), &lesson.split.held_out, &character.name, args.seed);
-    let free_judges = judges.iter().filter(|seated| !seated.optimised).map(|seated| seated.judge);
+    let free_judges = judges.iter().filter(|of| !of.optimised).map(|of| of.judge);
     let planted = rejected(free_judges, &planted, |judge| line(&format!("planted bad replies: {judge}")))?;
 
     let own: Vec<_> = lesson.split.train.iter().chain(&lesson.split.held_out).cloned().collect();
-    let stage = Stage {
+    let setup = EvalSetup {
         model: &voice.model,
         executor: &voice.executor,
         character,
@@ -141,7 +144,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
         held_out: &lesson.split.held_out,
         max_tokens: lesson.config.training.max_tokens,
     };
-    let mut comparison = compare(&stage, &contenders, &prompts, args.seed, |what, done, of| {
+    let mut comparison = compare(&setup, &candidates, &prompts, args.seed, |what, done, of| {
         bar.set_message(what.to_owned());
         bar.set_length(of as u64);
         bar.set_position(done as u64);
@@ -159,8 +162,8 @@ pub fn run(args: CompareArgs) -> Result<()> {
     print(&if args.json { serde_json::to_string(&comparison)? + "\n" } else { table(&comparison) })
 }
 
-/// The voice of a folder, or of `NAME=FOLDER`, at the strength the character wears it.
-fn contender(named: &str, scale: f32) -> Result<Contender> {
+/// The voice of a folder, or of `NAME=FOLDER`, at the character's scale.
+fn candidate(named: &str, scale: f32) -> Result<Candidate> {
     let (name, folder) = match named.split_once('=') {
         Some((name, folder)) => (name.to_owned(), PathBuf::from(folder)),
         None => {
@@ -174,10 +177,10 @@ fn contender(named: &str, scale: f32) -> Result<Contender> {
     if scale != 1.0 {
         lora = LoraAdapter::merge(&name, &[(&lora, scale)])?;
     }
-    Ok(Contender::worn(name, Arc::new(lora)))
+    Ok(Candidate::adapted(name, Arc::new(lora)))
 }
 
 fn rl_config(file: &Path) -> Result<RlConfig> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
-    Ok(RlConfig::parse(&text, &file.display().to_string())?)
+    Ok(RlConfig::parse(&text, &file.display().to_string(), &methods())?)
 }

@@ -1,4 +1,4 @@
-//! `elenchus eval reward`: what a reward model makes of preferences that it did not learn from.
+//! `elenchus eval reward`: measures a reward model on preferences that it did not learn from.
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
@@ -24,13 +24,13 @@ pub struct RewardArgs {
     /// Preferences that it was not trained on: JSON Lines as `train reward` reads them
     #[arg(long, required = true, value_name = "FILE", value_delimiter = ',')]
     preferences: Vec<PathBuf>,
-    /// Under whose prompt replies are read: a folder of `adapters/`, or a character.toml
+    /// Character whose prompt replies are read under: a folder of `adapters/`, or a character.toml
     #[arg(long, value_name = "NAME", default_value = "socrates")]
     character: String,
-    /// Turns before a reply, at most
+    /// Maximum turns before a reply
     #[arg(long, value_name = "N", default_value = "4")]
     context: NonZeroUsize,
-    /// Go on behind a line that cannot be read
+    /// Continue after a line that cannot be read
     #[arg(long)]
     skip_broken: bool,
     /// GGUF file or Hugging Face folder; the default model if left out
@@ -60,14 +60,14 @@ pub fn run(args: RewardArgs) -> Result<()> {
     let (model, card) = RewardModel::open(&reward, &voice.executor, &voice.model.sha256)?;
     ensure!(
         card.loss == RewardLoss::BradleyTerry,
-        "{}: foretells what replies come to and scores none (hint: a model without `training.loss`)",
+        "{}: predicts outcomes of replies and scores none (hint: a model without `training.loss`)",
         reward.display()
     );
     let pairs = ExamplePair::all(&preferences, &character, &voice.model, card.max_tokens)?;
     ensure!(!pairs.is_empty(), "no preference has a prompt that fits the {} tokens of this model", card.max_tokens);
     let examples: Vec<_> = pairs.into_iter().flat_map(|pair| [pair.chosen, pair.rejected]).collect();
     let scores = model.scores(&voice.executor, &examples)?;
-    // As training measures it: before normalisation, by which the logistic of a distance is a probability.
+    // As training measures it: before normalisation, where the logistic of a difference is a probability.
     let raw: Vec<(f32, f32)> = scores.chunks_exact(2).map(|pair| (pair[0] / card.gain, pair[1] / card.gain)).collect();
     let measured = Measured { accuracy: Accuracy::of(raw.iter().copied()), calibration: Calibration::of(&raw) };
     if json {

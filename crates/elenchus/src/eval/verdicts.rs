@@ -1,4 +1,4 @@
-//! `elenchus eval verdicts`: what makes a number of a judge's words, measured before anything is learned from it.
+//! `elenchus eval verdicts`: measures what turns a judge's words into a number, before anything is learned from it.
 
 use std::path::PathBuf;
 
@@ -12,7 +12,7 @@ use serde_json::json;
 
 use crate::output::print;
 
-/// Parts that are kept back in turns from a reader that learns.
+/// Folds that are held out in turn from a reader that learns.
 const FOLDS: usize = 5;
 
 #[derive(Debug, Args)]
@@ -20,7 +20,7 @@ pub struct VerdictsArgs {
     /// JSON Lines of {verdict, label: -1, 0 or 1, idx: number of what was judged}
     #[arg(long, value_name = "FILE")]
     labelled: PathBuf,
-    /// Hugging Face folder of a BERT classifier in five stars, to be measured as well
+    /// Hugging Face folder of a five-star BERT classifier, to be measured as well
     #[arg(long, value_name = "FOLDER")]
     sentiment: Option<PathBuf>,
     /// Print JSON
@@ -28,7 +28,7 @@ pub struct VerdictsArgs {
     json: bool,
 }
 
-/// Praises everything: what a reader must beat.
+/// Praises everything: the baseline that a reader must beat.
 struct Constant;
 
 impl VerdictReader for Constant {

@@ -11,19 +11,20 @@ use std::{
 use anyhow::{Context, Result, ensure};
 use clap::Args;
 use elenchus_dialogue::{Character, Model, Turn};
+use elenchus_lab::{
+    methods::methods,
+    role_suite::{self, RoleReport, RoleSuite},
+    virtue_benchmark::{Benchmark, Scorer, Voices, benchmark, page, table},
+};
 use elenchus_lm::{Adapter, ComputeDevice, LoraAdapter, Numerics};
 use elenchus_train::{
     RewardModel,
     data::read_prompts,
-    judge::{LearnedJudge, Panel, SeatSettings},
+    judge::{Judges, LearnedJudge, WeightedJudgeSettings},
     read_character,
     rl::{RlConfig, RlLesson},
     spread,
-    virtue::{
-        Speaker,
-        benchmark::{Benchmark, Scorer, Voices, benchmark, page, table},
-        role::{self, RoleReport, RoleSuite},
-    },
+    virtue::Speaker,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
@@ -43,16 +44,16 @@ pub struct VirtueArgs {
     /// The new voice: a PEFT folder
     #[arg(long, value_name = "DIR")]
     after: PathBuf,
-    /// Reward models of `elenchus train reward`, called by what they prefer or by a name of yours
+    /// Reward models of `elenchus train reward`, named by what they prefer or by a name you give
     #[arg(long, value_name = "DIR|NAME=DIR", value_delimiter = ',', required_unless_present = "roles")]
     rewards: Vec<String>,
-    /// What is said to both voices: JSON Lines of {context}, {line}, {prompt} or {question}
+    /// Prompts for both voices: JSON Lines of {context}, {line}, {prompt} or {question}
     #[arg(long, value_name = "FILE", requires = "rewards")]
     prompts: Option<PathBuf>,
     /// The rl.toml that made the new voice: its prompts are left out, and the reward models it pleased are marked
     #[arg(long, value_name = "RL.TOML")]
     rl: Option<PathBuf>,
-    /// Other files of prompts, pairs or preferences that were trained on: what is said in them is left out
+    /// Other files of prompts, pairs or preferences that were trained on: their lines are left out
     #[arg(long, value_name = "FILE,FILE", value_delimiter = ',')]
     trained_on: Vec<PathBuf>,
     /// Attempts to get both voices out of their role; `adapters/role_suite.toml` ships
@@ -61,13 +62,13 @@ pub struct VirtueArgs {
     /// How often each attempt is made, with other seeds
     #[arg(long, value_name = "N", default_value = "3")]
     draws: NonZeroUsize,
-    /// A file with [[judges]], as an rl.toml has them, who judge how the voices stay in role
+    /// A file with [[judges]], as an rl.toml has them, that judge how the voices stay in role
     #[arg(long, value_name = "FILE", requires = "roles")]
     judges: Option<PathBuf>,
-    /// Prompts at most, spread evenly over them: a quick look
+    /// Maximum prompts, spread evenly over them: a quick look
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
-    /// Whose prompt, sampler and stop rules: a folder of `adapters/`, or a character.toml
+    /// Character whose prompt, sampler and stop rules are used: a folder of `adapters/`, or a character.toml
     #[arg(long, value_name = "NAME", default_value = "socrates")]
     character: String,
     /// Determines replies and intervals
@@ -90,7 +91,7 @@ pub struct VirtueArgs {
 /// The part of a file that names judges.
 #[derive(Deserialize)]
 struct JudgesFile {
-    judges: Vec<SeatSettings>,
+    judges: Vec<WeightedJudgeSettings>,
 }
 
 pub fn run(args: VirtueArgs) -> Result<()> {
@@ -99,13 +100,13 @@ pub fn run(args: VirtueArgs) -> Result<()> {
         args.rewards.is_empty() || args.prompts.is_some(),
         "--rewards have nothing to score (hint: --prompts FILE, of prompts that nothing was trained on)"
     );
-    let rl = args.rl.as_deref().map(RlLesson::open).transpose()?;
+    let rl = args.rl.as_deref().map(|file| RlLesson::open(file, &methods())).transpose()?;
     let (prompts, trained_on) = match &args.prompts {
         Some(file) => untrained(file, &args, rl.as_ref(), &character)?,
         None => (Vec::new(), 0),
     };
     let suite = args.roles.as_deref().map(RoleSuite::open).transpose()?;
-    let seats = args.judges.as_deref().map(judges).transpose()?;
+    let settings = args.judges.as_deref().map(judges).transpose()?;
 
     let voice = TrainingBase::open_speaking(args.base.clone(), Numerics::Exact, args.device)?;
     let open = |folder: &Path| adapter(folder, &voice.model, character.adapter_scale);
@@ -132,14 +133,14 @@ pub fn run(args: VirtueArgs) -> Result<()> {
     }
     let mut roles: Vec<RoleReport> = Vec::new();
     if let Some(suite) = &suite {
-        let panel: Option<Panel> = match args.judges.as_deref().zip(seats) {
-            Some((file, seats)) => Some(voice.judges(&seats, file, &character)?),
+        let judges: Option<Judges> = match args.judges.as_deref().zip(settings) {
+            Some((file, settings)) => Some(voice.judges(&settings, file, &character)?),
             None => None,
         };
         for (name, speaker) in [voices.before, voices.after] {
             let what = format!("{name}: stays in role");
             let draws = args.draws.get() as u64;
-            let report = role::play(name, speaker, suite, draws, args.seed, panel.as_ref(), |done, of| {
+            let report = role_suite::play(name, speaker, suite, (draws, args.seed), judges.as_ref(), |done, of| {
                 bar.show(&what, done, of);
             })?;
             roles.push(report);
@@ -156,7 +157,7 @@ pub fn run(args: VirtueArgs) -> Result<()> {
     }
     let mut text = measured.as_ref().map_or_else(String::new, |of| table(of) + "\n");
     if !roles.is_empty() {
-        text += &role::table(&roles);
+        text += &role_suite::table(&roles);
     }
     print(&text)
 }
@@ -170,10 +171,10 @@ fn untrained(
 ) -> Result<(Vec<Vec<Turn>>, usize)> {
     let context = rl.map_or(NonZeroUsize::MIN.saturating_add(3), |rl| rl.config.context);
     let prompts = read_prompts(file, character, context)?;
-    // The newest line is what a prompt is known by, whatever stood before it.
+    // A prompt is identified by its newest line, whatever stood before it.
     let key = |turns: &[Turn]| turns.last().map_or_else(String::new, |turn| turn.text.trim().to_lowercase());
     let mut known: BTreeSet<String> = BTreeSet::new();
-    known.extend(rl.into_iter().flat_map(|rl| &rl.prompts).map(|turns| key(turns)));
+    known.extend(rl.into_iter().flat_map(|rl| &rl.prompts).map(|prompt| key(&prompt.turns)));
     for file in &args.trained_on {
         known.extend(read_prompts(file, character, context)?.iter().map(|turns| key(turns)));
     }
@@ -181,16 +182,16 @@ fn untrained(
     let left_out = prompts.len() - kept.len();
     ensure!(
         !kept.is_empty(),
-        "all {left_out} prompts of {} were trained on (hint: prompts that were not)",
+        "all {left_out} prompts of {} were trained on (hint: use prompts that were not)",
         file.display()
     );
     Ok((spread(&kept, args.limit.map_or(usize::MAX, NonZeroUsize::get)), left_out))
 }
 
-fn judges(file: &Path) -> Result<Vec<SeatSettings>> {
+fn judges(file: &Path) -> Result<Vec<WeightedJudgeSettings>> {
     let text = fs::read_to_string(file).with_context(|| file.display().to_string())?;
     let JudgesFile { judges } = toml::from_str(&text).with_context(|| file.display().to_string())?;
-    ensure!(!judges.is_empty(), "{} names nobody who judges (hint: [[judges]] with a `kind`)", file.display());
+    ensure!(!judges.is_empty(), "{} names no judges (hint: [[judges]] with a `kind`)", file.display());
     Ok(judges)
 }
 
@@ -201,7 +202,7 @@ fn adapter(folder: &Path, model: &Model, scale: f32) -> Result<Option<Adapter>> 
     prepared(model, Some(LoraAdapter::open(folder)?), scale).with_context(|| folder.display().to_string())
 }
 
-/// By their folders, and apart.
+/// Named by their folders, made distinct.
 fn names(before: &Path, after: &Path) -> [String; 2] {
     let name = |folder: &Path| match folder.as_os_str() == "none" {
         true => "base".to_owned(),
@@ -213,10 +214,10 @@ fn names(before: &Path, after: &Path) -> [String; 2] {
     }
 }
 
-/// The reward models that a run was trained to please, as folders without detours.
+/// The reward models that a run was trained to please, as canonical folders.
 fn optimised(file: &Path, config: &RlConfig) -> BTreeSet<PathBuf> {
     let folder = file.parent().unwrap_or(Path::new("."));
-    let rewards = config.judges.iter().flat_map(|seat| seat.judge.rewards());
+    let rewards = config.judges.iter().flat_map(|weighted| weighted.judge.rewards());
     rewards.filter_map(|reward| fs::canonicalize(folder.join(reward)).ok()).collect()
 }
 
@@ -248,16 +249,16 @@ fn reward(
     Ok((name, judge, is_optimised))
 }
 
-/// The benchmark's page with the roles behind it, or a page of the roles alone.
+/// The benchmark's page followed by the roles, or a page of the roles alone.
 fn whole_page(measured: Option<&Benchmark>, roles: &[RoleReport], name: &str) -> String {
-    let section = if roles.is_empty() { String::new() } else { role::section(roles) };
+    let section = if roles.is_empty() { String::new() } else { role_suite::section(roles) };
     match measured {
         Some(of) => page(of, &section),
-        None => role::page(name, &section),
+        None => role_suite::page(name, &section),
     }
 }
 
-/// A bar where somebody looks; a line for each part everywhere.
+/// A progress bar on a terminal; a line for each part everywhere.
 struct Progress {
     bar: ProgressBar,
 }

@@ -1,6 +1,6 @@
-//! A voice is learned when its adapter foresees its replies better than anything else does. So each voice's held-out
+//! A voice is learned when its adapter predicts its replies better than anything else does. So each voice's held-out
 //! replies are read under every adapter, and under none: with the persona alone, and with two example turns before the
-//! conversation, which is what one would do without training.
+//! conversation, the alternative without training.
 
 use std::{
     num::NonZeroUsize,
@@ -11,7 +11,7 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use elenchus_candle::TrainableLora;
 use elenchus_lm::{ComputeDevice, LoraAdapter, Numerics};
-use elenchus_train::{Example, Lesson, Perplexity, data::Pair, example, perplexity, shown_turns, spread};
+use elenchus_train::{Example, Lesson, Perplexity, data::Pair, eval::example_turns, example, perplexity, spread};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Serialize;
 
@@ -29,7 +29,7 @@ pub struct VoicesArgs {
     /// GGUF file or Hugging Face folder; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
-    /// Held-out pairs of each voice at most, spread evenly over them: a quick look
+    /// Maximum held-out pairs of each voice, spread evenly over them: a quick look
     #[arg(long, value_name = "N")]
     limit: Option<NonZeroUsize>,
     /// cpu, cuda, or cuda:N
@@ -109,7 +109,7 @@ pub fn run(args: VoicesArgs) -> Result<()> {
         let bar = ProgressBar::new((bare.len() * columns.len()) as u64)
             .with_style(ProgressStyle::with_template("{msg:<16} {wide_bar} {pos}/{len}  {eta} left")?)
             .with_message(id.clone());
-        // Where no terminal shows the bar, a line says how far it is.
+        // Where no terminal shows the bar, a line reports the progress.
         note(&format!("{id}: {} replies under {} adapters and none", bare.len(), loras.len()));
         let ways = loras.iter().map(|lora| (Some(lora), &bare)).chain([(None, &bare), (None, &shown)]);
         let mut measures = Vec::new();
@@ -142,10 +142,10 @@ fn trained(characters: &Characters) -> (Vec<String>, Vec<LeftOut>) {
     (ids, left_out)
 }
 
-/// The same replies behind a prompt in which the character has answered twice: the two training pairs in the middle when
-/// ordered by the words of their last turn and reply. Exactly the tokens are measured that are measured without.
+/// The same replies after a prompt in which the character has answered twice: the two training pairs in the middle when
+/// ordered by the words of their last turn and reply. Exactly the same tokens are measured as without.
 fn with_shown_turns(lesson: &Lesson, pairs: &[Pair], voice: &TrainingBase) -> Result<Vec<Example>> {
-    let shown = shown_turns(&lesson.split.train, &lesson.character.name)?;
+    let shown = example_turns(&lesson.split.train, &lesson.character.name)?;
     let max_tokens = lesson.config.training.max_tokens;
     let mut examples = Vec::new();
     for pair in pairs {

@@ -10,13 +10,13 @@ use crossbeam_channel::{Receiver, bounded, unbounded};
 
 /// Shown by `/help`.
 pub const HELP: &str = "\
-/who         who is here, and who can be called
-/as NAME     talk to another character, who has heard what was said
+/who         list the characters
+/as NAME     talk to another character, who has heard the conversation
 /reset       start over
-/save FILE   keep the conversation
-/load FILE   go on with a kept one
-/stats       what the replies cost
-/quit        leave; so do Ctrl-D and, when nobody speaks, Ctrl-C";
+/save FILE   save the conversation
+/load FILE   resume a saved conversation
+/stats       show what the replies cost
+/quit        quit; so do Ctrl-D and, when no reply is running, Ctrl-C";
 
 /// One thing to do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,7 +27,7 @@ pub enum Input {
     Who,
     /// Talk to another.
     As(String),
-    /// Forget what was said.
+    /// Clear the conversation.
     Reset,
     /// Write the conversation.
     Save(PathBuf),
@@ -39,11 +39,11 @@ pub enum Input {
     Help,
     /// Leave.
     Quit,
-    /// Nothing was meant, or nothing understood; tell so.
+    /// Not understood, or nothing to do; holds the hint to show.
     Unclear(String),
 }
 
-/// What a typed line means.
+/// Parses a typed line.
 fn parse(line: &str) -> Input {
     let line = line.trim();
     let Some(command) = line.strip_prefix('/') else {
@@ -60,12 +60,12 @@ fn parse(line: &str) -> Input {
         ("stats", true) => Input::Stats,
         ("help", true) => Input::Help,
         ("quit" | "exit", true) => Input::Quit,
-        ("as", true) => Input::Unclear("Whom? /as NAME; /who shows who can be called.".to_owned()),
+        ("as", true) => Input::Unclear("Which character? /as NAME; /who lists them.".to_owned()),
         ("save" | "load", true) => Input::Unclear(format!("Which file? /{name} FILE")),
         ("who" | "reset" | "stats" | "help" | "quit" | "exit", false) => {
-            Input::Unclear(format!("/{name} stands alone, without `{argument}`."))
+            Input::Unclear(format!("/{name} takes no argument: try it without `{argument}`."))
         }
-        _ => Input::Unclear(format!("There is no /{name}; /help shows what there is.")),
+        _ => Input::Unclear(format!("There is no /{name}; /help lists the commands.")),
     }
 }
 
@@ -79,15 +79,15 @@ pub fn from_lines(lines: Vec<String>) -> Receiver<Input> {
     receiver
 }
 
-/// Typed lines; the channel closes at the end of input. The thread sleeps in a read that nothing can end, so it is left
-/// behind when the program does.
+/// Typed lines; the channel closes at the end of input. The thread sleeps in a read that cannot be interrupted, so the
+/// program ends without joining it.
 pub fn from_stdin() -> Receiver<Input> {
     let (sender, receiver) = bounded(16);
     thread::spawn(move || {
         let mut stdin = io::stdin().lock();
         let mut bytes = Vec::new();
         while matches!(stdin.read_until(b'\n', &mut bytes), Ok(count) if count > 0) {
-            // A terminal can send anything: what is no UTF-8 is replaced, not refused.
+            // A terminal can send anything: invalid UTF-8 is replaced, not refused.
             if sender.send(parse(&String::from_utf8_lossy(&bytes))).is_err() {
                 break;
             }

@@ -1,4 +1,4 @@
-//! A kept conversation: who was there, and what each of them heard, said and would draw next.
+//! A saved conversation: which characters took part, and each one's turns and generator.
 
 use std::{fs, path::Path};
 
@@ -12,9 +12,9 @@ const VERSION: u32 = 1;
 #[derive(Debug, PartialEq, Serialize, Deserialize)]
 pub struct Saved {
     version: u32,
-    /// Who was being talked to.
+    /// The character being talked to.
     pub partner: String,
-    /// Everybody there.
+    /// All characters in the conversation.
     pub present: Vec<SavedCharacter>,
 }
 
@@ -23,7 +23,7 @@ pub struct Saved {
 pub struct SavedCharacter {
     /// The character's folder.
     pub id: String,
-    /// As the plugin keeps it.
+    /// As the plugin stores it.
     pub conversation: Conversation,
 }
 
@@ -32,7 +32,7 @@ impl Saved {
         Self { version: VERSION, partner, present }
     }
 
-    /// Replaces the file as a whole, so that a full disk costs no older conversation.
+    /// Replaces the file as a whole, so that a full disk does not destroy an older conversation.
     pub fn write(&self, path: &Path) -> Result<()> {
         let text = serde_json::to_string_pretty(self)?;
         elenchus_lm::write_whole(path, text.as_bytes()).with_context(|| path.display().to_string())
@@ -42,7 +42,7 @@ impl Saved {
     pub fn read(path: &Path) -> Result<Self> {
         let text = fs::read_to_string(path).with_context(|| path.display().to_string())?;
         let saved: Self =
-            serde_json::from_str(&text).with_context(|| format!("{} is no kept conversation", path.display()))?;
+            serde_json::from_str(&text).with_context(|| format!("{} is no saved conversation", path.display()))?;
         ensure!(
             saved.version == VERSION,
             "{} has version {}, but this program reads {VERSION} (hint: update the program)",
@@ -51,7 +51,7 @@ impl Saved {
         );
         ensure!(
             saved.present.iter().any(|character| character.id == saved.partner),
-            "{}: the partner `{}` is not among those present",
+            "{}: the partner `{}` is not among the characters present",
             path.display(),
             saved.partner
         );
@@ -80,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_kept_conversation_is_refused() {
+    fn what_is_no_saved_conversation_is_refused() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("talk.json");
         let check = |text: &str, expected: &str| {
@@ -88,7 +88,7 @@ mod tests {
             let error = format!("{:#}", Saved::read(&path).unwrap_err());
             assert!(error.contains(expected) && error.contains("talk.json"), "{error}");
         };
-        check("{", "no kept conversation");
+        check("{", "no saved conversation");
         check("{}", "missing field");
         check(&serde_json::to_string(&Saved { version: 2, ..saved() }).unwrap(), "version 2");
         check(&serde_json::to_string(&Saved { partner: "plato".into(), ..saved() }).unwrap(), "`plato`");

@@ -1,4 +1,4 @@
-//! How a conversation looks: names in bold, words as they come, broken between words.
+//! How a conversation is displayed: names in bold, words as they arrive, wrapped between words.
 
 use anyhow::Result;
 use console::{Style, Term};
@@ -6,7 +6,7 @@ use serde::Serialize;
 
 use crate::output::{print, say};
 
-/// What a finished reply is to a program that reads it.
+/// A finished reply for a program that reads it.
 #[derive(Debug, Serialize)]
 pub struct JsonReply {
     pub character: String,
@@ -40,7 +40,7 @@ impl JsonReply {
     }
 }
 
-/// Where words go.
+/// Where the output goes.
 #[derive(Debug)]
 pub enum Screen {
     /// One JSON object a reply and nothing else.
@@ -52,7 +52,7 @@ pub enum Screen {
 /// Text for people, wrapped at the terminal's width.
 #[derive(Debug)]
 pub struct Page {
-    /// Show a prompt and remarks: somebody types.
+    /// Show a prompt and notes: a person types.
     typed: bool,
     wrap: Wrap,
 }
@@ -62,7 +62,7 @@ impl Screen {
         Self::Json
     }
 
-    /// Somebody types, at a terminal or through a pipe.
+    /// A person types, at a terminal or through a pipe.
     pub fn typed(at_terminal: bool) -> Self {
         Self::Text(Page { typed: at_terminal, wrap: Wrap::new(terminal_width()) })
     }
@@ -72,28 +72,28 @@ impl Screen {
         Self::Text(Page { typed: false, wrap: Wrap::new(terminal_width()) })
     }
 
-    /// Asks for a line.
+    /// Shows the prompt for a line.
     pub fn prompt(&self) {
         if let Self::Text(Page { typed: true, .. }) = self {
             say(&format!("{} ", name("You >")));
         }
     }
 
-    /// What the person said, where no terminal has shown it already.
+    /// The person's line, where no terminal has shown it already.
     pub fn said(&mut self, text: &str) {
         if let Self::Text(Page { typed: false, .. }) = self {
             self.line("You", text);
         }
     }
 
-    /// A whole line somebody says.
+    /// A whole line of a speaker.
     pub fn line(&mut self, speaker: &str, text: &str) {
         self.begin(speaker);
         self.words(text);
         self.end("");
     }
 
-    /// Somebody begins to speak.
+    /// A speaker's reply begins.
     pub fn begin(&mut self, speaker: &str) {
         if let Self::Text(page) = self {
             let label = format!("{speaker} > ");
@@ -102,14 +102,14 @@ impl Screen {
         }
     }
 
-    /// More of what is said.
+    /// More of its text.
     pub fn words(&mut self, text: &str) {
         if let Self::Text(page) = self {
             say(&page.wrap.push(text));
         }
     }
 
-    /// Nothing more is said; `remark` says why, where that is not plain.
+    /// The reply ends; `remark` says why, where that is not plain.
     pub fn end(&mut self, remark: &str) {
         if let Self::Text(page) = self {
             let rest = page.wrap.finish();
@@ -118,7 +118,7 @@ impl Screen {
         }
     }
 
-    /// A remark of the program's own.
+    /// A note from the program itself.
     pub fn note(&self, text: &str) {
         if let Self::Text(page) = self {
             let mut wrap = Wrap::new(page.wrap.width);

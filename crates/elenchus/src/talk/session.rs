@@ -1,4 +1,5 @@
 //! The conversation as a game would hold it: NPCs are spawned, lines are `Say`, replies are observed.
+#![allow(clippy::too_many_arguments, reason = "a Bevy system names what it reads and writes")]
 
 use anyhow::anyhow;
 use bevy::{asset::LoadState, prelude::*};
@@ -13,10 +14,10 @@ use super::{
 };
 use crate::{characters::Characters, model::size};
 
-/// What the characters call whoever sits at the keyboard; Plato's word for a guest without a name.
+/// What the characters call the person at the keyboard; Plato's word for a guest without a name.
 const PLAYER: &str = "Stranger";
 
-/// The one at the keyboard: what arrives from there, how it is shown, and whom it concerns.
+/// The person at the keyboard: their input, the screen, and the character they talk to.
 #[derive(Resource)]
 pub struct Session {
     pub inputs: Receiver<Input>,
@@ -30,7 +31,7 @@ pub struct Session {
     pub facts: Vec<String>,
     pub seed: Option<u64>,
     pub max_tokens: Option<usize>,
-    /// Somebody types: failures are told and the conversation goes on.
+    /// A person types: failures are reported and the conversation continues.
     pub typed: bool,
     /// The folder of the character talked to.
     pub partner: String,
@@ -64,20 +65,21 @@ impl Session {
     }
 
     fn fail(&self, error: anyhow::Error, exit: &mut MessageWriter<AppExit>) {
-        // The first error is the one to tell.
+        // The first error is the one to report.
         let _ = self.failed.try_send(error);
         exit.write(AppExit::error());
     }
 }
 
-/// No model, no conversation: a game would go on with fallback lines, here there is nothing else to do.
+/// Without a model there is no conversation: a game would continue with fallback lines, here nothing else is left to
+/// do.
 fn watch_engine(status: Res<EngineStatus>, session: Res<Session>, mut exit: MessageWriter<AppExit>) {
     if let EngineStatus::Failed { error } = &*status {
         session.fail(anyhow!("{error}"), &mut exit);
     }
 }
 
-/// Ctrl-C stops a reply, and leaves when nobody speaks.
+/// Ctrl-C stops a reply, and quits when no reply is running.
 fn hear_interrupts(
     session: Res<Session>,
     speaking: Query<Entity, With<Speaking>>,
@@ -117,7 +119,7 @@ fn enter(
             commands.trigger(WarmUp { entity });
             match character.greetings.first() {
                 Some(greeting) if conversation.turns.is_empty() => {
-                    session.screen.note("Ctrl-C stops a reply, /help shows what else there is.");
+                    session.screen.note("Ctrl-C stops a reply, /help lists the commands.");
                     session.screen.line(&character.name, greeting);
                     conversation.push(&character.name, greeting);
                 }
@@ -127,13 +129,13 @@ fn enter(
             if others.is_empty() {
                 session.fail(anyhow!("character {}: {error}", person.0), &mut exit);
             }
-            session.screen.note(&format!("{} cannot come: {error}", person.0));
+            session.screen.note(&format!("{} cannot be loaded: {error}", person.0));
             commands.entity(entity).despawn();
         }
     }
 }
 
-/// One thing at a time: what is typed while somebody speaks or enters waits.
+/// One thing at a time: input waits while a reply runs or a character is loading.
 fn take_input(
     mut commands: Commands,
     mut session: ResMut<Session>,
@@ -187,7 +189,7 @@ fn take_input(
     }
 }
 
-/// Makes a character the partner. Whoever comes has heard what the last partner heard.
+/// Makes a character the partner. A new partner has heard what the last partner heard.
 fn call(
     In(id): In<String>,
     mut commands: Commands,
@@ -220,19 +222,19 @@ fn who(session: Res<Session>, present: Query<&Person>) {
         } else if present.iter().any(|person| person.0 == *id) {
             format!("is here; /as {id}")
         } else {
-            format!("can be called; /as {id}")
+            format!("can join; /as {id}")
         };
         session.screen.note(&format!("{id:<16}{state}"));
     }
 }
 
-/// Everybody forgets, and the one talked to greets as at the beginning: a greeting is part of the prompt.
+/// Clears all conversations, and the partner greets as at the beginning: a greeting is part of the prompt.
 fn reset(
     mut session: ResMut<Session>,
     mut present: Query<(&Person, &Npc, &mut Conversation)>,
     characters: Res<Assets<CharacterAsset>>,
 ) {
-    session.screen.note("Nothing was said yet.");
+    session.screen.note("The conversation starts over.");
     for (person, npc, mut conversation) in &mut present {
         *conversation = session.conversation();
         let character = characters.get(&npc.character).filter(|_| person.0 == session.partner && session.typed);
@@ -250,7 +252,7 @@ fn save(In(path): In<std::path::PathBuf>, session: Res<Session>, present: Query<
     let present = present
         .map(|(person, conversation)| SavedCharacter { id: person.0.clone(), conversation: conversation.clone() });
     match Saved::new(session.partner.clone(), present.collect()).write(&path) {
-        Ok(()) => session.screen.note(&format!("Kept in {}.", path.display())),
+        Ok(()) => session.screen.note(&format!("Saved to {}.", path.display())),
         Err(error) => session.screen.note(&format!("{error:#}")),
     }
 }
@@ -290,13 +292,13 @@ fn stats(session: Res<Session>, engine: Res<EngineStats>, status: Res<EngineStat
     let note = |text: String| session.screen.note(&text);
     note(match &*status {
         EngineStatus::Ready { base } => format!("model         {}, context {} tokens", base.name, base.context),
-        EngineStatus::Loading { progress } => format!("model         being read, {:.0}% so far", progress * 100.0),
+        EngineStatus::Loading { progress } => format!("model         loading, {:.0}% so far", progress * 100.0),
         EngineStatus::Stopped => "model         none: the engine is stopped".into(),
         EngineStatus::Failed { error, .. } => format!("model         {error}"),
     });
     if let Some(report) = &session.last {
         note(format!(
-            "last reply    {} tokens after a prompt of {} ({} remembered); first word after {} ms, then {:.0} tokens/s",
+            "last reply    {} tokens after a prompt of {} ({} cached); first word after {} ms, then {:.0} tokens/s",
             report.reply_ids.len(),
             report.prompt_tokens,
             report.cached_tokens,
@@ -305,7 +307,7 @@ fn stats(session: Res<Session>, engine: Res<EngineStats>, status: Res<EngineStat
         ));
     }
     note(format!(
-        "since start   {} steps: {} prompt tokens read, {} remembered, {} spoken; memory of prompts {}",
+        "since start   {} steps: {} prompt tokens read, {} cached, {} generated; KV cache {}",
         engine.steps,
         engine.prompt_tokens,
         engine.cached_tokens,
@@ -384,12 +386,16 @@ fn on_failed(
         }
         return;
     }
+    let without = match &failed.error {
+        ReplyError::Engine(Error::Adapter(_)) => "; `--adapter none` answers with the persona alone",
+        _ => "",
+    };
     if !session.typed {
-        // Still waiting, so that the line after it is not said on the way out.
-        return session.fail(anyhow!("no reply: {}", failed.error), &mut exit);
+        // Still waiting, so that the next line is not said before the app exits.
+        return session.fail(anyhow!("no reply: {}{without}", failed.error), &mut exit);
     }
     session.waiting = false;
     session.screen.end("");
     session.screen.line(&name, &failed.fallback);
-    session.screen.note(&format!("(no reply: {})", failed.error));
+    session.screen.note(&format!("(no reply: {}{without})", failed.error));
 }

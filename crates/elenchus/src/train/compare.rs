@@ -12,15 +12,18 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use elenchus_lab::{
+    method_comparison::{Entrant, MethodComparisonConfig, MethodComparisonReport, MethodRun},
+    methods::methods,
+};
 use elenchus_train::{
     RunFolder,
-    family::{Entrant, FamilyConfig, FamilyReport, FamilyRun},
     rl::{RlLesson, RlOutcome},
 };
 
 use super::{
     BaseArgs, interrupts,
-    rl::{School, Screen},
+    rl::{RlSetup, Screen},
 };
 use crate::output::{note, say};
 
@@ -47,8 +50,8 @@ pub struct CompareArgs {
 
 pub fn run(args: CompareArgs) -> Result<()> {
     let CompareArgs { config: file, out, only, report, run, base } = args;
-    let config = FamilyConfig::open(&file)?;
-    let runs = config.runs(&file)?;
+    let config = MethodComparisonConfig::open(&file, &methods())?;
+    let runs = config.runs(&file, &methods())?;
     if let Some(folder) = run {
         let run = runs.iter().find(|run| run.folder == folder);
         let run = run.with_context(|| format!("no run of {} has the folder {}", file.display(), folder.display()))?;
@@ -87,23 +90,23 @@ pub fn run(args: CompareArgs) -> Result<()> {
     Ok(())
 }
 
-fn learn(run: &FamilyRun, shared: &Path, out: &Path, base: BaseArgs) -> Result<()> {
-    let lesson = RlLesson::with_text(shared, run.text.clone())?;
-    let school = School::open(base, &lesson, shared)?;
+fn learn(run: &MethodRun, shared: &Path, out: &Path, base: BaseArgs) -> Result<()> {
+    let lesson = RlLesson::with_text(shared, run.text.clone(), &methods())?;
+    let setup = RlSetup::open(base, &lesson, shared)?;
     let folder = RunFolder::open(&out.join(&run.folder), &run.text)?;
     let screen = Screen::new(&lesson.character.name)?;
-    match school.learn(&lesson, &folder, &*interrupts()?, &screen)? {
+    match setup.learn(&lesson, &folder, &*interrupts()?, &screen)? {
         RlOutcome::Finished(_) => {}
-        RlOutcome::Halted(step, reason) => note(&format!("{} halted behind step {step}: {reason}", run.label)),
+        RlOutcome::Halted(step, reason) => note(&format!("{} halted after step {step}: {reason}", run.label)),
         RlOutcome::Stopped(step) => {
-            note(&format!("stopped behind step {step} of {}; the same command goes on from there", run.label));
+            note(&format!("Stopped after step {step} of {}. Run the same command to resume.", run.label));
         }
     }
     Ok(())
 }
 
-fn write(config: &FamilyConfig, runs: &[FamilyRun], out: &PathBuf) -> Result<()> {
-    let report = FamilyReport::read(config, runs, out)?;
+fn write(config: &MethodComparisonConfig, runs: &[MethodRun], out: &PathBuf) -> Result<()> {
+    let report = MethodComparisonReport::read(config, runs, out)?;
     fs::create_dir_all(out).with_context(|| out.display().to_string())?;
     let json = serde_json::to_string_pretty(&report).context("the report as JSON")?;
     for (name, text) in [("REPORT.html", report.page()), ("REPORT.md", report.markdown()), ("report.json", json)] {

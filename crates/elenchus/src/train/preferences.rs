@@ -49,7 +49,7 @@ pub fn run(args: PreferencesArgs) -> Result<()> {
     bar.finish_and_clear();
     tell(&client.counters());
     let Some(report) = report? else {
-        say("stopped; the same command goes on from there\n");
+        say("Stopped. Run the same command to resume.\n");
         return Ok(());
     };
     if args.json {

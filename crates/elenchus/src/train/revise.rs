@@ -47,7 +47,7 @@ pub fn run(args: ReviseArgs) -> Result<()> {
     bar.finish_and_clear();
     tell(&client.counters());
     match outcome? {
-        Revised::Stopped(done) => say(&format!("stopped behind prompt {done}; the same command goes on from there\n")),
+        Revised::Stopped(done) => say(&format!("Stopped after prompt {done}. Run the same command to resume.\n")),
         Revised::Finished(RevisedReport { pairs, changed, left_out }) => {
             say(&format!("{pairs} pairs to learn from, {changed} of them changed; {left_out} prompts left out\n"));
             let files = ["pairs.jsonl", "revisions.jsonl", "left_out.jsonl"].map(|name| run.file(name));

@@ -10,7 +10,7 @@ use anyhow::{Context, Result, bail, ensure};
 use clap::Args;
 use elenchus_train::{
     Accuracy, Calibration, ExamplePair, Preference, Preferences, RewardCard, RewardEvent, RewardKind, RewardLearner,
-    RewardLesson, RewardOutcome, RewardStep, RunFolder, reward_report, train_reward,
+    RewardLesson, RewardOutcome, RewardStep, RunFolder, report::reward_report, train_reward,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
@@ -34,7 +34,7 @@ pub struct RewardArgs {
     out: PathBuf,
     #[command(flatten)]
     base: BaseArgs,
-    /// Train a control as well, in `shuffled_labels/`: the same with sides drawn by lot, which has nothing to learn
+    /// Train a control as well, in `shuffled_labels/`: the same with sides sampled at random, which has nothing to learn
     #[arg(long)]
     shuffled_labels: bool,
     /// Train a model for each fold of written preferences, in `fold-K/`, and pool their accuracies: what such preferences
@@ -119,7 +119,7 @@ fn describe(lesson: &RewardLesson, tell: &impl Fn(&str)) {
         tell(&format!("learned from: {}", lesson.works.iter().map(String::as_str).collect::<Vec<_>>().join(", ")));
     }
     let length_only = preferences.length_only_accuracy();
-    tell(&format!("length alone foretells {:.1}% of what is held out", length_only * 100.0));
+    tell(&format!("length alone predicts {:.1}% of what is held out", length_only * 100.0));
     if (length_only - 0.5).abs() > LENGTH_TELLS - 0.5 {
         note("length tells replies apart, so a model may learn it (hint: more texts to match lengths in)");
     }
@@ -155,7 +155,7 @@ fn learn(
     screen.bar.finish_and_clear();
     Ok(match outcome? {
         RewardOutcome::Stopped(step) => {
-            tell(&format!("stopped behind step {step}; the same command goes on from there"));
+            tell(&format!("Stopped after step {step}. Run the same command to resume."));
             None
         }
         RewardOutcome::Finished(folder, card) => {
@@ -201,7 +201,7 @@ impl Screen {
         match event {
             RewardEvent::Begun { step, total_steps } => {
                 if step > 0 {
-                    self.line(&format!("goes on behind step {step} of {total_steps}"));
+                    self.line(&format!("resumes after step {step} of {total_steps}"));
                 }
                 bar.set_length(total_steps);
                 bar.set_position(step);

@@ -1,8 +1,7 @@
-//! `elenchus train rl`: replies are spoken, judged, and what was better than expected becomes likelier.
+//! `elenchus train rl`: replies are sampled and judged, and what was better than expected becomes likelier.
 
 use std::{
     collections::BTreeMap,
-    fs,
     path::{Path, PathBuf},
     sync::atomic::AtomicBool,
     time::Duration,
@@ -10,15 +9,17 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 use clap::Args;
+use elenchus_lab::methods::methods;
 use elenchus_train::{
-    ExamplePair, RewardLoss, RewardModel, RunFolder,
-    character_eval::RunKind,
-    judge::Panel,
+    ExamplePair, RewardLoss, RewardModel, RunFolder, copy_report,
+    judge::Judges,
+    report::rl_report,
     rl::{RlEvent, RlLearner, RlLesson, RlOutcome, RlReport, Values, train},
+    save_character,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::{BaseArgs, copy_report, interrupts, with_base};
+use super::{BaseArgs, interrupts};
 use crate::{
     base::TrainingBase,
     eval::measure_run,
@@ -39,23 +40,24 @@ pub struct RlArgs {
 
 pub fn run(args: RlArgs) -> Result<()> {
     let RlArgs { config: file, out, base } = args;
-    let lesson = RlLesson::open(&file)?;
-    let school = School::open(base, &lesson, &file)?;
-    say(&format!("judges: {}\n", school.judges.names().collect::<Vec<_>>().join(", ")));
+    let lesson = RlLesson::open(&file, &methods())?;
+    let setup = RlSetup::open(base, &lesson, &file)?;
+    say(&format!("judges: {}\n", setup.judges.names().collect::<Vec<_>>().join(", ")));
     let run = RunFolder::open(&out, &lesson.text)?;
     let screen = Screen::new(&lesson.character.name)?;
-    match school.learn(&lesson, &run, &*interrupts()?, &screen)? {
+    match setup.learn(&lesson, &run, &*interrupts()?, &screen)? {
         RlOutcome::Stopped(step) => {
-            say(&format!("stopped behind step {step}; the same command goes on from there\n"));
+            say(&format!("Stopped after step {step}. Run the same command to resume.\n"));
         }
         RlOutcome::Halted(step, reason) => {
-            say(&format!("halted behind step {step}: {reason}\n"));
-            say(&format!("earlier voices are in {}\n", run.file("checkpoints").display()));
+            say(&format!("halted after step {step}: {reason}\n"));
+            say(&format!("earlier adapters are in {}\n", run.file("checkpoints").display()));
         }
         RlOutcome::Finished(adapter) => {
             if lesson.config.battery {
-                let model = &school.voice.model;
-                measure_run(&run, RunKind::Rl, model, &lesson.character_file, Some(lesson.start))?;
+                let model = &setup.voice.model;
+                measure_run(&run, model, &lesson.character_file, Some(lesson.start))?;
+                rl_report(&run, &methods())?;
                 copy_report(&run)?;
             }
             let (adapter, report) = (adapter.display(), run.file("REPORT.html"));
@@ -65,13 +67,13 @@ pub fn run(args: RlArgs) -> Result<()> {
     Ok(())
 }
 
-/// What runs of one character have in common: the base, as it is trained and as a game runs it, and the judges.
-pub struct School {
+/// What the runs of one character share: the base, as it is trained and as a game runs it, and the judges.
+pub struct RlSetup {
     voice: TrainingBase,
-    judges: Panel,
+    judges: Judges,
 }
 
-impl School {
+impl RlSetup {
     /// Opens what a lesson out of this file needs.
     pub fn open(base: BaseArgs, lesson: &RlLesson, file: &Path) -> Result<Self> {
         let voice = base.open_speaking()?;
@@ -99,7 +101,7 @@ impl School {
             let (model, card) = RewardModel::open(folder, &voice.executor, &voice.model.sha256)?;
             if config.method.method().plan().values == (Values::Model { rate: 0.0 }) && card.loss != RewardLoss::Value {
                 bail!(
-                    "{}: scores whole replies and foretells nothing (hint: train it with `training.loss = \"value\"`)",
+                    "{}: scores whole replies and predicts nothing (hint: train it with `training.loss = \"value\"`)",
                     folder.display()
                 );
             }
@@ -117,13 +119,19 @@ impl School {
             preferences: &preferences,
             value_model: value_model.as_ref(),
         };
-        let outcome = train(&learner, config, run, should_stop, |event| screen.show(event));
+        let (methods, mut reported) = (methods(), Ok(()));
+        let outcome = train(&learner, config, run, should_stop, |event| {
+            if reported.is_ok() && matches!(event, RlEvent::Evaluated(_)) {
+                reported = rl_report(run, &methods);
+            }
+            screen.show(event);
+        });
         screen.bar.finish_and_clear();
         let outcome = outcome?;
+        reported?;
+        rl_report(run, &methods)?;
         if let RlOutcome::Finished(_) = &outcome {
-            let described = fs::read_to_string(character_file).with_context(|| character_file.display().to_string())?;
-            run.write("adapter/character.toml", with_base(&described, character, &voice.model).as_bytes())?;
-            run.write("adapter/rl.toml", text.as_bytes())?;
+            save_character(run, character_file, character, &voice.model, ("rl.toml", text))?;
             copy_report(run)?;
         }
         Ok(outcome)
@@ -156,7 +164,7 @@ impl Screen {
                     self.line(&format!("left out: {too_long} prompts longer than `sampling.max_prompt_tokens`"));
                 }
                 if step > 0 {
-                    self.line(&format!("goes on behind step {step} of {total_steps}"));
+                    self.line(&format!("resumes after step {step} of {total_steps}"));
                 }
                 bar.set_length(total_steps);
                 bar.set_position(step);
@@ -171,7 +179,7 @@ impl Screen {
                 }
             }
             RlEvent::HeldOut { step, scores } => {
-                self.line(&format!("behind step {step}, held-out prompts: {}", shown(&scores)));
+                self.line(&format!("after step {step}, held-out prompts: {}", shown(&scores)));
             }
             RlEvent::Evaluated(samples) => {
                 for sample in samples {

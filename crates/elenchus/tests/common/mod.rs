@@ -59,13 +59,13 @@ impl Stage {
     }
 }
 
-/// What a run that went well printed.
+/// The output of a successful run.
 pub fn succeeded(output: Output) -> String {
     assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 
-/// What a run that failed said; it must end with code 1 and an `error:`.
+/// The error of a failed run, which must end with code 1 and an `error:`.
 pub fn failed(output: Output) -> String {
     let error = String::from_utf8(output.stderr).unwrap();
     assert_eq!(output.status.code(), Some(1), "{error}");
@@ -73,7 +73,7 @@ pub fn failed(output: Output) -> String {
     error
 }
 
-/// The workspace's root, where the characters that ship are.
+/// The workspace's root, with the shipped characters.
 pub fn workspace() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/../.."))
 }
