@@ -22,8 +22,8 @@ use self::{
     ops::{Rotation, Sequence, add_lora, cached_attention, gated_unit, head_norm, rms_norm, rope},
 };
 use elenchus_lm::{
-    Adapter, AdapterStore, Error, Executor, KvCache, Linear, Logits, ModelConfig, Numerics, PageLayout, Result, Row,
-    TensorName, Weights, check_batch,
+    Adapter, AdapterStore, Error, Executor, KvCache, Linear, Logits, ModelConfig, Numerics, PageLayout, PagesHeld,
+    Result, Row, TensorName, Weights, check_batch,
 };
 
 pub use device::open_device;
@@ -43,6 +43,7 @@ pub struct CandleExecutor {
     config: ModelConfig,
     device: Device,
     layout: PageLayout,
+    held: PagesHeld,
     embedding: Arc<Matrix>,
     layers: Vec<Layer>,
     output_norm: Tensor,
@@ -115,6 +116,7 @@ impl CandleExecutor {
             .collect::<Result<_>>()?;
         Ok(Self {
             layout: cache::page_layout(&config, device),
+            held: PagesHeld::default(),
             device: device.clone(),
             embedding,
             layers,
@@ -253,7 +255,7 @@ impl Executor for CandleExecutor {
     }
 
     fn new_cache(&self) -> KvCache {
-        KvCache::new(self.layout.clone())
+        KvCache::new(self.layout.clone(), &self.held)
     }
 
     fn cache_bytes_per_token(&self) -> usize {

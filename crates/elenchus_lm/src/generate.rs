@@ -33,7 +33,9 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::{Architecture, BlockSpec, KvCache, ModelConfig, PageLayout, Rng, RopeLayout, SamplerSettings, Scales};
+    use crate::{
+        Architecture, BlockSpec, KvCache, ModelConfig, PageLayout, PagesHeld, Rng, RopeLayout, SamplerSettings, Scales,
+    };
 
     /// A model of ten words that counts: after 3 comes 4. Records the tokens it reads.
     struct Counting {
@@ -66,7 +68,8 @@ mod tests {
         }
 
         fn new_cache(&self) -> KvCache {
-            KvCache::new(PageLayout { form: "none", layers: 1, kv_heads: 1, head_dim: 1, page_bytes: 0 })
+            let layout = PageLayout { form: "none", layers: 1, kv_heads: 1, head_dim: 1, page_bytes: 0 };
+            KvCache::new(layout, &PagesHeld::default())
         }
 
         fn cache_bytes_per_token(&self) -> usize {

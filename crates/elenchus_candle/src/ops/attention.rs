@@ -165,12 +165,15 @@ pub(super) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::{super::tests::*, *};
+    use elenchus_lm::PagesHeld;
+
     use crate::cache;
 
     /// A host and a device cache with the same `past` tokens, and `tokens` new ones after them.
     fn caches(config: &ModelConfig, seed: u64, past: usize, tokens: usize) -> (KvCache, KvCache) {
         let (host, device) = cache::both_layouts(config);
-        let (mut host, mut device) = (KvCache::new(host), KvCache::new(device));
+        let (mut host, mut device) =
+            (KvCache::new(host, &PagesHeld::default()), KvCache::new(device, &PagesHeld::default()));
         for (step, count) in [(0, past), (1, tokens)] {
             let (k, v) =
                 (random(seed + step, &[count, config.kv_dim()]), random(seed + step + 7, &[count, config.kv_dim()]));

@@ -20,8 +20,10 @@ use self::{
     step::{Line, Lines, Scratch, Wanted},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights, adapter_store::AdapterStore,
-    executor::check_batch, kv_cache::PageLayout,
+    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights,
+    adapter_store::AdapterStore,
+    executor::check_batch,
+    kv_cache::{PageLayout, PagesHeld},
 };
 
 /// Settings of the engine.
@@ -66,6 +68,7 @@ impl Default for CpuSettings {
 pub struct CpuExecutor {
     config: ModelConfig,
     layout: PageLayout,
+    held: PagesHeld,
     kv_precision: KvPrecision,
     /// [`ModelConfig::rope_frequencies`].
     rope_frequencies: (Vec<Vec<f32>>, Vec<usize>),
@@ -103,6 +106,7 @@ impl CpuExecutor {
             rope_frequencies: config.rope_frequencies(),
             config,
             layout,
+            held: PagesHeld::default(),
             kv_precision,
             model,
             kernels,
@@ -143,7 +147,7 @@ impl Executor for CpuExecutor {
     }
 
     fn new_cache(&self) -> KvCache {
-        KvCache::new(self.layout.clone())
+        KvCache::new(self.layout.clone(), &self.held)
     }
 
     fn cache_bytes_per_token(&self) -> usize {

@@ -188,6 +188,6 @@ fn a_cache_takes_the_bytes_it_is_said_to_take() {
         assert_eq!(executor.cache_bytes_per_token(), expected);
         let mut cache = [executor.new_cache()];
         last_logits(&executor, &[vec![20; 33]], &[None], &mut cache);
-        assert_eq!(KvCache::resident_bytes(&cache), 2 * 32 * expected);
+        assert_eq!(cache[0].held().bytes(), 2 * 32 * expected);
     }
 }
