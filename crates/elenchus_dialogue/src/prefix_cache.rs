@@ -59,6 +59,11 @@ impl PrefixCache {
         self.entries.push(Entry { adapter, tokens, cache, last_used: self.uses });
     }
 
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
     /// Forgets until all caches of the executor, those in use among them, hold at most `budget` bytes, or nothing is left to
     /// forget. Returns the bytes held.
     pub fn evict(&mut self, budget: usize) -> usize {

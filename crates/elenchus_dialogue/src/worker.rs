@@ -153,7 +153,7 @@ impl Worker {
         }
         self.memory_full = None;
         if let ModelState::Loaded(loaded) = &mut self.model {
-            loaded.remembered = PrefixCache::new(&loaded.model.executor.new_cache());
+            loaded.remembered.clear();
         }
         self.counters.active.store(0, Ordering::Relaxed);
         self.counters.kv_bytes.store(0, Ordering::Relaxed);
