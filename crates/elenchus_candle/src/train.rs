@@ -14,7 +14,8 @@ use elenchus_lm::{Error, Half, Linear, LoraAdapter, LoraPair, ModelConfig, Resul
 use super::{
     CandleExecutor,
     ops::{
-        Activations, Block, CausalAttention, DropoutMask, Projection, Rotation, Variables, rms_norm, token_logprobs,
+        Activations, Block, CausalAttention, DropoutMask, Head, Projection, Rotation, Variables, rms_norm,
+        token_logprobs,
     },
     refused,
 };
@@ -201,7 +202,7 @@ impl CandleExecutor {
                 norms: layer.norms.clone(),
                 activation: self.config.layers[number].activation,
                 eps: self.config.rms_norm_eps,
-                attention: attention.clone().within(self.config.layers[number].sliding_window),
+                attention: attention.clone().of_layer(&self.config.layers[number]),
             };
             x = block.apply(&x, &variables.collect::<candle_core::Result<Vec<Variables>>>()?, activations)?;
         }
@@ -241,7 +242,8 @@ impl CandleExecutor {
 
     /// Log-probability of `targets[i]` given the hidden state `hidden[i]`, (positions). With `gradient`, differentiable.
     pub fn token_logprobs(&self, hidden: &Tensor, targets: &[u32], gradient: bool) -> Result<Tensor> {
-        token_logprobs(hidden, &self.output, targets, gradient).map_err(refused)
+        let head = Head { matrix: &self.output, logit_cap: self.config.logit_cap };
+        token_logprobs(hidden, head, targets, gradient).map_err(refused)
     }
 }
 

@@ -3,6 +3,7 @@
 //! A family defines the names of its tensors and the contents of its blocks; executors read the resulting
 //! [`ModelConfig`] and know no family by name.
 
+mod gemma2;
 mod gemma3;
 mod granite;
 mod llama;
@@ -20,13 +21,14 @@ use crate::{
 };
 
 /// All families. Where two share a name in GGUF files, the first one is used.
-const ALL: [&Architecture; 8] = [
+const ALL: [&Architecture; 9] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &qwen2::QWEN2,
     &qwen3::QWEN3,
     &smollm3::SMOLLM3,
     &granite::GRANITE,
+    &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &olmo2::OLMO2,
 ];
@@ -57,6 +59,10 @@ pub struct Architecture {
     pub(crate) gguf_scales: Option<fn(&GgufKeys<'_>) -> crate::Result<Scales>>,
     /// The constants of a `config.json`; `None` for none but 1.
     pub(crate) hf_scales: Option<fn(&HfConfig) -> Scales>,
+    /// The cap of the logits by the keys of a GGUF file; `None` for families without one.
+    pub(crate) gguf_logit_cap: Option<fn(&GgufKeys<'_>) -> crate::Result<Option<f32>>>,
+    /// The cap of the logits if a `config.json` says nothing; `None` for families without caps.
+    pub(crate) hf_default_logit_cap: Option<f32>,
     /// Keys of GGUF files that would change the computation of other families, and that this one reads.
     pub(crate) gguf_own_keys: &'static [&'static str],
     /// Hugging Face's name of the activation.

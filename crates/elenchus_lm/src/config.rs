@@ -121,6 +121,8 @@ pub struct ModelConfig {
     pub rope_factors: Vec<f32>,
     /// Constants that multiply activations.
     pub scales: Scales,
+    /// Logits are `cap * tanh(logit / cap)` of the head's product; `None` for the product itself.
+    pub logit_cap: Option<f32>,
     /// Longest context the model was trained for, in tokens.
     pub max_positions: usize,
 }
@@ -161,10 +163,13 @@ pub struct BlockSpec {
     pub activation: Activation,
     /// A token sees this many tokens, itself included; `None` sees all.
     pub sliding_window: Option<usize>,
+    /// Attention scores are `cap * tanh(score / cap)` of the scaled products; `None` for the products themselves.
+    pub attention_cap: Option<f32>,
 }
 
 impl Default for BlockSpec {
-    /// Llama's: no biases, a rotary base of 10,000, no norm of q and k, norms before each part, SiLU, no window.
+    /// Llama's: no biases, a rotary base of 10,000, no norm of q and k, norms before each part, SiLU, no window, no
+    /// cap.
     fn default() -> Self {
         Self {
             biases: [false; 7],
@@ -174,6 +179,7 @@ impl Default for BlockSpec {
             norms: NormPlacement::Before,
             activation: Activation::Silu,
             sliding_window: None,
+            attention_cap: None,
         }
     }
 }
@@ -310,6 +316,7 @@ pub(crate) mod tests {
             rope_layout: RopeLayout::Interleaved,
             rope_factors: Vec::new(),
             scales: Scales::default(),
+            logit_cap: None,
             max_positions: 128,
         }
     }

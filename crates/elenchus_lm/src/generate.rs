@@ -55,6 +55,7 @@ mod tests {
             rope_layout: RopeLayout::Halves,
             rope_factors: Vec::new(),
             scales: Scales::default(),
+            logit_cap: None,
             max_positions: 64,
         };
         Counting { config, read: Mutex::default() }

@@ -41,7 +41,7 @@ const ADAPTER_RANK: usize = 4;
 pub struct TinyModel {
     /// Its family, by llama.cpp's name: `llama`, `qwen2` for biases, `qwen3` for norms of q and k, `smollm3` for layers
     /// without positions, `granite` for scales, `olmo2` for norms after the parts, `gemma3` for norms on both sides and
-    /// GeGLU.
+    /// GeGLU, `gemma2` for caps.
     pub architecture: &'static str,
     /// Seed of its weights.
     pub seed: u64,
@@ -160,6 +160,13 @@ impl TinyModel {
                     sliding_window: (!(layer + 1usize).is_multiple_of(6)).then_some(1024),
                     ..plain
                 },
+                "gemma2" => BlockSpec {
+                    norms: NormPlacement::Both,
+                    activation: Activation::GeluTanh,
+                    sliding_window: (!(layer + 1usize).is_multiple_of(2)).then_some(4096),
+                    attention_cap: Some(50.0),
+                    ..plain
+                },
                 "smollm3" => {
                     BlockSpec { rope_theta: plain.rope_theta.filter(|_| !(layer + 1usize).is_multiple_of(4)), ..plain }
                 }
@@ -180,9 +187,10 @@ impl TinyModel {
             rope_factors: Vec::new(),
             scales: match self.architecture {
                 "granite" => Scales { embedding: 1.5, attention: Some(0.2), residual: 0.7, logits: 0.8 },
-                "gemma3" => Scales { embedding: (self.hidden as f32).sqrt(), ..Scales::default() },
+                "gemma2" | "gemma3" => Scales { embedding: (self.hidden as f32).sqrt(), ..Scales::default() },
                 _ => Scales::default(),
             },
+            logit_cap: (self.architecture == "gemma2").then_some(30.0),
             max_positions: 4096,
         }
     }

@@ -361,9 +361,11 @@ fn check_config(config: &ModelConfig) -> Result<(), String> {
         ("scale of the logits", logits),
     ];
     let bases = config.layers.iter().filter_map(|layer| Some(("rotary base", layer.rope_theta?)));
+    let caps = config.layers.iter().filter_map(|layer| Some(("cap of attention scores", layer.attention_cap?)));
+    let caps = caps.chain(config.logit_cap.map(|cap| ("cap of the logits", cap)));
     let scalings = config.layers.iter().map(|layer| ("rotary scaling", layer.rope_scaling));
     let factors = config.rope_factors.iter().map(|&factor| ("rotary factor", factor));
-    for (name, number) in numbers.into_iter().chain(bases).chain(scalings).chain(factors) {
+    for (name, number) in numbers.into_iter().chain(bases).chain(caps).chain(scalings).chain(factors) {
         if !(number.is_finite() && number > 0.0) {
             return Err(format!("the {name} is {number}, but must be a positive number"));
         }

@@ -22,6 +22,8 @@ pub(super) const BASE: Architecture = Architecture {
     hf_ties_by_default: false,
     gguf_scales: None,
     hf_scales: None,
+    gguf_logit_cap: None,
+    hf_default_logit_cap: None,
     gguf_own_keys: &[],
     hf_activation: "silu",
     hf_linear_rope: false,

@@ -349,7 +349,8 @@ impl CpuExecutor {
             let pages: Vec<&[u8]> =
                 (first_page..=last_page).map(|page| &cache.page::<Vec<u8>>(page)[at..at + head_bytes]).collect();
             let queries = &mut *part.queries;
-            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries };
+            let cap = config.layers[layer].attention_cap;
+            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries, cap };
             self.kernels.attend(attention);
         });
     }
@@ -391,6 +392,9 @@ impl CpuExecutor {
                 wanted.logits = Vec::with_capacity(matrix.tiles() * LANES);
                 for tile in out.as_chunks::<LANES>().0[*at..].iter().step_by(n) {
                     wanted.logits.extend_from_slice(tile);
+                }
+                if let Some(cap) = config.logit_cap {
+                    self.kernels.soft_cap(&mut wanted.logits, cap);
                 }
                 wanted.logits.truncate(config.vocab_size);
             });

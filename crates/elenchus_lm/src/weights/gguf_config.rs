@@ -160,6 +160,7 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
         rope_layout: architecture.gguf_rope_layout,
         rope_factors,
         scales,
+        logit_cap: architecture.gguf_logit_cap.map_or(Ok(None), |cap| cap(&keys))?,
         max_positions: keys.usize("context_length")?,
     };
     super::check_config(&config).map_err(|reason| Error::model_file(gguf.path(), reason))?;

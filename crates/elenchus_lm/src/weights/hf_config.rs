@@ -45,8 +45,12 @@ pub(crate) struct HfConfig {
     _sliding_window_pattern: Option<usize>,
     pub query_pre_attn_scalar: Option<f32>,
     rope_local_base_freq: Option<f32>,
-    attn_logit_softcapping: Option<f32>,
-    final_logit_softcapping: Option<f32>,
+    /// `Some(None)` where the file says `null`.
+    #[serde(default, deserialize_with = "present")]
+    pub attn_logit_softcapping: Option<Option<f32>>,
+    #[serde(default, deserialize_with = "present")]
+    final_logit_softcapping: Option<Option<f32>>,
+    use_bidirectional_attention: Option<bool>,
     /// For each layer 1, or 0 for one without positions: SmolLM3.
     pub no_rope_layers: Option<Vec<u8>>,
     pub no_rope_layer_interval: Option<usize>,
@@ -100,7 +104,9 @@ fn default_eps() -> f32 {
 }
 
 /// Distinguishes a `null` from a missing key.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -191,9 +197,12 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         ("attn_logit_softcapping", config.attn_logit_softcapping),
         ("final_logit_softcapping", config.final_logit_softcapping),
     ] {
-        if let Some(cap) = cap {
+        if let (Some(Some(cap)), None) = (cap, architecture.hf_default_logit_cap) {
             return unsupported(format!("{key} {cap}"));
         }
+    }
+    if config.use_bidirectional_attention == Some(true) {
+        return unsupported("use_bidirectional_attention".into());
     }
     let mut scaled = None;
     for (name, rope) in config.ropes() {
@@ -238,6 +247,7 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         rope_layout: RopeLayout::Halves,
         rope_factors,
         scales: architecture.hf_scales.map_or_else(Scales::default, |scales| scales(&config)),
+        logit_cap: config.final_logit_softcapping.unwrap_or(architecture.hf_default_logit_cap),
         max_positions: config.max_position_embeddings,
     };
     super::check_config(&model).map_err(bad)?;
@@ -324,6 +334,22 @@ mod tests {
     }
 
     #[test]
+    fn caps_of_gemma_2_are_defaults_unless_the_file_says_otherwise() {
+        let of = |caps: Value| {
+            let mut changes = json!({"model_type": "gemma2", "hidden_activation": "gelu_pytorch_tanh"});
+            changes.as_object_mut().unwrap().extend(caps.as_object().unwrap().clone());
+            let config = with(&changes).unwrap().0;
+            let windows: Vec<_> = config.layers.iter().map(|layer| layer.sliding_window).collect();
+            assert_eq!(windows, [Some(4096), None, Some(4096)]);
+            (config.layers[0].attention_cap, config.logit_cap)
+        };
+        assert_eq!(of(json!({})), (Some(50.0), Some(30.0)));
+        assert_eq!(of(json!({"attn_logit_softcapping": null, "final_logit_softcapping": null})), (None, None));
+        let some = json!({"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0});
+        assert_eq!(of(some), (Some(20.0), Some(10.0)));
+    }
+
+    #[test]
     fn what_cannot_be_run_is_refused_by_name() {
         let check = |changes: Value, expected: &str| {
             let error = with(&changes).unwrap_err().to_string();
@@ -337,6 +363,9 @@ mod tests {
         check(json!({"hidden_act": "gelu"}), "hidden_act `gelu`");
         check(json!({"model_type": "gemma3_text", "hidden_act": "silu"}), "hidden_act `silu`");
         check(json!({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}), "final_logit_softcapping 30");
+        check(json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping 50");
+        check(json!({"model_type": "gemma2", "attn_logit_softcapping": 0.0}), "the cap of attention scores is 0");
+        check(json!({"model_type": "gemma2", "use_bidirectional_attention": true}), "use_bidirectional_attention");
         check(json!({"quantization_config": {"bits": 4}}), "quantization_config");
         check(json!({"model_type": null}), "config.json: invalid type: null");
         check(json!({"vocab_size": -1}), "invalid value");
