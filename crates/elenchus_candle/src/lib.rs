@@ -81,9 +81,7 @@ impl CandleExecutor {
             false => Ok(None),
         };
         let embedding = Arc::new(matrix(TensorName::TokenEmbedding)?);
-        let is_tied =
-            std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
-        let output = if is_tied { embedding.clone() } else { Arc::new(matrix(TensorName::Output)?) };
+        let output = if weights.is_tied() { embedding.clone() } else { Arc::new(matrix(TensorName::Output)?) };
         let bias = |layer: usize, linear: Linear| match config.layers[layer].biases[linear as usize] {
             true => vector(TensorName::Bias(layer, linear)).map(Some),
             false => Ok(None),

@@ -9,7 +9,7 @@ use candle_core::{Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use elenchus_lm::{Error, Half, Linear, LoraAdapter, LoraPair, ModelConfig, Result, peft_tensor_name};
+use elenchus_lm::{Architecture, Error, Half, Linear, LoraAdapter, LoraPair, ModelConfig, Result, peft_tensor_name};
 
 use super::{
     CandleExecutor,
@@ -22,6 +22,7 @@ use super::{
 
 /// A trainable adapter.
 pub struct TrainableLora {
+    architecture: &'static Architecture,
     pairs: BTreeMap<(usize, Linear), TrainablePair>,
 }
 
@@ -49,7 +50,7 @@ impl TrainableLora {
             let b = var(&pair.b, (pair.b.len() / pair.rank, pair.rank))?;
             Ok((key, TrainablePair { a, b, scaling: pair.scaling }))
         });
-        Ok(Self { pairs: pairs.collect::<Result<_>>()? })
+        Ok(Self { architecture: executor.config.architecture, pairs: pairs.collect::<Result<_>>()? })
     }
 
     /// A fresh adapter on some linears of every layer, as PEFT begins: A uniform in `±1 / sqrt(in_features)` (Kaiming
@@ -77,7 +78,7 @@ impl TrainableLora {
             Ok((key, LoraPair { a: values(&pair.a)?, b: values(&pair.b)?, rank, scaling: pair.scaling }))
         });
         let pairs = pairs.collect::<candle_core::Result<_>>().map_err(refused)?;
-        Ok(LoraAdapter::from_pairs(name, pairs))
+        Ok(LoraAdapter::from_pairs(name, pairs).for_family(self.architecture))
     }
 
     /// The variables by the names PEFT gives their tensors.

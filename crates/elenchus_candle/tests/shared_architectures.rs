@@ -13,7 +13,7 @@ use candle_core::{DType, Device, Tensor};
 use common::{all_logits, executor, largest_difference, relative_error};
 use elenchus_candle::{Activations, PackedSequences, Segment, TrainableLora};
 use elenchus_lm::{
-    Adapter, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Numerics, Rng, Row, Sampler,
+    Adapter, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Numerics, Precision, Rng, Row, Sampler,
     SamplerSettings, Weights, generate,
 };
 
@@ -24,7 +24,7 @@ const TOLERANCE: f32 = 5e-4;
 const GELU_TOLERANCE: f32 = 5e-3;
 
 /// The family, and whether llama.cpp computes the same (it knows no window under `llama`).
-const FAMILIES: [(&str, bool); 11] = [
+const FAMILIES: [(&str, bool); 13] = [
     ("llama", true),
     ("mistral", false),
     ("qwen2", true),
@@ -36,6 +36,8 @@ const FAMILIES: [(&str, bool); 11] = [
     ("olmo2", true),
     ("gemma2", true),
     ("gemma3_text", true),
+    ("phi3", true),
+    ("phi4mini", true),
 ];
 
 fn load(path: &Path) -> HashMap<String, Tensor> {
@@ -79,6 +81,7 @@ fn logits_adapters_and_gradients_of_every_family() {
             assert!(difference < tolerance, "{family}, {what}: {difference}");
         };
 
+        check_saved(&lora, &folder.join("adapter"));
         let weights = open(&folder);
         let exact = executor(&weights, Numerics::Exact);
         check("transformers", &logits(&exact, &rows, None), &plain);
@@ -158,6 +161,18 @@ fn gradients(
         (key, [&pair.a, &pair.b].map(|var| grads.get(var).unwrap().clone()))
     };
     (loss.to_scalar().unwrap(), lora.pairs().iter().map(of_pair).collect())
+}
+
+/// An adapter that was read is saved as PEFT saved it.
+fn check_saved(lora: &LoraAdapter, original: &Path) {
+    let folder = tempfile::tempdir().unwrap();
+    lora.save(folder.path(), "base", Precision::F32).unwrap();
+    let [ours, expected] = [folder.path(), original].map(|folder| load(&folder.join("adapter_model.safetensors")));
+    assert_eq!(ours.len(), expected.len());
+    for (name, expected) in expected {
+        let ours = ours.get(&name).unwrap_or_else(|| panic!("{name} is not saved"));
+        assert_eq!((ours.dims(), floats(ours)), (expected.dims(), floats(&expected)), "{name}");
+    }
 }
 
 /// The modules that PEFT adapts in a family's block, and the linears that each is made of.

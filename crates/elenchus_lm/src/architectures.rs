@@ -9,6 +9,7 @@ mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod smollm3;
@@ -21,7 +22,7 @@ use crate::{
 };
 
 /// All families. Where two share a name in GGUF files, the first one is used.
-const ALL: [&Architecture; 9] = [
+const ALL: [&Architecture; 10] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &qwen2::QWEN2,
@@ -31,6 +32,7 @@ const ALL: [&Architecture; 9] = [
     &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &olmo2::OLMO2,
+    &phi3::PHI3,
 ];
 
 /// A family of decoder.
@@ -69,11 +71,16 @@ pub struct Architecture {
     pub(crate) hf_activation: &'static str,
     /// Whether rotary scaling of type `linear` is read from a `config.json`.
     pub(crate) hf_linear_rope: bool,
+    /// Whether only a part of each head may rotate.
+    pub(crate) has_partial_rotary: bool,
+    /// Added to the mean square in norms if a `config.json` does not say.
+    pub(crate) hf_default_eps: f32,
     /// Added to the weights of norms in Hugging Face checkpoints.
     pub(crate) hf_norm_offset: f32,
 }
 
 /// What a file format calls a family's tensors.
+#[derive(Debug)]
 pub(crate) struct TensorNames {
     pub token_embedding: &'static str,
     pub output_norm: &'static str,
@@ -84,13 +91,28 @@ pub(crate) struct TensorNames {
     pub ffn_norm: &'static str,
     pub post_attention_norm: &'static str,
     pub post_ffn_norm: &'static str,
-    /// In the order of [`Linear::ALL`].
+    /// In the order of [`Linear::ALL`]. Those that share a name are one tensor, rows of the first above those of the next.
     pub linears: [&'static str; 7],
     pub q_norm: &'static str,
     pub k_norm: &'static str,
 }
 
 impl TensorNames {
+    /// The linears of one tensor with `linear`, itself included, in the order of their rows.
+    pub fn fused(&self, linear: Linear) -> Vec<Linear> {
+        self.parts(self.linears[linear as usize])
+    }
+
+    /// The linears of the tensor of this name in a block.
+    pub fn parts(&self, name: &str) -> Vec<Linear> {
+        Linear::ALL.into_iter().filter(|&linear| self.linears[linear as usize] == name).collect()
+    }
+
+    /// The name after which a layer's number comes, without what Hugging Face calls the model: `layers.`.
+    pub fn short_block(&self) -> &'static str {
+        self.block.split_once('.').map_or(self.block, |(_, block)| block)
+    }
+
     /// A tensor's full name.
     pub fn name(&self, tensor: TensorName) -> String {
         let in_block = |layer: usize, name: &str| format!("{}{layer}.{name}", self.block);
@@ -142,6 +164,11 @@ impl PartialEq for Architecture {
     fn eq(&self, other: &Self) -> bool {
         self.model_type == other.model_type
     }
+}
+
+/// How the families name their tensors in Hugging Face checkpoints, Llama's first.
+pub(crate) fn all_hf_names() -> [&'static TensorNames; ALL.len()] {
+    ALL.map(|architecture| architecture.hf_names)
 }
 
 /// One flag for each linear, in the order of [`Linear::ALL`].

@@ -113,11 +113,13 @@ pub struct ModelConfig {
     pub num_kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
+    /// How many of a head's dimensions rotate, the first ones; the others have no position.
+    pub rotary_dim: usize,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
     /// How q and k rows are laid out.
     pub rope_layout: RopeLayout,
-    /// Divisors of the rotary frequencies, `(head_dim / 2)`: Llama 3's way to a longer context. Empty for none.
+    /// Divisors of the rotary frequencies, `(rotary_dim / 2)`: Llama 3's way to a longer context. Empty for none.
     pub rope_factors: Vec<f32>,
     /// Constants that multiply activations.
     pub scales: Scales,
@@ -231,17 +233,19 @@ impl ModelConfig {
         self.layers.len()
     }
 
-    /// The rotary frequencies of all layers, each set of `head_dim / 2` once, and for each layer the index of its own.
+    /// The rotary frequencies of all layers, each set of `rotary_dim / 2` once, and for each layer the index of its own.
     ///
-    /// In f32 as transformers computes them, `theta^(-2i / head_dim)`, divided by [`Self::rope_factors`] and the layer's
+    /// In f32 as transformers computes them, `theta^(-2i / rotary_dim)`, divided by [`Self::rope_factors`] and the layer's
     /// linear scaling. A layer without positions has frequencies of 0: its rotation changes nothing.
     pub fn rope_frequencies(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
         let (bases, of_layers) = self.rope_bases();
         let frequency = |(theta, scaling): (Option<f32>, f32), i: usize| {
             let factor = self.rope_factors.get(i).unwrap_or(&1.0);
-            theta.map_or(0.0, |theta| 1.0 / libm::powf(theta, (2 * i) as f32 / self.head_dim as f32) / factor / scaling)
+            theta.map_or(0.0, |theta| {
+                1.0 / libm::powf(theta, (2 * i) as f32 / self.rotary_dim as f32) / factor / scaling
+            })
         };
-        let half = self.head_dim / 2;
+        let half = self.rotary_dim / 2;
         let sets = bases.into_iter().map(|base| (0..half).map(|i| frequency(base, i)).collect());
         (sets.collect(), of_layers)
     }
@@ -312,6 +316,7 @@ pub(crate) mod tests {
             num_heads: 4,
             num_kv_heads: 2,
             head_dim: 16,
+            rotary_dim: 16,
             rms_norm_eps: 1e-5,
             rope_layout: RopeLayout::Interleaved,
             rope_factors: Vec::new(),

@@ -51,6 +51,7 @@ mod tests {
             num_heads: 1,
             num_kv_heads: 1,
             head_dim: 1,
+            rotary_dim: 1,
             rms_norm_eps: 1e-5,
             rope_layout: RopeLayout::Halves,
             rope_factors: Vec::new(),

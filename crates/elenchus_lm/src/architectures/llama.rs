@@ -27,10 +27,12 @@ pub(super) const BASE: Architecture = Architecture {
     gguf_own_keys: &[],
     hf_activation: "silu",
     hf_linear_rope: false,
+    has_partial_rotary: false,
+    hf_default_eps: 1e-6,
     hf_norm_offset: 0.0,
 };
 
-pub(super) static GGUF_NAMES: TensorNames = TensorNames {
+pub(super) const GGUF_NAMES: TensorNames = TensorNames {
     token_embedding: "token_embd",
     output_norm: "output_norm",
     output: "output",

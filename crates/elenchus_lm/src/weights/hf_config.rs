@@ -18,8 +18,9 @@ pub(crate) struct HfConfig {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     max_position_embeddings: usize,
-    #[serde(default = "default_eps")]
-    rms_norm_eps: f32,
+    rms_norm_eps: Option<f32>,
+    /// Where transformers 4 wrote it.
+    partial_rotary_factor: Option<f64>,
     /// Where transformers 4 wrote it.
     rope_theta: Option<f32>,
     /// Where transformers 5 writes it.
@@ -67,7 +68,7 @@ struct RopeParameters {
     #[serde(alias = "type")]
     rope_type: Option<String>,
     rope_theta: Option<f32>,
-    partial_rotary_factor: Option<f32>,
+    partial_rotary_factor: Option<f64>,
     factor: Option<f32>,
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
@@ -99,10 +100,6 @@ impl RopeParameters {
     }
 }
 
-fn default_eps() -> f32 {
-    1e-6
-}
-
 /// Distinguishes a `null` from a missing key.
 fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
     deserializer: D,
@@ -115,6 +112,12 @@ impl HfConfig {
     pub fn rope_theta(&self) -> f32 {
         let in_parameters = self.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
         in_parameters.or(self.rope_theta).unwrap_or(10_000.0)
+    }
+
+    /// The share of a head's dimensions that rotate, from either place.
+    fn partial_rotary_factor(&self) -> f64 {
+        let in_parameters = self.rope_parameters.as_ref().and_then(|rope| rope.partial_rotary_factor);
+        in_parameters.or(self.partial_rotary_factor).unwrap_or(1.0)
     }
 }
 
@@ -212,7 +215,9 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
             Some("llama3") => scaled = Some((name, rope)),
             Some(rope_type) => return unsupported(format!("{name} of type `{rope_type}`")),
         }
-        if let Some(factor) = rope.partial_rotary_factor.filter(|&factor| factor != 1.0) {
+        if let (Some(factor), false) =
+            (rope.partial_rotary_factor.filter(|&factor| factor != 1.0), architecture.has_partial_rotary)
+        {
             return unsupported(format!("{name} with partial_rotary_factor {factor}"));
         }
     }
@@ -221,6 +226,11 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         Some(head_dim) => head_dim,
         None if num_heads > 0 && hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
         None => return Err(bad(format!("hidden_size {hidden_size} cannot be shared by {num_heads} heads evenly"))),
+    };
+    let rotary_dim = match architecture.has_partial_rotary {
+        // Cut off as in Python's `int`.
+        true => (head_dim as f64 * config.partial_rotary_factor()) as usize,
+        false => head_dim,
     };
     super::check_num_layers(config.num_hidden_layers).map_err(bad)?;
     let rope_factors = match scaled {
@@ -243,7 +253,8 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         num_heads,
         num_kv_heads: config.num_key_value_heads.unwrap_or(default_kv_heads),
         head_dim,
-        rms_norm_eps: config.rms_norm_eps,
+        rotary_dim,
+        rms_norm_eps: config.rms_norm_eps.unwrap_or(architecture.hf_default_eps),
         rope_layout: RopeLayout::Halves,
         rope_factors,
         scales: architecture.hf_scales.map_or_else(Scales::default, |scales| scales(&config)),
@@ -290,6 +301,20 @@ mod tests {
         assert_eq!(read(json!({"model_type": "mistral"})).0.layers[0].sliding_window, Some(4096));
         assert_eq!(read(json!({"model_type": "mistral", "sliding_window": null})).0.layers[0].sliding_window, None);
         assert_eq!(read(json!({"model_type": "mistral", "sliding_window": 16})).0.layers[0].sliding_window, Some(16));
+    }
+
+    #[test]
+    fn both_places_of_the_partial_rotary_factor_are_read() {
+        let rotary_dim = |mut changes: Value| {
+            changes["model_type"] = "phi3".into();
+            with(&changes).map(|(config, _)| config.rotary_dim)
+        };
+        assert_eq!(rotary_dim(json!({})).unwrap(), 16);
+        assert_eq!(rotary_dim(json!({"partial_rotary_factor": 0.75})).unwrap(), 12);
+        assert_eq!(rotary_dim(json!({"rope_parameters": {"partial_rotary_factor": 0.5}})).unwrap(), 8);
+        let refused = |factor: f64| rotary_dim(json!({"partial_rotary_factor": factor})).unwrap_err().to_string();
+        assert!(refused(0.95).contains("15 dimensions of heads of 16 rotate"), "{}", refused(0.95));
+        assert!(refused(1.5).contains("24 dimensions of heads of 16 rotate"), "{}", refused(1.5));
     }
 
     #[test]
@@ -359,6 +384,7 @@ mod tests {
         check(json!({"rope_scaling": {"rope_type": "llama3"}}), "rope_scaling of type `llama3` needs factor");
         check(json!({"rope_scaling": {"type": "linear", "factor": 2}}), "rope_scaling of type `linear`");
         check(json!({"rope_parameters": {"rope_type": "yarn"}}), "rope_parameters of type `yarn`");
+        check(json!({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}), "rope_scaling of type `longrope`");
         check(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor 0.5");
         check(json!({"hidden_act": "gelu"}), "hidden_act `gelu`");
         check(json!({"model_type": "gemma3_text", "hidden_act": "silu"}), "hidden_act `silu`");
