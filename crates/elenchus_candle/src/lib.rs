@@ -19,7 +19,7 @@ use candle_core::{Device, Tensor};
 use self::{
     adapter::{PreparedAdapter, Span, prepare, segments},
     matrix::{Matrix, dense},
-    ops::{Rotation, Sequence, add_lora, cached_attention, gated_unit, head_norm, rms_norm, rope},
+    ops::{Rotation, Sequence, add_lora, cached_attention, gated_unit, head_norm, rms_norm, rope, soft_cap},
 };
 use elenchus_lm::{
     Adapter, AdapterStore, Error, Executor, KvCache, Linear, Logits, ModelConfig, Numerics, PageLayout, PagesHeld,
@@ -82,9 +82,7 @@ impl CandleExecutor {
             false => Ok(None),
         };
         let embedding = Arc::new(matrix(TensorName::TokenEmbedding)?);
-        let is_tied =
-            std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
-        let output = if is_tied { embedding.clone() } else { Arc::new(matrix(TensorName::Output)?) };
+        let output = if weights.is_tied() { embedding.clone() } else { Arc::new(matrix(TensorName::Output)?) };
         let bias = |layer: usize, linear: Linear| match config.layers[layer].biases[linear as usize] {
             true => vector(TensorName::Bias(layer, linear)).map(Some),
             false => Ok(None),
@@ -314,7 +312,8 @@ impl CandleExecutor {
         }
         let x = x.index_select(&Tensor::new(wanted, &self.device)?, 0)?;
         let x = rms_norm(&x, &self.output_norm, self.config.rms_norm_eps)?;
-        let mut logits = self.output.forward(&x)?.flatten_all()?.to_vec1::<f32>()?.into_iter();
+        let logits = soft_cap(self.output.forward(&x)?, self.config.logit_cap)?;
+        let mut logits = logits.flatten_all()?.to_vec1::<f32>()?.into_iter();
         let vocab_size = self.config.vocab_size;
         Ok(batch
             .iter()

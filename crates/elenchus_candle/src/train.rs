@@ -9,18 +9,20 @@ use candle_core::{Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use elenchus_lm::{Error, Half, Linear, LoraAdapter, LoraPair, ModelConfig, Result, peft_tensor_name};
+use elenchus_lm::{Architecture, Error, Half, Linear, LoraAdapter, LoraPair, ModelConfig, Result, peft_tensor_name};
 
 use super::{
     CandleExecutor,
     ops::{
-        Activations, Block, CausalAttention, DropoutMask, Projection, Rotation, Variables, rms_norm, token_logprobs,
+        Activations, Block, CausalAttention, DropoutMask, Head, Projection, Rotation, Variables, rms_norm,
+        token_logprobs,
     },
     refused,
 };
 
 /// A trainable adapter.
 pub struct TrainableLora {
+    architecture: &'static Architecture,
     pairs: BTreeMap<(usize, Linear), TrainablePair>,
 }
 
@@ -48,7 +50,7 @@ impl TrainableLora {
             let b = var(&pair.b, (pair.b.len() / pair.rank, pair.rank))?;
             Ok((key, TrainablePair { a, b, scaling: pair.scaling }))
         });
-        Ok(Self { pairs: pairs.collect::<Result<_>>()? })
+        Ok(Self { architecture: executor.config.architecture, pairs: pairs.collect::<Result<_>>()? })
     }
 
     /// A fresh adapter on some linears of every layer, as PEFT begins: A uniform in `±1 / sqrt(in_features)` (Kaiming
@@ -76,7 +78,7 @@ impl TrainableLora {
             Ok((key, LoraPair { a: values(&pair.a)?, b: values(&pair.b)?, rank, scaling: pair.scaling }))
         });
         let pairs = pairs.collect::<candle_core::Result<_>>().map_err(refused)?;
-        Ok(LoraAdapter::from_pairs(name, pairs))
+        Ok(LoraAdapter::from_pairs(name, pairs).for_family(self.architecture))
     }
 
     /// The variables by the names PEFT gives their tensors.
@@ -201,7 +203,7 @@ impl CandleExecutor {
                 norms: layer.norms.clone(),
                 activation: self.config.layers[number].activation,
                 eps: self.config.rms_norm_eps,
-                attention: attention.clone().within(self.config.layers[number].sliding_window),
+                attention: attention.clone().of_layer(&self.config.layers[number]),
             };
             x = block.apply(&x, &variables.collect::<candle_core::Result<Vec<Variables>>>()?, activations)?;
         }
@@ -241,7 +243,8 @@ impl CandleExecutor {
 
     /// Log-probability of `targets[i]` given the hidden state `hidden[i]`, (positions). With `gradient`, differentiable.
     pub fn token_logprobs(&self, hidden: &Tensor, targets: &[u32], gradient: bool) -> Result<Tensor> {
-        token_logprobs(hidden, &self.output, targets, gradient).map_err(refused)
+        let head = Head { matrix: &self.output, logit_cap: self.config.logit_cap };
+        token_logprobs(hidden, head, targets, gradient).map_err(refused)
     }
 }
 

@@ -3,11 +3,13 @@
 //! A family defines the names of its tensors and the contents of its blocks; executors read the resulting
 //! [`ModelConfig`] and know no family by name.
 
+mod gemma2;
 mod gemma3;
 mod granite;
 mod llama;
 mod mistral;
 mod olmo2;
+mod phi3;
 mod qwen2;
 mod qwen3;
 mod smollm3;
@@ -20,15 +22,17 @@ use crate::{
 };
 
 /// All families. Where two share a name in GGUF files, the first one is used.
-const ALL: [&Architecture; 8] = [
+const ALL: [&Architecture; 10] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &qwen2::QWEN2,
     &qwen3::QWEN3,
     &smollm3::SMOLLM3,
     &granite::GRANITE,
+    &gemma2::GEMMA2,
     &gemma3::GEMMA3,
     &olmo2::OLMO2,
+    &phi3::PHI3,
 ];
 
 /// A family of decoder.
@@ -57,17 +61,26 @@ pub struct Architecture {
     pub(crate) gguf_scales: Option<fn(&GgufKeys<'_>) -> crate::Result<Scales>>,
     /// The constants of a `config.json`; `None` for none but 1.
     pub(crate) hf_scales: Option<fn(&HfConfig) -> Scales>,
+    /// The cap of the logits by the keys of a GGUF file; `None` for families without one.
+    pub(crate) gguf_logit_cap: Option<fn(&GgufKeys<'_>) -> crate::Result<Option<f32>>>,
+    /// The cap of the logits if a `config.json` says nothing; `None` for families without caps.
+    pub(crate) hf_default_logit_cap: Option<f32>,
     /// Keys of GGUF files that would change the computation of other families, and that this one reads.
     pub(crate) gguf_own_keys: &'static [&'static str],
     /// Hugging Face's name of the activation.
     pub(crate) hf_activation: &'static str,
     /// Whether rotary scaling of type `linear` is read from a `config.json`.
     pub(crate) hf_linear_rope: bool,
+    /// Whether only a part of each head may rotate.
+    pub(crate) has_partial_rotary: bool,
+    /// Added to the mean square in norms if a `config.json` does not say.
+    pub(crate) hf_default_eps: f32,
     /// Added to the weights of norms in Hugging Face checkpoints.
     pub(crate) hf_norm_offset: f32,
 }
 
 /// What a file format calls a family's tensors.
+#[derive(Debug)]
 pub(crate) struct TensorNames {
     pub token_embedding: &'static str,
     pub output_norm: &'static str,
@@ -78,13 +91,28 @@ pub(crate) struct TensorNames {
     pub ffn_norm: &'static str,
     pub post_attention_norm: &'static str,
     pub post_ffn_norm: &'static str,
-    /// In the order of [`Linear::ALL`].
+    /// In the order of [`Linear::ALL`]. Those that share a name are one tensor, rows of the first above those of the next.
     pub linears: [&'static str; 7],
     pub q_norm: &'static str,
     pub k_norm: &'static str,
 }
 
 impl TensorNames {
+    /// The linears of one tensor with `linear`, itself included, in the order of their rows.
+    pub fn fused(&self, linear: Linear) -> Vec<Linear> {
+        self.parts(self.linears[linear as usize])
+    }
+
+    /// The linears of the tensor of this name in a block.
+    pub fn parts(&self, name: &str) -> Vec<Linear> {
+        Linear::ALL.into_iter().filter(|&linear| self.linears[linear as usize] == name).collect()
+    }
+
+    /// The name after which a layer's number comes, without what Hugging Face calls the model: `layers.`.
+    pub fn short_block(&self) -> &'static str {
+        self.block.split_once('.').map_or(self.block, |(_, block)| block)
+    }
+
     /// A tensor's full name.
     pub fn name(&self, tensor: TensorName) -> String {
         let in_block = |layer: usize, name: &str| format!("{}{layer}.{name}", self.block);
@@ -136,6 +164,11 @@ impl PartialEq for Architecture {
     fn eq(&self, other: &Self) -> bool {
         self.model_type == other.model_type
     }
+}
+
+/// How the families name their tensors in Hugging Face checkpoints, Llama's first.
+pub(crate) fn all_hf_names() -> [&'static TensorNames; ALL.len()] {
+    ALL.map(|architecture| architecture.hf_names)
 }
 
 /// One flag for each linear, in the order of [`Linear::ALL`].

@@ -113,14 +113,18 @@ pub struct ModelConfig {
     pub num_kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
+    /// How many of a head's dimensions rotate, the first ones; the others have no position.
+    pub rotary_dim: usize,
     /// Added to the mean square in RMSNorm.
     pub rms_norm_eps: f32,
     /// How q and k rows are laid out.
     pub rope_layout: RopeLayout,
-    /// Divisors of the rotary frequencies, `(head_dim / 2)`: Llama 3's way to a longer context. Empty for none.
+    /// Divisors of the rotary frequencies, `(rotary_dim / 2)`: Llama 3's way to a longer context. Empty for none.
     pub rope_factors: Vec<f32>,
     /// Constants that multiply activations.
     pub scales: Scales,
+    /// Logits are `cap * tanh(logit / cap)` of the head's product; `None` for the product itself.
+    pub logit_cap: Option<f32>,
     /// Longest context the model was trained for, in tokens.
     pub max_positions: usize,
 }
@@ -161,10 +165,13 @@ pub struct BlockSpec {
     pub activation: Activation,
     /// A token sees this many tokens, itself included; `None` sees all.
     pub sliding_window: Option<usize>,
+    /// Attention scores are `cap * tanh(score / cap)` of the scaled products; `None` for the products themselves.
+    pub attention_cap: Option<f32>,
 }
 
 impl Default for BlockSpec {
-    /// Llama's: no biases, a rotary base of 10,000, no norm of q and k, norms before each part, SiLU, no window.
+    /// Llama's: no biases, a rotary base of 10,000, no norm of q and k, norms before each part, SiLU, no window, no
+    /// cap.
     fn default() -> Self {
         Self {
             biases: [false; 7],
@@ -174,6 +181,7 @@ impl Default for BlockSpec {
             norms: NormPlacement::Before,
             activation: Activation::Silu,
             sliding_window: None,
+            attention_cap: None,
         }
     }
 }
@@ -225,17 +233,19 @@ impl ModelConfig {
         self.layers.len()
     }
 
-    /// The rotary frequencies of all layers, each set of `head_dim / 2` once, and for each layer the index of its own.
+    /// The rotary frequencies of all layers, each set of `rotary_dim / 2` once, and for each layer the index of its own.
     ///
-    /// In f32 as transformers computes them, `theta^(-2i / head_dim)`, divided by [`Self::rope_factors`] and the layer's
+    /// In f32 as transformers computes them, `theta^(-2i / rotary_dim)`, divided by [`Self::rope_factors`] and the layer's
     /// linear scaling. A layer without positions has frequencies of 0: its rotation changes nothing.
     pub fn rope_frequencies(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
         let (bases, of_layers) = self.rope_bases();
         let frequency = |(theta, scaling): (Option<f32>, f32), i: usize| {
             let factor = self.rope_factors.get(i).unwrap_or(&1.0);
-            theta.map_or(0.0, |theta| 1.0 / libm::powf(theta, (2 * i) as f32 / self.head_dim as f32) / factor / scaling)
+            theta.map_or(0.0, |theta| {
+                1.0 / libm::powf(theta, (2 * i) as f32 / self.rotary_dim as f32) / factor / scaling
+            })
         };
-        let half = self.head_dim / 2;
+        let half = self.rotary_dim / 2;
         let sets = bases.into_iter().map(|base| (0..half).map(|i| frequency(base, i)).collect());
         (sets.collect(), of_layers)
     }
@@ -306,10 +316,12 @@ pub(crate) mod tests {
             num_heads: 4,
             num_kv_heads: 2,
             head_dim: 16,
+            rotary_dim: 16,
             rms_norm_eps: 1e-5,
             rope_layout: RopeLayout::Interleaved,
             rope_factors: Vec::new(),
             scales: Scales::default(),
+            logit_cap: None,
             max_positions: 128,
         }
     }

@@ -114,10 +114,12 @@ mod tests {
             num_heads: 1,
             num_kv_heads: 1,
             head_dim: 1,
+            rotary_dim: 1,
             rms_norm_eps: 1e-5,
             rope_layout: RopeLayout::Halves,
             rope_factors: Vec::new(),
             scales: Scales::default(),
+            logit_cap: None,
             max_positions: 64,
         };
         Counting { config, read: Mutex::default() }

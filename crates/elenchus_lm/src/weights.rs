@@ -5,14 +5,15 @@
 
 use std::{
     collections::HashSet,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Architecture, BlockType, ChatTemplate, Error, Linear, ModelConfig, QkNorm, Result, Scales, Tokenizer, gguf::Gguf,
-    safetensors::SafetensorsFolder,
+    Architecture, BlockType, ChatTemplate, Error, Linear, ModelConfig, QkNorm, Result, RopeLayout, Scales, Tokenizer,
+    architectures::TensorNames, gguf::Gguf, safetensors::SafetensorsFolder,
 };
 
 mod gguf_config;
@@ -83,6 +84,14 @@ pub struct RawTensor<'a> {
 }
 
 impl RawTensor<'_> {
+    /// Some of its rows. A vector's rows are its numbers, and no blocks.
+    fn rows(self, rows: Range<usize>) -> Self {
+        let bytes = self.bytes.len() / self.shape[0];
+        let mut shape = self.shape;
+        shape[0] = rows.len();
+        Self { shape, dtype: self.dtype, bytes: &self.bytes[rows.start * bytes..rows.end * bytes] }
+    }
+
     /// Its numbers, row by row.
     pub fn dequantise(&self) -> Vec<f32> {
         self.dtype.dequantise(self.bytes)
@@ -170,18 +179,41 @@ impl Weights {
 
     /// A tensor, its shape checked against the configuration.
     pub fn tensor(&self, name: TensorName) -> Result<RawTensor<'_>> {
+        let (tensor, rows) = self.find(name)?;
+        Ok(tensor.rows(rows))
+    }
+
+    /// Whether the head is the embedding.
+    pub fn is_tied(&self) -> bool {
+        self.tied
+    }
+
+    /// The tensor of the file that holds a tensor, and which of its rows do.
+    fn find(&self, name: TensorName) -> Result<(RawTensor<'_>, Range<usize>)> {
         let name = if self.tied && name == TensorName::Output { TensorName::TokenEmbedding } else { name };
         let own_name = self.own_name(name);
         let tensor = self.source.tensor(&own_name)?.ok_or_else(|| {
             Error::model_file(&self.path, format!("tensor `{own_name}` is missing (hint: an incomplete file?)"))
         })?;
-        let expected = name.shape(&self.config);
+        let mut expected = name.shape(&self.config);
+        let mut rows = 0..expected[0];
+        if let TensorName::Linear(_, linear) | TensorName::Bias(_, linear) = name {
+            let height = |linear: Linear| linear.shape(&self.config).0;
+            let fused = self.names().fused(linear);
+            let before: usize = fused.iter().take_while(|&&part| part != linear).map(|&part| height(part)).sum();
+            rows = before..before + expected[0];
+            expected[0] = fused.into_iter().map(height).sum();
+        }
         if tensor.shape != expected {
             let reason =
                 format!("tensor `{own_name}` is {:?}, but the configuration asks for {expected:?}", tensor.shape);
             return Err(Error::model_file(&self.path, reason));
         }
-        Ok(tensor)
+        if expected.len() == 1 && !tensor.dtype.is_dense() {
+            let reason = format!("tensor `{own_name}` is a vector in blocks of {:?}", tensor.dtype);
+            return Err(Error::model_file(&self.path, reason));
+        }
+        Ok((tensor, rows))
     }
 
     /// The weight of a norm, as what is normed is multiplied by it: some families' folders store the difference to 1.
@@ -193,18 +225,22 @@ impl Weights {
         Ok(weight)
     }
 
-    fn own_name(&self, name: TensorName) -> String {
+    fn names(&self) -> &'static TensorNames {
         match self.source {
-            Source::Gguf(_) => self.config.architecture.gguf_names.name(name),
-            Source::Folder(_) => self.config.architecture.hf_names.name(name),
+            Source::Gguf(_) => self.config.architecture.gguf_names,
+            Source::Folder(_) => self.config.architecture.hf_names,
         }
+    }
+
+    fn own_name(&self, name: TensorName) -> String {
+        self.names().name(name)
     }
 
     /// Checks that every required tensor is present, and that no tensor is present that this crate would ignore.
     fn check_tensors(&self) -> Result<()> {
         let names = TensorName::all(&self.config);
         for &name in &names {
-            self.tensor(name)?;
+            self.find(name)?;
         }
         let mut known: HashSet<String> = names.iter().map(|&name| self.own_name(name)).collect();
         if matches!(self.source, Source::Gguf(_)) {
@@ -361,16 +397,25 @@ fn check_config(config: &ModelConfig) -> Result<(), String> {
         ("scale of the logits", logits),
     ];
     let bases = config.layers.iter().filter_map(|layer| Some(("rotary base", layer.rope_theta?)));
+    let caps = config.layers.iter().filter_map(|layer| Some(("cap of attention scores", layer.attention_cap?)));
+    let caps = caps.chain(config.logit_cap.map(|cap| ("cap of the logits", cap)));
     let scalings = config.layers.iter().map(|layer| ("rotary scaling", layer.rope_scaling));
     let factors = config.rope_factors.iter().map(|&factor| ("rotary factor", factor));
-    for (name, number) in numbers.into_iter().chain(bases).chain(scalings).chain(factors) {
+    for (name, number) in numbers.into_iter().chain(bases).chain(caps).chain(scalings).chain(factors) {
         if !(number.is_finite() && number > 0.0) {
             return Err(format!("the {name} is {number}, but must be a positive number"));
         }
     }
-    if ![0, config.head_dim / 2].contains(&config.rope_factors.len()) {
-        let (factors, half) = (config.rope_factors.len(), config.head_dim / 2);
-        return Err(format!("there are {factors} rotary factors, but half a head has {half} dimensions"));
+    let ModelConfig { head_dim, rotary_dim, rope_layout, .. } = *config;
+    if rotary_dim == 0 || rotary_dim > head_dim || !rotary_dim.is_multiple_of(2) {
+        return Err(format!("{rotary_dim} dimensions of heads of {head_dim} rotate; an even part of a head can"));
+    }
+    if rope_layout == RopeLayout::Interleaved && rotary_dim != head_dim {
+        return Err(format!("{rotary_dim} dimensions of heads of {head_dim} rotate, in a file that interleaves them"));
+    }
+    if ![0, rotary_dim / 2].contains(&config.rope_factors.len()) {
+        let (factors, half) = (config.rope_factors.len(), rotary_dim / 2);
+        return Err(format!("there are {factors} rotary factors, but {half} pairs of a head's dimensions rotate"));
     }
     Ok(())
 }

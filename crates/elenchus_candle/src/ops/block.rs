@@ -498,7 +498,7 @@ mod tests {
     /// Every gradient equals finite differences, for any adapted linears, with dropout and without.
     #[test]
     fn gradient_equals_finite_differences() {
-        let config = ModelConfig { hidden_size: 8, intermediate_size: 6, head_dim: 4, ..tiny() };
+        let config = ModelConfig { hidden_size: 8, intermediate_size: 6, head_dim: 4, rotary_dim: 4, ..tiny() };
         for linears in ADAPTED {
             for (dropout, activations) in [(0.0, Activations::Keep), (0.3, Activations::Recompute)] {
                 for kind in KINDS {

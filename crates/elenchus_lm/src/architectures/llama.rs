@@ -22,13 +22,17 @@ pub(super) const BASE: Architecture = Architecture {
     hf_ties_by_default: false,
     gguf_scales: None,
     hf_scales: None,
+    gguf_logit_cap: None,
+    hf_default_logit_cap: None,
     gguf_own_keys: &[],
     hf_activation: "silu",
     hf_linear_rope: false,
+    has_partial_rotary: false,
+    hf_default_eps: 1e-6,
     hf_norm_offset: 0.0,
 };
 
-pub(super) static GGUF_NAMES: TensorNames = TensorNames {
+pub(super) const GGUF_NAMES: TensorNames = TensorNames {
     token_embedding: "token_embd",
     output_norm: "output_norm",
     output: "output",

@@ -68,8 +68,7 @@ impl PackedModel {
     /// Packs a model, on all threads of the team.
     pub fn new(weights: &Weights, team: &Team) -> Result<Self> {
         let config = weights.config();
-        let is_tied =
-            std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
+        let is_tied = weights.is_tied();
         let mut sources = Vec::new();
         // The order of use; matrices that are read together alternate tile by tile: gate with up.
         let mut groups: Vec<Range<usize>> = Vec::new();

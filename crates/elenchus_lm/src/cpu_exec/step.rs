@@ -219,7 +219,8 @@ impl CpuExecutor {
     /// One for each set of rotary frequencies.
     fn rotations<'a>(&self, lines: &[Line], cos: &'a mut Vec<f32>, sin: &'a mut Vec<f32>) -> Vec<Rotation<'a>> {
         let sets = &self.rope_frequencies.0;
-        let (head_dim, half) = (self.config.head_dim, self.config.head_dim / 2);
+        let (head_dim, rotary_dim) = (self.config.head_dim, self.config.rotary_dim);
+        let half = rotary_dim / 2;
         let padded = head_dim.next_multiple_of(LANES);
         let size = lines.len() * padded;
         let (cos, sin) = (room(cos, sets.len() * size), room(sin, sets.len() * size));
@@ -232,8 +233,10 @@ impl CpuExecutor {
                     (cos[i], cos[half + i]) = (c, c);
                     (sin[i], sin[half + i]) = (-s, s);
                 }
+                // What does not rotate stays as it is.
+                cos[rotary_dim..head_dim].fill(1.0);
                 cos[head_dim..].fill(0.0);
-                sin[head_dim..].fill(0.0);
+                sin[rotary_dim..].fill(0.0);
             }
             Rotation { cos, sin }
         };
@@ -250,16 +253,17 @@ impl CpuExecutor {
         head: &mut [f32],
         partners: &mut [f32],
     ) {
-        let (head_dim, half, padded) = (self.config.head_dim, self.config.head_dim / 2, head.len());
+        let (head_dim, rotary_dim, padded) = (self.config.head_dim, self.config.rotary_dim, head.len());
         product.gather(line, first, &mut head[..head_dim]);
         head[head_dim..].fill(0.0);
         if let Some(norm) = product.norm {
             self.kernels.rms_norm(head, norm, partners, head_dim, self.config.rms_norm_eps);
             head.copy_from_slice(partners);
         }
-        partners[head_dim..].fill(0.0);
-        partners[..half].copy_from_slice(&head[half..head_dim]);
-        partners[half..head_dim].copy_from_slice(&head[..half]);
+        let half = rotary_dim / 2;
+        partners[rotary_dim..].fill(0.0);
+        partners[..half].copy_from_slice(&head[half..rotary_dim]);
+        partners[half..rotary_dim].copy_from_slice(&head[..half]);
         let Rotation { cos, sin } = rotation.line(line, padded);
         self.kernels.rotate(head, partners, cos, sin);
     }
@@ -349,7 +353,8 @@ impl CpuExecutor {
             let pages: Vec<&[u8]> =
                 (first_page..=last_page).map(|page| &cache.page::<Vec<u8>>(page)[at..at + head_bytes]).collect();
             let queries = &mut *part.queries;
-            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries };
+            let cap = config.layers[layer].attention_cap;
+            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries, cap };
             self.kernels.attend(attention);
         });
     }
@@ -391,6 +396,9 @@ impl CpuExecutor {
                 wanted.logits = Vec::with_capacity(matrix.tiles() * LANES);
                 for tile in out.as_chunks::<LANES>().0[*at..].iter().step_by(n) {
                     wanted.logits.extend_from_slice(tile);
+                }
+                if let Some(cap) = config.logit_cap {
+                    self.kernels.soft_cap(&mut wanted.logits, cap);
                 }
                 wanted.logits.truncate(config.vocab_size);
             });

@@ -113,6 +113,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         ("base_model.model.model.layers.0.self_attn.q_proj.bias", "biases"),
         ("base_model.model.model.norm.weight", "whole trained weights"),
         ("base_model.model.model.layers.0.mlp.q_proj.lora_A.weight", "not a known linear"),
+        ("base_model.model.model.h.0.self_attn.k_proj.lora_A.weight", "not a known linear"),
     ] {
         check_refused(CONFIG, &odd(name), &[name, says]);
     }

@@ -7,10 +7,11 @@ use crate::{
 };
 
 /// Keys that change the computation in ways this crate does not support, and the values that do not.
-const NEUTRAL: [(&str, &[Neutral]); 15] = [
+const NEUTRAL: [(&str, &[Neutral]); 16] = [
     ("expert_count", &[Neutral::Zero]),
     ("rope.scaling.type", &[Neutral::Text("none"), Neutral::Text("")]),
     ("rope.scaling.factor", &[Neutral::Zero, Neutral::One]),
+    ("rope.scaling.attn_factor", &[Neutral::One]),
     ("rope.scale_linear", &[Neutral::Zero, Neutral::One]),
     ("attention.sliding_window", &[Neutral::Zero]),
     ("attention.causal", &[Neutral::True]),
@@ -132,9 +133,12 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
             return Err(Error::model_file(gguf.path(), reason));
         }
     };
-    for key in ["attention.value_length", "rope.dimension_count"] {
+    let rotary_dim = keys.usize_or("rope.dimension_count", head_dim)?;
+    for (key, must_be_equal) in
+        [("attention.value_length", true), ("rope.dimension_count", !architecture.has_partial_rotary)]
+    {
         let dim = keys.usize_or(key, head_dim)?;
-        if dim != head_dim {
+        if must_be_equal && dim != head_dim {
             let what = format!("`{}` = {dim} in heads of {head_dim}", keys.key(key));
             return unsupported(what, "the two must be equal");
         }
@@ -156,10 +160,12 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
         num_heads,
         num_kv_heads: keys.usize_or("attention.head_count_kv", num_heads)?,
         head_dim,
+        rotary_dim,
         rms_norm_eps: gguf.f32(&keys.key("attention.layer_norm_rms_epsilon"))?,
         rope_layout: architecture.gguf_rope_layout,
         rope_factors,
         scales,
+        logit_cap: architecture.gguf_logit_cap.map_or(Ok(None), |cap| cap(&keys))?,
         max_positions: keys.usize("context_length")?,
     };
     super::check_config(&config).map_err(|reason| Error::model_file(gguf.path(), reason))?;

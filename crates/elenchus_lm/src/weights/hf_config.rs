@@ -18,8 +18,9 @@ pub(crate) struct HfConfig {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     max_position_embeddings: usize,
-    #[serde(default = "default_eps")]
-    rms_norm_eps: f32,
+    rms_norm_eps: Option<f32>,
+    /// Where transformers 4 wrote it.
+    partial_rotary_factor: Option<f64>,
     /// Where transformers 4 wrote it.
     rope_theta: Option<f32>,
     /// Where transformers 5 writes it.
@@ -45,8 +46,12 @@ pub(crate) struct HfConfig {
     _sliding_window_pattern: Option<usize>,
     pub query_pre_attn_scalar: Option<f32>,
     rope_local_base_freq: Option<f32>,
-    attn_logit_softcapping: Option<f32>,
-    final_logit_softcapping: Option<f32>,
+    /// `Some(None)` where the file says `null`.
+    #[serde(default, deserialize_with = "present")]
+    pub attn_logit_softcapping: Option<Option<f32>>,
+    #[serde(default, deserialize_with = "present")]
+    final_logit_softcapping: Option<Option<f32>>,
+    use_bidirectional_attention: Option<bool>,
     /// For each layer 1, or 0 for one without positions: SmolLM3.
     pub no_rope_layers: Option<Vec<u8>>,
     pub no_rope_layer_interval: Option<usize>,
@@ -63,7 +68,7 @@ struct RopeParameters {
     #[serde(alias = "type")]
     rope_type: Option<String>,
     rope_theta: Option<f32>,
-    partial_rotary_factor: Option<f32>,
+    partial_rotary_factor: Option<f64>,
     factor: Option<f32>,
     low_freq_factor: Option<f32>,
     high_freq_factor: Option<f32>,
@@ -95,12 +100,10 @@ impl RopeParameters {
     }
 }
 
-fn default_eps() -> f32 {
-    1e-6
-}
-
 /// Distinguishes a `null` from a missing key.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Option<usize>>, D::Error> {
+fn present<'de, D: serde::Deserializer<'de>, T: Deserialize<'de>>(
+    deserializer: D,
+) -> Result<Option<Option<T>>, D::Error> {
     Option::deserialize(deserializer).map(Some)
 }
 
@@ -109,6 +112,12 @@ impl HfConfig {
     pub fn rope_theta(&self) -> f32 {
         let in_parameters = self.rope_parameters.as_ref().and_then(|rope| rope.rope_theta);
         in_parameters.or(self.rope_theta).unwrap_or(10_000.0)
+    }
+
+    /// The share of a head's dimensions that rotate, from either place.
+    fn partial_rotary_factor(&self) -> f64 {
+        let in_parameters = self.rope_parameters.as_ref().and_then(|rope| rope.partial_rotary_factor);
+        in_parameters.or(self.partial_rotary_factor).unwrap_or(1.0)
     }
 }
 
@@ -191,9 +200,12 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         ("attn_logit_softcapping", config.attn_logit_softcapping),
         ("final_logit_softcapping", config.final_logit_softcapping),
     ] {
-        if let Some(cap) = cap {
+        if let (Some(Some(cap)), None) = (cap, architecture.hf_default_logit_cap) {
             return unsupported(format!("{key} {cap}"));
         }
+    }
+    if config.use_bidirectional_attention == Some(true) {
+        return unsupported("use_bidirectional_attention".into());
     }
     let mut scaled = None;
     for (name, rope) in config.ropes() {
@@ -203,7 +215,9 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
             Some("llama3") => scaled = Some((name, rope)),
             Some(rope_type) => return unsupported(format!("{name} of type `{rope_type}`")),
         }
-        if let Some(factor) = rope.partial_rotary_factor.filter(|&factor| factor != 1.0) {
+        if let (Some(factor), false) =
+            (rope.partial_rotary_factor.filter(|&factor| factor != 1.0), architecture.has_partial_rotary)
+        {
             return unsupported(format!("{name} with partial_rotary_factor {factor}"));
         }
     }
@@ -212,6 +226,11 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         Some(head_dim) => head_dim,
         None if num_heads > 0 && hidden_size.is_multiple_of(num_heads) => hidden_size / num_heads,
         None => return Err(bad(format!("hidden_size {hidden_size} cannot be shared by {num_heads} heads evenly"))),
+    };
+    let rotary_dim = match architecture.has_partial_rotary {
+        // Cut off as in Python's `int`.
+        true => (head_dim as f64 * config.partial_rotary_factor()) as usize,
+        false => head_dim,
     };
     super::check_num_layers(config.num_hidden_layers).map_err(bad)?;
     let rope_factors = match scaled {
@@ -234,10 +253,12 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         num_heads,
         num_kv_heads: config.num_key_value_heads.unwrap_or(default_kv_heads),
         head_dim,
-        rms_norm_eps: config.rms_norm_eps,
+        rotary_dim,
+        rms_norm_eps: config.rms_norm_eps.unwrap_or(architecture.hf_default_eps),
         rope_layout: RopeLayout::Halves,
         rope_factors,
         scales: architecture.hf_scales.map_or_else(Scales::default, |scales| scales(&config)),
+        logit_cap: config.final_logit_softcapping.unwrap_or(architecture.hf_default_logit_cap),
         max_positions: config.max_position_embeddings,
     };
     super::check_config(&model).map_err(bad)?;
@@ -283,6 +304,20 @@ mod tests {
     }
 
     #[test]
+    fn both_places_of_the_partial_rotary_factor_are_read() {
+        let rotary_dim = |mut changes: Value| {
+            changes["model_type"] = "phi3".into();
+            with(&changes).map(|(config, _)| config.rotary_dim)
+        };
+        assert_eq!(rotary_dim(json!({})).unwrap(), 16);
+        assert_eq!(rotary_dim(json!({"partial_rotary_factor": 0.75})).unwrap(), 12);
+        assert_eq!(rotary_dim(json!({"rope_parameters": {"partial_rotary_factor": 0.5}})).unwrap(), 8);
+        let refused = |factor: f64| rotary_dim(json!({"partial_rotary_factor": factor})).unwrap_err().to_string();
+        assert!(refused(0.95).contains("15 dimensions of heads of 16 rotate"), "{}", refused(0.95));
+        assert!(refused(1.5).contains("24 dimensions of heads of 16 rotate"), "{}", refused(1.5));
+    }
+
+    #[test]
     fn biases_and_windows_are_each_familys_own() {
         let layers = |changes| with(&changes).unwrap().0.layers;
         let biases = |changes| layers(changes)[0].biases.map(u8::from);
@@ -324,6 +359,22 @@ mod tests {
     }
 
     #[test]
+    fn caps_of_gemma_2_are_defaults_unless_the_file_says_otherwise() {
+        let of = |caps: Value| {
+            let mut changes = json!({"model_type": "gemma2", "hidden_activation": "gelu_pytorch_tanh"});
+            changes.as_object_mut().unwrap().extend(caps.as_object().unwrap().clone());
+            let config = with(&changes).unwrap().0;
+            let windows: Vec<_> = config.layers.iter().map(|layer| layer.sliding_window).collect();
+            assert_eq!(windows, [Some(4096), None, Some(4096)]);
+            (config.layers[0].attention_cap, config.logit_cap)
+        };
+        assert_eq!(of(json!({})), (Some(50.0), Some(30.0)));
+        assert_eq!(of(json!({"attn_logit_softcapping": null, "final_logit_softcapping": null})), (None, None));
+        let some = json!({"attn_logit_softcapping": 20.0, "final_logit_softcapping": 10.0});
+        assert_eq!(of(some), (Some(20.0), Some(10.0)));
+    }
+
+    #[test]
     fn what_cannot_be_run_is_refused_by_name() {
         let check = |changes: Value, expected: &str| {
             let error = with(&changes).unwrap_err().to_string();
@@ -333,10 +384,14 @@ mod tests {
         check(json!({"rope_scaling": {"rope_type": "llama3"}}), "rope_scaling of type `llama3` needs factor");
         check(json!({"rope_scaling": {"type": "linear", "factor": 2}}), "rope_scaling of type `linear`");
         check(json!({"rope_parameters": {"rope_type": "yarn"}}), "rope_parameters of type `yarn`");
+        check(json!({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}), "rope_scaling of type `longrope`");
         check(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor 0.5");
         check(json!({"hidden_act": "gelu"}), "hidden_act `gelu`");
         check(json!({"model_type": "gemma3_text", "hidden_act": "silu"}), "hidden_act `silu`");
         check(json!({"model_type": "gemma3_text", "final_logit_softcapping": 30.0}), "final_logit_softcapping 30");
+        check(json!({"attn_logit_softcapping": 50.0}), "attn_logit_softcapping 50");
+        check(json!({"model_type": "gemma2", "attn_logit_softcapping": 0.0}), "the cap of attention scores is 0");
+        check(json!({"model_type": "gemma2", "use_bidirectional_attention": true}), "use_bidirectional_attention");
         check(json!({"quantization_config": {"bits": 4}}), "quantization_config");
         check(json!({"model_type": null}), "config.json: invalid type: null");
         check(json!({"vocab_size": -1}), "invalid value");

@@ -134,6 +134,29 @@ fn a_family_with_biases_is_read_with_them_or_not_at_all() {
 }
 
 #[test]
+fn parts_of_a_fused_tensor_are_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let model = TinyModel { architecture: "phi3", ..TinyModel::default() };
+    model.write_gguf(&path);
+    let weights = Weights::open(&path, &mut |_| {}).unwrap();
+    assert_eq!(weights.config(), &model.config());
+    let gguf = Gguf::open(&path).unwrap();
+    for (name, parts) in [("attn_qkv", &Linear::ALL[..3]), ("ffn_up", &Linear::ALL[4..6])] {
+        let (info, whole) = gguf.tensor(&format!("blk.1.{name}.weight")).unwrap();
+        let parts: Vec<_> =
+            parts.iter().map(|&linear| weights.tensor(TensorName::Linear(1, linear)).unwrap()).collect();
+        assert_eq!(parts.iter().map(|part| part.shape[0]).sum::<usize>(), info.shape[0]);
+        assert!(parts.iter().flat_map(|part| part.bytes.iter()).eq(whole), "{name}");
+    }
+    let mut writer = model.gguf();
+    writer.replace("phi3.attention.head_count_kv", 4);
+    writer.write(&path).unwrap();
+    let error = error_of(Weights::open(&path, &mut |_| {}));
+    assert!(error.contains("tensor `blk.0.attn_qkv.weight` is [128, 64], but the configuration asks for [192, 64]"));
+}
+
+#[test]
 fn a_path_that_holds_no_model_is_an_error() {
     let folder = tempfile::tempdir().unwrap();
     let check = |path: &Path, expected: &str| {

@@ -140,6 +140,8 @@ pub(crate) struct Attention<'a> {
     pub seen: &'a [(usize, usize)],
     /// `(queries, head_dim padded to 16)`, scaled; overwritten with the attention output.
     pub queries: &'a mut [f32],
+    /// Scores are `cap * tanh(score / cap)`.
+    pub cap: Option<f32>,
 }
 
 type MultiplyFn = unsafe fn(&Tiles, &RawPanel);
@@ -155,6 +157,7 @@ pub(crate) struct Kernels {
     rotate: unsafe fn(*mut f32, *const f32, *const f32, *const f32, usize),
     swiglu: unsafe fn(*mut f32, *const f32, usize),
     geglu: unsafe fn(*mut f32, *const f32, usize),
+    soft_cap: unsafe fn(*mut f32, usize, f32),
     /// For one row and for four.
     lora_down: [unsafe fn(*const f32, usize, usize, *const u16, usize, f32, *mut f32, usize); 2],
     lora_up: [unsafe fn(*const f32, usize, *const u16, usize, *mut f32); 2],
@@ -254,6 +257,12 @@ macro_rules! entry_points {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn soft_cap(x: *mut f32, vectors: usize, cap: f32) {
+                // SAFETY: the caller upholds this contract.
+                unsafe { rows::soft_cap::<V>(x, vectors, cap) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn lora_down<const M: usize>(
                 x: *const f32,
                 x_stride: usize,
@@ -314,6 +323,7 @@ macro_rules! entry_points {
                 rotate,
                 swiglu,
                 geglu,
+                soft_cap,
                 lora_down: [lora_down::<1>, lora_down::<4>],
                 lora_up: [lora_up::<1>, lora_up::<4>],
                 attend: [attend::<F16>, attend::<Int8>],
@@ -472,6 +482,13 @@ impl Kernels {
         unsafe { kernel(gate.as_mut_ptr(), up.as_ptr(), up.len() / LANES) }
     }
 
+    /// `x = cap * tanh(x / cap)`; the length is a multiple of 16.
+    pub fn soft_cap(&self, x: &mut [f32], cap: f32) {
+        assert!(x.len().is_multiple_of(LANES));
+        // SAFETY: the machine has the instruction set; the length as asserted.
+        unsafe { (self.soft_cap)(x.as_mut_ptr(), x.len() / LANES, cap) }
+    }
+
     /// `out[m] = scale * a x[m]`: `x` is `(rows, x_width)`, `a` `(x_width, rank)` in f16, `out` `(rows, rank)` with
     /// `out_stride` from row to row; `x_width` a multiple of 4, `rank` of 16.
     pub fn lora_down(&self, x: &[f32], x_width: usize, a: &[u16], scale: f32, out: &mut [f32], out_stride: usize) {
@@ -509,7 +526,7 @@ impl Kernels {
 
     /// Attends with a few queries of one key/value head.
     pub fn attend(&self, attention: Attention<'_>) {
-        let Attention { pages, first_page, precision, head_dim, seen, queries } = attention;
+        let Attention { pages, first_page, precision, head_dim, seen, queries, cap } = attention;
         assert!((1..=MAX_HEAD).contains(&head_dim), "heads are at most {MAX_HEAD} wide");
         let padded = head_dim.next_multiple_of(LANES);
         assert_eq!(queries.len(), seen.len() * padded, "a query is as wide as a padded head");
@@ -520,7 +537,7 @@ impl Kernels {
         );
         let pages: Vec<*const u8> = pages.iter().map(|page| page.as_ptr()).collect();
         let queries = queries.as_mut_ptr();
-        let task = Task { pages: &pages, first_page, head_dim, padded, queries, seen };
+        let task = Task { pages: &pages, first_page, head_dim, padded, queries, seen, cap };
         // SAFETY: the machine has the instruction set; pages and queries as asserted; pages are indexed through
         // `pages`, so that a position beyond them panics.
         unsafe { (self.attend[precision as usize])(&task) }

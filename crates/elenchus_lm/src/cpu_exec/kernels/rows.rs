@@ -1,6 +1,6 @@
 //! Operations on a row of numbers between two products: norm, rotation, SwiGLU, and quantisation to blocks of 32.
 
-use super::vector::{LANES, Vector, exp};
+use super::vector::{LANES, Vector, exp, soft_capped};
 
 /// What a product needs to know about 32 quantised numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -145,6 +145,20 @@ pub(super) unsafe fn geglu<V: Vector>(gate: *mut f32, up: *const f32, vectors: u
             let negative = V::mul(V::mul(g, cubic), V::splat(-GELU_LINEAR));
             let gelu = V::div(g, V::add(one, exp::<V>(negative)));
             V::store(gate.add(at * LANES), V::mul(gelu, V::load(up.add(at * LANES))));
+        }
+    }
+}
+
+/// `x = cap * tanh(x / cap)`, 16 numbers at a time.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `x` points to `16 * vectors` numbers.
+#[inline(always)]
+pub(super) unsafe fn soft_cap<V: Vector>(x: *mut f32, vectors: usize, cap: f32) {
+    // SAFETY: 16 numbers at a time within the caller's length.
+    unsafe {
+        for at in (0..vectors * LANES).step_by(LANES) {
+            V::store(x.add(at), soft_capped::<V>(V::load(x.add(at)), cap));
         }
     }
 }
