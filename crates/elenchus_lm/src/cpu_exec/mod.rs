@@ -20,8 +20,8 @@ use self::{
     step::{Line, Lines, Scratch, Wanted},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights, adapter_store::AdapterStore,
-    executor::check_batch, kv_cache::PageLayout,
+    Adapter, Error, Executor, KvCache, Logits, ModelConfig, RawTensor, Result, Row, Weights,
+    adapter_store::AdapterStore, executor::check_batch, kv_cache::PageLayout,
 };
 
 /// Settings of the engine.
@@ -110,6 +110,11 @@ impl CpuExecutor {
             adapters: AdapterStore::default(),
             scratch,
         })
+    }
+
+    /// Bytes that a matrix takes in this engine.
+    pub(crate) fn packed_bytes(raw: RawTensor<'_>) -> usize {
+        packed::bytes_of(raw)
     }
 
     /// The instruction set in use.
