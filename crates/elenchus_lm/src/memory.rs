@@ -1,4 +1,4 @@
-//! This process's memory, as the operating system reports it.
+//! Memory of this process and of the machine, as the operating system reports it.
 
 use std::fs;
 
@@ -11,6 +11,21 @@ pub fn resident_bytes() -> Option<u64> {
 /// `/proc/self/status`.
 pub fn peak_resident_bytes() -> Option<u64> {
     parse(&fs::read_to_string("/proc/self/status").ok()?, "VmHWM:")
+}
+
+/// Memory of this machine, in bytes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct MachineMemory {
+    /// All of it.
+    pub total: u64,
+    /// What a new program can have without others being swapped out.
+    pub available: u64,
+}
+
+/// This machine's memory; `None` where the system has no `/proc/meminfo`.
+pub fn machine_memory() -> Option<MachineMemory> {
+    let info = fs::read_to_string("/proc/meminfo").ok()?;
+    Some(MachineMemory { total: parse(&info, "MemTotal:")?, available: parse(&info, "MemAvailable:")? })
 }
 
 fn parse(status: &str, field: &str) -> Option<u64> {
@@ -34,6 +49,8 @@ mod tests {
         if cfg!(target_os = "linux") {
             let now = resident_bytes().unwrap();
             assert!(now > 1 << 20 && peak_resident_bytes().unwrap() >= now);
+            let machine = machine_memory().unwrap();
+            assert!(machine.total >= machine.available && machine.total > now);
         }
     }
 }

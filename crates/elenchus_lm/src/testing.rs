@@ -6,7 +6,7 @@
 use std::{collections::BTreeMap, path::Path};
 
 use half::{bf16, f16};
-use rand::{Rng as _, SeedableRng as _};
+use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 
 use crate::{
@@ -292,10 +292,10 @@ fn uniform(rng: &mut Pcg64Mcg, count: usize, deviation: f32) -> Vec<f32> {
 
 /// Random blocks of any type with small scales, as many as `values` fill: a model of them gives finite logits. Dense types
 /// and Q8_0 hold the values.
-#[cfg(test)]
-pub(crate) fn random_blocks(dtype: BlockType, values: &[f32]) -> Vec<u8> {
-    use rand::RngCore as _;
-
+///
+/// Panics if the values fill no whole blocks.
+pub fn random_blocks(dtype: BlockType, values: &[f32]) -> Vec<u8> {
+    assert!(values.len().is_multiple_of(dtype.block_size()), "{} numbers are no blocks of {dtype:?}", values.len());
     // Where f16 scales and offsets stand in a block, and how large they are.
     let (at, size): (&[usize], f32) = match dtype {
         BlockType::Q4_0 | BlockType::Q5_0 => (&[0], 0.02),
@@ -304,6 +304,11 @@ pub(crate) fn random_blocks(dtype: BlockType, values: &[f32]) -> Vec<u8> {
         BlockType::Q3K => (&[108], 0.002),
         BlockType::Q4K | BlockType::Q5K => (&[0, 2], 0.0005),
         BlockType::Q6K => (&[208], 0.0002),
+        BlockType::IQ4NL => (&[0], 0.001),
+        BlockType::IQ4XS => (&[0], 0.00005),
+        BlockType::TQ1_0 => (&[52], 0.1),
+        BlockType::TQ2_0 => (&[64], 0.1),
+        BlockType::MXFP4 => (&[], 0.0),
         BlockType::F32 | BlockType::F16 | BlockType::BF16 | BlockType::Q8_0 => return encode(dtype, values),
     };
     let mut bytes = vec![0; values.len() / dtype.block_size() * dtype.type_size()];
@@ -313,6 +318,10 @@ pub(crate) fn random_blocks(dtype: BlockType, values: &[f32]) -> Vec<u8> {
         for &at in at {
             let scale = f16::from_f32(size * (0.5 + rng.random::<f32>()));
             block[at..at + 2].copy_from_slice(&scale.to_le_bytes());
+        }
+        if dtype == BlockType::MXFP4 {
+            // An exponent: about 2^-6 before the table's values up to 12.
+            block[0] = 121 + block[0] % 3;
         }
     }
     bytes

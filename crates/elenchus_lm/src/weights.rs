@@ -18,9 +18,11 @@ use crate::{
 
 mod gguf_config;
 mod hf_config;
+mod summary;
 
 pub(crate) use gguf_config::GgufKeys;
 pub(crate) use hf_config::HfConfig;
+pub use summary::ModelSummary;
 
 /// Reports everything that a folder lacks at once, so that a wrong folder is recognised as no model.
 fn check_folder(path: &Path) -> Result<()> {
@@ -113,12 +115,19 @@ enum Source {
 }
 
 impl Weights {
-    /// Opens a `.gguf` file or a folder with `config.json` and `*.safetensors`. Reads every byte once to hash it;
+    /// Opens a `.gguf` file (the first of a split one opens all), or a folder with `config.json` and `*.safetensors`. Reads every byte once to hash it;
     /// `progress` is called with the share read, 0 to 1.
     ///
     /// The files are mapped, not copied, for as long as the weights live: nobody may write to them meanwhile. A new version
     /// is written beside the old one and renamed.
     pub fn open(path: &Path, progress: &mut dyn FnMut(f32)) -> Result<Self> {
+        let mut weights = Self::open_unhashed(path)?;
+        weights.hash = weights.source.hash(progress);
+        Ok(weights)
+    }
+
+    /// [`Self::open`] but for the hash.
+    fn open_unhashed(path: &Path) -> Result<Self> {
         let (config, tied, source) = if path.is_dir() {
             check_folder(path)?;
             let (config, tied) = hf_config::read(path)?;
@@ -129,9 +138,8 @@ impl Weights {
             let tied = gguf.tensor(&config.architecture.gguf_names.name(TensorName::Output)).is_none();
             (config, tied, Source::Gguf(gguf))
         };
-        let mut weights = Self { config, tied, source, hash: [0; 32], path: path.to_owned() };
+        let weights = Self { config, tied, source, hash: [0; 32], path: path.to_owned() };
         weights.check_tensors()?;
-        weights.hash = weights.source.hash(progress);
         Ok(weights)
     }
 
@@ -140,7 +148,7 @@ impl Weights {
         &self.config
     }
 
-    /// SHA-256 of the file (of a folder: of its weight files' hashes, in name order).
+    /// SHA-256 of the file (of a folder or a split file: of its weight files' hashes, in name order).
     pub fn hash(&self) -> [u8; 32] {
         self.hash
     }
@@ -148,6 +156,11 @@ impl Weights {
     /// [`Self::hash`] in hex, as characters and save games name a base.
     pub fn sha256(&self) -> String {
         crate::hex(&self.hash)
+    }
+
+    /// Bytes of its weight files.
+    pub fn file_bytes(&self) -> usize {
+        self.source.files().iter().map(|file| file.len()).sum()
     }
 
     /// The path it was opened from.
@@ -281,18 +294,21 @@ impl Source {
         }
     }
 
-    fn hash(&self, progress: &mut dyn FnMut(f32)) -> [u8; 32] {
+    fn files(&self) -> Vec<&[u8]> {
         match self {
-            Self::Gguf(gguf) => hash_bytes(gguf.file_bytes(), &mut 0, gguf.file_bytes().len(), progress),
-            Self::Folder(folder) => {
-                let total = folder.files().iter().map(|file| file.len()).sum();
-                let mut done = 0;
-                let mut all = Sha256::new();
-                for file in folder.files() {
-                    all.update(hash_bytes(file, &mut done, total, progress));
-                }
-                all.finalize().into()
-            }
+            Self::Gguf(gguf) => gguf.parts().collect(),
+            Self::Folder(folder) => folder.files().iter().map(|file| &**file).collect(),
+        }
+    }
+
+    fn hash(&self, progress: &mut dyn FnMut(f32)) -> [u8; 32] {
+        let files = self.files();
+        let total = files.iter().map(|file| file.len()).sum();
+        let mut done = 0;
+        let mut hash = |bytes| hash_bytes(bytes, &mut done, total, progress);
+        match (self, files.as_slice()) {
+            (Self::Gguf(_), [file]) => hash(file),
+            _ => files.into_iter().fold(Sha256::new(), |all, file| all.chain_update(hash(file))).finalize().into(),
         }
     }
 }

@@ -20,7 +20,7 @@ use self::{
     step::{Line, Lines, Scratch, Wanted},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Logits, ModelConfig, Result, Row, Weights,
+    Adapter, Error, Executor, KvCache, Logits, ModelConfig, RawTensor, Result, Row, Weights,
     adapter_store::AdapterStore,
     executor::check_batch,
     kv_cache::{PageLayout, PagesHeld},
@@ -114,6 +114,11 @@ impl CpuExecutor {
             adapters: AdapterStore::default(),
             scratch,
         })
+    }
+
+    /// Bytes that a matrix takes in this engine.
+    pub(crate) fn packed_bytes(raw: RawTensor<'_>) -> usize {
+        packed::bytes_of(raw)
     }
 
     /// The instruction set in use.

@@ -223,14 +223,25 @@ impl<'a> Source<'a> {
     }
 }
 
+/// The bytes that a matrix takes when it is packed.
+pub(super) fn bytes_of(raw: RawTensor<'_>) -> usize {
+    let source = Source::new(raw, None);
+    source.rows().div_ceil(LANES) * source.tile_bytes()
+}
+
 /// The format for a block type, `None` for types that are dequantised and then quantised to eight bits.
+///
+/// Quants are the file's own. Scales are f16 here: those that a file computes from two numbers (k-quants, `IQ4_XS`) are
+/// rounded once. The weights of a ternary type are three of Q4's sixteen values, MXFP4's are integers from -12 to 12, and
+/// those of a code book of eight bits take eight bits, which costs twice the file's memory. MXFP4's powers of two are
+/// exact from 2^-24 to 2^15; what lies beyond is zero or infinite, and in no sane model.
 fn format_of(dtype: BlockType) -> Option<Format> {
     Some(match dtype {
-        BlockType::Q4_0 => Format::Q4,
+        BlockType::Q4_0 | BlockType::TQ1_0 | BlockType::TQ2_0 => Format::Q4,
         BlockType::Q4_1 | BlockType::Q4K => Format::Q4Offset,
-        BlockType::Q5_0 => Format::Q5,
+        BlockType::Q5_0 | BlockType::MXFP4 => Format::Q5,
         BlockType::Q5_1 | BlockType::Q5K => Format::Q5Offset,
-        BlockType::Q8_0 => Format::Q8,
+        BlockType::Q8_0 | BlockType::IQ4NL | BlockType::IQ4XS => Format::Q8,
         BlockType::Q6K => Format::Q8Halves,
         BlockType::F32 | BlockType::F16 | BlockType::BF16 | BlockType::Q2K | BlockType::Q3K => return None,
     })

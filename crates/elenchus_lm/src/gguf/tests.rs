@@ -173,7 +173,8 @@ fn absurd_headers_say_what_is_wrong() {
     check(&tensor(&[4, 0], 0, 0), "its shape [0, 4] is empty");
     check(&tensor(&[1 << 40, 1 << 40], 0, 0), "is absurdly large");
     check(&tensor(&[33], 8, 0), "its rows of 33 are no multiple of the block size 32 of Q8_0");
-    check(&tensor(&[32], 4, 0), "its block type has the number 4");
+    check(&tensor(&[32], 4, 0), "its block type is the number 4, which is not supported");
+    check(&tensor(&[256], 16, 0), "its block type is IQ2_XXS, number 16, which is not supported");
     check(&tensor(&[4], 0, 32), "is said to begin at 32 of the data, but the one before ends at 0");
     check(&tensor(&[4096], 0, 0), "but tensor `w` goes to");
 

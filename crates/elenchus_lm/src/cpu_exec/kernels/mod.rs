@@ -45,15 +45,15 @@ use crate::{Activation, kv_cache::PAGE_TOKENS};
 /// rows, then their scales.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Format {
-    /// Four bits minus 8, a scale: Q4_0.
+    /// Four bits minus 8, a scale: Q4_0, `TQ1_0`, `TQ2_0`.
     Q4,
     /// Four bits, a scale and an offset: Q4_1, Q4_K.
     Q4Offset,
-    /// Five bits minus 16, a scale: Q5_0.
+    /// Five bits minus 16, a scale: Q5_0, MXFP4.
     Q5,
     /// Five bits, a scale and an offset: Q5_1, Q5_K.
     Q5Offset,
-    /// Eight bits minus 128, a scale: Q8_0, and dense types.
+    /// Eight bits minus 128, a scale: Q8_0, `IQ4_NL`, `IQ4_XS`, and dense types.
     Q8,
     /// Eight bits minus 128, a scale for each half: Q6_K.
     Q8Halves,
