@@ -118,7 +118,7 @@ pub(crate) fn ggml_type(block_type: BlockType) -> Result<GgmlDType> {
 }
 
 fn blocks(raw: &RawTensor<'_>, device: &Device) -> Result<QTensor> {
-    QTensor::new(QStorage::from_data(Cow::Borrowed(raw.bytes), device, ggml_type(raw.dtype)?)?, raw.shape.clone())
+    QTensor::new(QStorage::from_data(Cow::Borrowed(&raw.bytes), device, ggml_type(raw.dtype)?)?, raw.shape.clone())
 }
 
 /// A tensor as f32, dequantised if it holds blocks.

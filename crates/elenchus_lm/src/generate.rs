@@ -33,7 +33,9 @@ mod tests {
     use std::sync::Mutex;
 
     use super::*;
-    use crate::{Architecture, BlockSpec, KvCache, ModelConfig, PageLayout, Rng, RopeLayout, SamplerSettings, Scales};
+    use crate::{
+        Architecture, BlockSpec, KvCache, ModelConfig, NormKind, PageLayout, Rng, RopeLayout, SamplerSettings, Scales,
+    };
 
     /// A model of ten words that counts: after 3 comes 4. Records the tokens it reads.
     struct Counting {
@@ -52,11 +54,13 @@ mod tests {
             num_kv_heads: 1,
             head_dim: 1,
             rotary_dim: 1,
-            rms_norm_eps: 1e-5,
+            norm: NormKind::RmsNorm,
+            norm_eps: 1e-5,
             rope_layout: RopeLayout::Halves,
             rope_factors: Vec::new(),
             scales: Scales::default(),
             logit_cap: None,
+            has_position_embedding: false,
             max_positions: 64,
         };
         Counting { config, read: Mutex::default() }
