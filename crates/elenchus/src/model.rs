@@ -244,7 +244,10 @@ fn inspect(path: &Path) -> Result<()> {
         all if all == config.head_dim => String::new(),
         part => format!(", {part} of {} dimensions", config.head_dim),
     };
-    line("rotary", format!("base {}, {:?}{part}", bases.join(" and "), config.rope_layout))?;
+    match config.has_position_embedding {
+        true => line("positions", "an embedding each".to_owned())?,
+        false => line("rotary", format!("base {}, {:?}{part}", bases.join(" and "), config.rope_layout))?,
+    }
     let biases: Vec<&str> = Linear::ALL
         .into_iter()
         .filter(|&linear| config.layers.iter().any(|layer| layer.biases[linear as usize]))

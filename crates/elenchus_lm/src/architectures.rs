@@ -5,6 +5,8 @@
 
 mod gemma2;
 mod gemma3;
+mod gpt2;
+mod gpt_neo;
 mod granite;
 mod llama;
 mod mistral;
@@ -17,12 +19,12 @@ mod smollm3;
 use std::fmt;
 
 use crate::{
-    BlockSpec, Linear, RopeLayout, Scales, TensorName,
+    BlockSpec, Linear, NormKind, RopeLayout, Scales, TensorName,
     weights::{GgufKeys, HfConfig},
 };
 
 /// All families. Where two share a name in GGUF files, the first one is used.
-const ALL: [&Architecture; 10] = [
+const ALL: [&Architecture; 12] = [
     &llama::LLAMA,
     &mistral::MISTRAL,
     &qwen2::QWEN2,
@@ -33,16 +35,24 @@ const ALL: [&Architecture; 10] = [
     &gemma3::GEMMA3,
     &olmo2::OLMO2,
     &phi3::PHI3,
+    &gpt2::GPT2,
+    &gpt_neo::GPT_NEO,
 ];
 
 /// A family of decoder.
 pub struct Architecture {
     /// llama.cpp's name, the prefix of the keys in its GGUF files.
     pub name: &'static str,
+    /// Whether llama.cpp knows the family.
+    pub(crate) has_gguf: bool,
     /// Hugging Face's `model_type`.
     pub model_type: &'static str,
     /// The order of the rows of q and k in GGUF files.
     pub gguf_rope_layout: RopeLayout,
+    /// How its residual stream is normalised.
+    pub(crate) norm: NormKind,
+    /// Whether its positions are embeddings.
+    pub(crate) has_position_embedding: bool,
     /// Its tensors in GGUF files.
     pub(crate) gguf_names: &'static TensorNames,
     /// Its tensors in Hugging Face checkpoints.
@@ -67,6 +77,12 @@ pub struct Architecture {
     pub(crate) hf_default_logit_cap: Option<f32>,
     /// Keys of GGUF files that would change the computation of other families, and that this one reads.
     pub(crate) gguf_own_keys: &'static [&'static str],
+    /// Its own names of keys in a `config.json`, and the usual ones.
+    pub(crate) hf_keys: &'static [(&'static str, &'static str)],
+    /// How many times the hidden size the feed-forward part is wide if a `config.json` does not say.
+    pub(crate) hf_default_inner: Option<usize>,
+    /// Ends of the names of tensors in Hugging Face checkpoints that follow from the configuration.
+    pub(crate) hf_buffers: &'static [&'static str],
     /// Hugging Face's name of the activation.
     pub(crate) hf_activation: &'static str,
     /// Whether rotary scaling of type `linear` is read from a `config.json`.
@@ -83,6 +99,7 @@ pub struct Architecture {
 #[derive(Debug)]
 pub(crate) struct TensorNames {
     pub token_embedding: &'static str,
+    pub position_embedding: &'static str,
     pub output_norm: &'static str,
     pub output: &'static str,
     /// The prefix before a layer's number.
@@ -93,6 +110,8 @@ pub(crate) struct TensorNames {
     pub post_ffn_norm: &'static str,
     /// In the order of [`Linear::ALL`]. Those that share a name are one tensor, rows of the first above those of the next.
     pub linears: [&'static str; 7],
+    /// Whether the weights of linears are stored with a row for each input: transformers' `Conv1D`.
+    pub is_transposed: bool,
     pub q_norm: &'static str,
     pub k_norm: &'static str,
 }
@@ -118,6 +137,10 @@ impl TensorNames {
         let in_block = |layer: usize, name: &str| format!("{}{layer}.{name}", self.block);
         match tensor {
             TensorName::TokenEmbedding => format!("{}.weight", self.token_embedding),
+            TensorName::PositionEmbedding => format!("{}.weight", self.position_embedding),
+            TensorName::OutputNormBias => format!("{}.bias", self.output_norm),
+            TensorName::AttentionNormBias(layer) => in_block(layer, self.attention_norm) + ".bias",
+            TensorName::FfnNormBias(layer) => in_block(layer, self.ffn_norm) + ".bias",
             TensorName::OutputNorm => format!("{}.weight", self.output_norm),
             TensorName::Output => format!("{}.weight", self.output),
             TensorName::AttentionNorm(layer) => in_block(layer, self.attention_norm) + ".weight",
@@ -135,7 +158,7 @@ impl TensorNames {
 impl Architecture {
     /// The family of a GGUF file's `general.architecture`.
     pub(crate) fn by_name(name: &str) -> Option<&'static Self> {
-        ALL.into_iter().find(|architecture| architecture.name == name)
+        ALL.into_iter().find(|architecture| architecture.has_gguf && architecture.name == name)
     }
 
     /// The family of a `config.json`'s `model_type`.

@@ -95,7 +95,7 @@ mod tests {
 
     use super::*;
     use crate::{
-        Architecture, BlockSpec, ModelConfig, PageLayout, PagesHeld, Rng, RopeLayout, SamplerSettings, Scales,
+        Architecture, BlockSpec, ModelConfig, NormKind, PageLayout, PagesHeld, Rng, RopeLayout, SamplerSettings, Scales,
     };
 
     /// A model of ten words that counts: after 3 comes 4. Records the tokens it reads.
@@ -115,11 +115,13 @@ mod tests {
             num_kv_heads: 1,
             head_dim: 1,
             rotary_dim: 1,
-            rms_norm_eps: 1e-5,
+            norm: NormKind::RmsNorm,
+            norm_eps: 1e-5,
             rope_layout: RopeLayout::Halves,
             rope_factors: Vec::new(),
             scales: Scales::default(),
             logit_cap: None,
+            has_position_embedding: false,
             max_positions: 64,
         };
         Counting { config, read: Mutex::default() }

@@ -39,7 +39,9 @@ pub use adapter_store::AdapterStore;
 pub use architectures::Architecture;
 pub use block_type::BlockType;
 pub use chat_template::{ChatTemplate, Message, Role, ThinkMarks};
-pub use config::{Activation, BlockSpec, Linear, ModelConfig, NormPlacement, QkNorm, RopeLayout, Scales, window_start};
+pub use config::{
+    Activation, BlockSpec, Linear, ModelConfig, NormKind, NormPlacement, QkNorm, RopeLayout, Scales, window_start,
+};
 pub use cpu_exec::{CpuExecutor, CpuSettings, KvPrecision};
 pub use device::{ComputeDevice, Numerics};
 pub use error::{Error, Result};

@@ -158,6 +158,7 @@ impl LoraAdapter {
     /// adapter's; where pairs differ in alpha, of which the format knows only one, B carries the rest of the scaling.
     pub fn save_gguf(&self, path: &Path, config: &ModelConfig, precision: Precision) -> Result<()> {
         self.check_fits(config)?;
+        self.check_has_gguf(config)?;
         gguf::to_writer(&self.name, &self.pairs(), config, precision)?.write(path)
     }
 
@@ -177,6 +178,14 @@ impl LoraAdapter {
         Ok(Self { names: parts[0].0.names, ..merged })
     }
 
+    fn check_has_gguf(&self, config: &ModelConfig) -> Result<()> {
+        if config.architecture.has_gguf {
+            return Ok(());
+        }
+        let family = config.architecture.model_type;
+        Err(Error::adapter(&self.name, format!("llama.cpp does not know {family} (hint: keep the PEFT folder)")))
+    }
+
     /// Checks every tensor against a base model's shapes.
     pub fn check_fits(&self, config: &ModelConfig) -> Result<()> {
         for (&(layer, linear), place) in self.packed.places() {
@@ -186,6 +195,9 @@ impl LoraAdapter {
             };
             if layer >= config.num_layers() {
                 return misfit(format!("the base has {} layers", config.num_layers()));
+            }
+            if !config.layers[layer].has(linear) {
+                return misfit("the base has none".into());
             }
             let (out_features, in_features) = linear.shape(config);
             let (rows, columns) = place.shape;

@@ -42,7 +42,7 @@ pub struct TinyModel {
     /// Its family, by llama.cpp's name: `llama`, `qwen2` for biases, `qwen3` for norms of q and k, `smollm3` for layers
     /// without positions, `granite` for scales, `olmo2` for norms after the parts, `gemma3` for norms on both sides and
     /// GeGLU, `gemma2` for caps, `phi3` for fused matrices
-    /// and heads of which a part rotates.
+    /// and heads of which a part rotates, `gpt2` for LayerNorm, positions and no gate.
     pub architecture: &'static str,
     /// Seed of its weights.
     pub seed: u64,
@@ -93,7 +93,7 @@ impl TinyModel {
             writer.set(format!("{}.{key}", self.architecture), value as i64);
         }
         for (key, value) in [
-            ("attention.layer_norm_rms_epsilon", config.rms_norm_eps),
+            (config.norm.gguf_eps_key(), config.norm_eps),
             ("rope.freq_base", config.layers[config.num_layers() - 1].rope_theta.unwrap_or(1e4)),
         ] {
             writer.set(format!("{}.{key}", self.architecture), value);
@@ -180,6 +180,13 @@ impl TinyModel {
                     attention_cap: Some(50.0),
                     ..plain
                 },
+                "gpt2" => BlockSpec {
+                    biases: [true, true, true, true, false, true, true],
+                    rope_theta: None,
+                    is_gated: false,
+                    activation: Activation::GeluTanh,
+                    ..plain
+                },
                 "smollm3" => {
                     BlockSpec { rope_theta: plain.rope_theta.filter(|_| !(layer + 1usize).is_multiple_of(4)), ..plain }
                 }
@@ -196,7 +203,8 @@ impl TinyModel {
             num_kv_heads: num_heads / 2,
             head_dim: HEAD_DIM,
             rotary_dim: if self.architecture == "phi3" { HEAD_DIM / 4 * 3 } else { HEAD_DIM },
-            rms_norm_eps: 1e-5,
+            norm: architecture.norm,
+            norm_eps: 1e-5,
             rope_layout: architecture.gguf_rope_layout,
             rope_factors: Vec::new(),
             scales: match self.architecture {
@@ -205,6 +213,7 @@ impl TinyModel {
                 _ => Scales::default(),
             },
             logit_cap: (self.architecture == "gemma2").then_some(30.0),
+            has_position_embedding: architecture.has_position_embedding,
             max_positions: 4096,
         }
     }
@@ -265,6 +274,10 @@ fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize], dtype: 
             (uniform(rng, count, 0.1).into_iter().map(|value| 1.0 + value).collect(), BlockType::F32)
         }
         TensorName::TokenEmbedding => (uniform(rng, count, 1.0), dtype),
+        TensorName::PositionEmbedding => (uniform(rng, count, 0.5), BlockType::F32),
+        TensorName::OutputNormBias | TensorName::AttentionNormBias(_) | TensorName::FfnNormBias(_) => {
+            (uniform(rng, count, 0.1), BlockType::F32)
+        }
         TensorName::Linear(_, Linear::Q | Linear::K) => (uniform(rng, count, 2.0 * fan_in), dtype),
         TensorName::Bias(..) => (uniform(rng, count, 0.5), BlockType::F32),
         TensorName::Linear(..) => (uniform(rng, count, 1.5 * fan_in), dtype),

@@ -19,6 +19,7 @@ mod attention;
 mod block;
 mod causal_attention;
 mod gated_unit;
+mod layer_norm;
 mod lora;
 mod projection;
 mod rms_norm;
@@ -31,7 +32,8 @@ pub(crate) use attention::{Sequence, cached_attention};
 pub use block::Activations;
 pub(crate) use block::{Block, Variables};
 pub(crate) use causal_attention::CausalAttention;
-pub(crate) use gated_unit::gated_unit;
+pub(crate) use gated_unit::{activated, gated_unit};
+pub(crate) use layer_norm::layer_norm;
 pub(crate) use lora::{LoraSegment, PreparedPair, add_lora};
 pub(crate) use projection::{DropoutMask, Projection};
 pub(crate) use rms_norm::{head_norm, rms_norm};
@@ -101,6 +103,22 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     }
     for (lane, (x, y)) in x_tail.iter().zip(y_tail).enumerate() {
         lanes[lane] += x * y;
+    }
+    sum_lanes(lanes)
+}
+
+/// Sum in the same lanes.
+#[inline(always)]
+fn sum(x: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (chunks, tail) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(tail) {
+        *lane += x;
     }
     sum_lanes(lanes)
 }

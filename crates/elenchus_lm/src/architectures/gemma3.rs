@@ -33,6 +33,7 @@ pub(super) const PLAIN: BlockSpec = BlockSpec {
     rope_scaling: 1.0,
     qk_norm: Some(QkNorm::Heads),
     norms: NormPlacement::Both,
+    is_gated: true,
     activation: Activation::GeluTanh,
     sliding_window: None,
     attention_cap: None,

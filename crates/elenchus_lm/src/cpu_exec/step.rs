@@ -78,7 +78,7 @@ pub(super) struct Scratch {
     attended: Vec<f32>,
     /// The next addition to the residual stream, tile by tile.
     product: Vec<f32>,
-    /// The gated unit's output, tile by tile.
+    /// What the feed-forward part's last product reads, tile by tile.
     inner: Vec<f32>,
     /// Results of LoRA's first halves, `(lines, linears of the step, rank)`.
     hidden: Vec<f32>,
@@ -136,6 +136,10 @@ impl CpuExecutor {
             x.fill(0.0);
             self.model.row(self.model.embedding, line.token as usize, x);
             scale(x, config.scales.embedding);
+            if let Some(positions) = &self.model.positions {
+                let own = &positions[line.position * config.hidden_size..][..config.hidden_size];
+                x.iter_mut().zip(own).for_each(|(x, position)| *x += position);
+            }
         }
         let mut state = State { x, panels, hidden: room(hidden, n * pass.hidden_stride) };
         let rotations = self.rotations(lines, cos, sin);
@@ -147,8 +151,7 @@ impl CpuExecutor {
                 return None;
             }
             let spec = &config.layers[number];
-            let [attention_norm, ffn_norm] =
-                [0, 1].map(|part| layer.norms.as_ref().map(|norms| norms[part].as_slice()));
+            let [attention_norm, ffn_norm] = [0, 1].map(|part| layer.norms.as_ref().map(|norms| &norms[part]));
             let here = InLayer { lines, layer: number, rotation: rotations[rotation_of[number]] };
             // What the layer before adds; the first follows the embedding.
             let before = number.checked_sub(1).map(|before| pending(&self.model.layers[before], 1, product));
@@ -156,7 +159,7 @@ impl CpuExecutor {
             pass.rows(&mut state, (number, &linears), config.hidden_size, |line, x, out| {
                 pass.norm(line, x, before, attention_norm, out);
             });
-            let tiles = linears.map(|linear| layer.linears[linear as usize].tiles());
+            let tiles = linears.map(|linear| layer.linear(linear).tiles());
             let qkv = room(qkv, tiles.iter().sum::<usize>() * n * LANES);
             pass.tiles(&state, number, &linears, qkv);
             if let (Some(QkNorm::Whole), Some([q_norm, k_norm])) = (spec.qk_norm, &layer.qk_norm) {
@@ -185,11 +188,14 @@ impl CpuExecutor {
             });
             pass.tiles(&state, number, &[Linear::O], product);
             let attended = pending(layer, 0, product);
-            let linears = [Linear::Gate, Linear::Up];
-            pass.rows(&mut state, (number, &linears), config.hidden_size, |line, x, out| {
+            let linears: &[Linear] = if spec.is_gated { &[Linear::Gate, Linear::Up] } else { &[Linear::Up] };
+            pass.rows(&mut state, (number, linears), config.hidden_size, |line, x, out| {
                 pass.norm(line, x, Some(attended), ffn_norm, out);
             });
-            pass.gate_and_up(&state, number, inner);
+            match spec.is_gated {
+                true => pass.gate_and_up(&state, number, inner),
+                false => pass.activated(&state, number, inner),
+            }
             let activated: &[f32] = inner;
             pass.rows(&mut state, (number, &[Linear::Down]), config.intermediate_size, |line, _, out| {
                 let of_line = activated.as_chunks::<LANES>().0[line..].iter().step_by(n);
@@ -209,7 +215,7 @@ impl CpuExecutor {
             for line in 0..lines {
                 gather(product, lines, line, &mut x[..count]);
                 x[count..].fill(0.0);
-                self.kernels.rms_norm(x, weight, y, count, self.config.rms_norm_eps);
+                self.kernels.rms_norm(x, weight, y, count, self.config.norm_eps);
                 let tiles = product.as_chunks_mut::<LANES>().0[line..].iter_mut().step_by(lines);
                 tiles.zip(y.as_chunks::<LANES>().0).for_each(|(tile, y)| *tile = *y);
             }
@@ -257,7 +263,7 @@ impl CpuExecutor {
         product.gather(line, first, &mut head[..head_dim]);
         head[head_dim..].fill(0.0);
         if let Some(norm) = product.norm {
-            self.kernels.rms_norm(head, norm, partners, head_dim, self.config.rms_norm_eps);
+            self.kernels.rms_norm(head, norm, partners, head_dim, self.config.norm_eps);
             head.copy_from_slice(partners);
         }
         let half = rotary_dim / 2;

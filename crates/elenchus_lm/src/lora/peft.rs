@@ -77,7 +77,7 @@ pub fn config(modules: &[Module], names: &TensorNames, base_model_name: &str) ->
     let config = json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model_name,
         "inference_mode": true, "r": rank, "lora_alpha": common_alpha, "lora_dropout": 0.0, "use_rslora": false,
-        "use_dora": false, "bias": "none", "fan_in_fan_out": false, "modules_to_save": null,
+        "use_dora": false, "bias": "none", "fan_in_fan_out": names.is_transposed, "modules_to_save": null,
         "rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern, "target_modules": targets,
     });
     format!("{config:#}\n")
@@ -196,12 +196,11 @@ impl PeftConfig {
     }
 }
 
-/// Fields of `adapter_config.json` that change what the weights mean.
-const UNSUPPORTED: [(&str, &str); 14] = [
+/// Fields of `adapter_config.json` that change what the weights mean. `fan_in_fan_out` does not: it describes the base.
+const UNSUPPORTED: [(&str, &str); 13] = [
     ("use_dora", "DoRA"),
     ("modules_to_save", "training whole modules beside LoRA"),
     ("lora_bias", "a bias on lora_B"),
-    ("fan_in_fan_out", "transposed weights"),
     ("layer_replication", "repeated layers"),
     ("trainable_token_indices", "trained token embeddings"),
     ("target_parameters", "LoRA on bare parameters"),

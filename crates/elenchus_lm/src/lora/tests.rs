@@ -141,6 +141,34 @@ fn another_width_is_reported_with_its_numbers() {
 }
 
 #[test]
+fn an_adapter_of_a_gate_does_not_fit_a_family_without_one() {
+    let config = crate::testing::TinyModel { architecture: "gpt2", ..Default::default() }.config();
+    let pair = |linear: Linear| {
+        let (rows, columns) = linear.shape(&config);
+        LoraPair { a: vec![0.5; columns], b: vec![0.25; rows], rank: 1, scaling: 2.0 }
+    };
+    let adapter = |linear| LoraAdapter::from_pairs("it", BTreeMap::from([((1, linear), pair(linear))]));
+    let folder = tempfile::tempdir().unwrap();
+    let gate = adapter(Linear::Gate);
+    assert!(gate.check_fits(&config).unwrap_err().to_string().contains("layer 1 `gate_proj`: the base has none"));
+    let error = gate.for_family(config.architecture).save(folder.path(), "gpt2", Precision::F32).unwrap_err();
+    assert!(error.to_string().contains("has no gate_proj"), "{error}");
+    // `c_proj` alone would name the attention's too.
+    let down = adapter(Linear::Down).for_family(config.architecture);
+    down.check_fits(&config).unwrap();
+    down.save(folder.path(), "gpt2", Precision::F32).unwrap();
+    let saved: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(saved["target_modules"], serde_json::json!(["h.1.mlp.c_proj"]));
+    assert_eq!(saved["fan_in_fan_out"], true);
+    assert_eq!(LoraAdapter::open(folder.path()).unwrap().pairs(), down.pairs());
+    let neo = Architecture::by_model_type("gpt_neo").unwrap();
+    let config = ModelConfig { architecture: neo, ..config };
+    let error = down.save_gguf(&folder.path().join("a.gguf"), &config, Precision::F32).unwrap_err().to_string();
+    assert!(error.contains("llama.cpp does not know gpt_neo"), "{error}");
+}
+
+#[test]
 fn alpha_gives_the_scaling_back_to_the_bit() {
     for rank in 1..=70 {
         for alpha in [1.0, 16.0, 32.0, 0.1, 1e-7, -3.0, 32.0 * (rank as f64).sqrt()] {

@@ -161,11 +161,13 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
         num_kv_heads: keys.usize_or("attention.head_count_kv", num_heads)?,
         head_dim,
         rotary_dim,
-        rms_norm_eps: gguf.f32(&keys.key("attention.layer_norm_rms_epsilon"))?,
+        norm: architecture.norm,
+        norm_eps: gguf.f32(&keys.key(architecture.norm.gguf_eps_key()))?,
         rope_layout: architecture.gguf_rope_layout,
         rope_factors,
         scales,
         logit_cap: architecture.gguf_logit_cap.map_or(Ok(None), |cap| cap(&keys))?,
+        has_position_embedding: architecture.has_position_embedding,
         max_positions: keys.usize("context_length")?,
     };
     super::check_config(&config).map_err(|reason| Error::model_file(gguf.path(), reason))?;

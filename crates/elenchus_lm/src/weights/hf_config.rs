@@ -12,7 +12,7 @@ use crate::{Architecture, Error, ModelConfig, Result, RopeLayout, Scales};
 pub(crate) struct HfConfig {
     vocab_size: usize,
     pub hidden_size: usize,
-    intermediate_size: usize,
+    intermediate_size: Option<usize>,
     num_hidden_layers: usize,
     num_attention_heads: usize,
     num_key_value_heads: Option<usize>,
@@ -59,6 +59,14 @@ pub(crate) struct HfConfig {
     pub attention_multiplier: Option<f32>,
     pub residual_multiplier: Option<f32>,
     pub logits_scaling: Option<f32>,
+    /// GPT-2's: false for scores without a scale.
+    pub scale_attn_weights: Option<bool>,
+    scale_attn_by_inverse_layer_idx: Option<bool>,
+    /// `global` or `local` for each layer: GPT-Neo.
+    attention_layers: Option<Vec<String>>,
+    /// The same as kinds that are repeated.
+    attention_types: Option<Vec<(Vec<String>, usize)>>,
+    pub window_size: Option<usize>,
     tie_word_embeddings: Option<bool>,
     quantization_config: Option<Value>,
 }
@@ -122,6 +130,16 @@ impl HfConfig {
 }
 
 impl HfConfig {
+    /// The kind of GPT-Neo's layer, from either place.
+    pub fn attention_layer(&self, layer: usize) -> Option<&str> {
+        if let Some(layers) = &self.attention_layers {
+            return layers.get(layer).map(String::as_str);
+        }
+        let types = self.attention_types.iter().flatten();
+        let mut layers = types.flat_map(|(kinds, times)| std::iter::repeat_n(kinds, *times).flatten());
+        layers.nth(layer).map(String::as_str)
+    }
+
     /// Every so many layers one sees everything: Gemma 3.
     pub fn sliding_window_pattern(&self) -> Option<usize> {
         self.sliding_window_pattern.or(self._sliding_window_pattern).filter(|&every| every > 0)
@@ -188,7 +206,13 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
     let Some(architecture) = Architecture::by_model_type(&model_type) else {
         return unsupported(format!("model_type `{model_type}`"));
     };
-    let config: HfConfig = serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
+    let mut json: Value = serde_json::from_slice(json).map_err(|error| bad(error.to_string()))?;
+    for (own, usual) in architecture.hf_keys {
+        if let Some(value) = json.get(own).cloned() {
+            json[usual] = value;
+        }
+    }
+    let config: HfConfig = serde_json::from_value(json).map_err(|error| bad(error.to_string()))?;
     if config.quantization_config.is_some() {
         return unsupported("quantization_config".into());
     }
@@ -203,6 +227,9 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         if let (Some(Some(cap)), None) = (cap, architecture.hf_default_logit_cap) {
             return unsupported(format!("{key} {cap}"));
         }
+    }
+    if config.scale_attn_by_inverse_layer_idx == Some(true) {
+        return unsupported("scale_attn_by_inverse_layer_idx".into());
     }
     if config.use_bidirectional_attention == Some(true) {
         return unsupported("use_bidirectional_attention".into());
@@ -242,23 +269,27 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
             ))
         })?,
     };
+    let default_inner = architecture.hf_default_inner.and_then(|times| hidden_size.checked_mul(times));
+    let intermediate_size = config.intermediate_size.or(default_inner);
     let layers = (0..config.num_hidden_layers).map(|layer| (architecture.hf_block)(&config, layer));
     let default_kv_heads = architecture.hf_default_kv_heads.unwrap_or(num_heads);
     let model = ModelConfig {
         architecture,
         vocab_size: config.vocab_size,
         hidden_size,
-        intermediate_size: config.intermediate_size,
+        intermediate_size: intermediate_size.ok_or_else(|| bad("missing field `intermediate_size`".into()))?,
         layers: layers.collect(),
         num_heads,
         num_kv_heads: config.num_key_value_heads.unwrap_or(default_kv_heads),
         head_dim,
         rotary_dim,
-        rms_norm_eps: config.rms_norm_eps.unwrap_or(architecture.hf_default_eps),
+        norm: architecture.norm,
+        norm_eps: config.rms_norm_eps.unwrap_or(architecture.hf_default_eps),
         rope_layout: RopeLayout::Halves,
         rope_factors,
         scales: architecture.hf_scales.map_or_else(Scales::default, |scales| scales(&config)),
         logit_cap: config.final_logit_softcapping.unwrap_or(architecture.hf_default_logit_cap),
+        has_position_embedding: architecture.has_position_embedding,
         max_positions: config.max_position_embeddings,
     };
     super::check_config(&model).map_err(bad)?;
@@ -375,6 +406,26 @@ mod tests {
     }
 
     #[test]
+    fn keys_of_gpt_2_and_gpt_neo_are_read_by_their_own_names() {
+        let of = |own: Value| parse(Path::new("config.json"), own.to_string().as_bytes()).unwrap();
+        let (gpt2, is_tied) = of(json!({
+            "model_type": "gpt2", "vocab_size": 512, "n_embd": 64, "n_head": 4, "n_layer": 3, "n_positions": 256,
+            "n_ctx": 256, "n_inner": null, "layer_norm_epsilon": 1e-4, "activation_function": "gelu_new",
+        }));
+        assert!(is_tied && gpt2.has_position_embedding && gpt2.scales.attention.is_none());
+        assert_eq!((gpt2.num_layers(), gpt2.hidden_size, gpt2.intermediate_size), (3, 64, 256));
+        assert_eq!((gpt2.num_heads, gpt2.num_kv_heads, gpt2.max_positions, gpt2.norm_eps), (4, 4, 256, 1e-4));
+        let (neo, _) = of(json!({
+            "model_type": "gpt_neo", "vocab_size": 512, "hidden_size": 64, "num_heads": 4, "num_layers": 4,
+            "max_position_embeddings": 128, "intermediate_size": 96, "window_size": 8,
+            "attention_types": [[["global", "local"], 1], [["local", "global"], 1]],
+        }));
+        let windows: Vec<_> = neo.layers.iter().map(|layer| layer.sliding_window).collect();
+        assert_eq!(windows, [None, Some(8), Some(8), None]);
+        assert_eq!((neo.intermediate_size, neo.scales.attention, neo.norm_eps), (96, Some(1.0), 1e-5));
+    }
+
+    #[test]
     fn what_cannot_be_run_is_refused_by_name() {
         let check = |changes: Value, expected: &str| {
             let error = with(&changes).unwrap_err().to_string();
@@ -394,6 +445,9 @@ mod tests {
         check(json!({"model_type": "gemma2", "use_bidirectional_attention": true}), "use_bidirectional_attention");
         check(json!({"quantization_config": {"bits": 4}}), "quantization_config");
         check(json!({"model_type": null}), "config.json: invalid type: null");
+        check(json!({"intermediate_size": null}), "missing field `intermediate_size`");
+        let inverse = json!({"model_type": "gpt2", "hidden_act": "gelu_new", "scale_attn_by_inverse_layer_idx": true});
+        check(inverse, "scale_attn_by_inverse_layer_idx");
         check(json!({"vocab_size": -1}), "invalid value");
         check(json!({"vocab_size": null}), "invalid type");
         check(json!({"hidden_size": 0}), "the hidden size is 0");
@@ -404,7 +458,7 @@ mod tests {
         check(json!({"num_hidden_layers": 4_000_000_000_u32}), "the number of layers is 4000000000");
         check(json!({"vocab_size": u64::MAX}), "the vocabulary size is 18446744073709551615");
         check(json!({"head_dim": 15}), "the head dimension 15 is odd");
-        check(json!({"rms_norm_eps": 0}), "the RMSNorm epsilon is 0");
+        check(json!({"rms_norm_eps": 0}), "the epsilon of the norms is 0");
         check(json!({"rope_theta": -1}), "the rotary base is -1");
         check(json!({"model_type": "mistral", "sliding_window": 0}), "the sliding window is 0");
     }

@@ -152,6 +152,7 @@ pub(crate) struct Kernels {
     /// By format, then by the logarithm of the panel's height.
     multiply: [&'static [MultiplyFn]; 6],
     rms_norm: unsafe fn(*const f32, *const f32, *mut f32, usize, usize, f32),
+    layer_norm: unsafe fn(*const f32, (*const f32, *const f32), *mut f32, usize, usize, f32),
     quantise: unsafe fn(*const f32, usize, *mut i8, usize, *mut BlockNumbers, usize),
     add: unsafe fn(*mut f32, *const f32, usize, usize),
     rotate: unsafe fn(*mut f32, *const f32, *const f32, *const f32, usize),
@@ -217,6 +218,19 @@ macro_rules! entry_points {
             unsafe fn rms_norm(x: *const f32, w: *const f32, y: *mut f32, vectors: usize, count: usize, eps: f32) {
                 // SAFETY: the caller upholds this contract.
                 unsafe { rows::rms_norm::<V>(x, w, y, vectors, count, eps) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn layer_norm(
+                x: *const f32,
+                by: (*const f32, *const f32),
+                y: *mut f32,
+                vectors: usize,
+                count: usize,
+                eps: f32,
+            ) {
+                // SAFETY: the caller upholds this contract.
+                unsafe { rows::layer_norm::<V>(x, by, y, vectors, count, eps) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -318,6 +332,7 @@ macro_rules! entry_points {
                     heights::<Q8Halves>(),
                 ],
                 rms_norm,
+                layer_norm,
                 quantise,
                 add,
                 rotate,
@@ -444,6 +459,15 @@ impl Kernels {
         assert!(x.len() == weight.len() && x.len() == y.len() && x.len().is_multiple_of(LANES));
         // SAFETY: the machine has the instruction set; all three are this long.
         unsafe { (self.rms_norm)(x.as_ptr(), weight.as_ptr(), y.as_mut_ptr(), x.len() / LANES, count, eps) }
+    }
+
+    /// `y = (x - mean(x)) / deviation(x) * weight + bias` of `count` numbers, the same padding.
+    pub fn layer_norm(&self, x: &[f32], by: (&[f32], &[f32]), y: &mut [f32], count: usize, eps: f32) {
+        let (weight, bias) = by;
+        assert!([weight, bias, y].iter().all(|other| other.len() == x.len()) && x.len().is_multiple_of(LANES));
+        let by = (weight.as_ptr(), bias.as_ptr());
+        // SAFETY: the machine has the instruction set; all four are this long.
+        unsafe { (self.layer_norm)(x.as_ptr(), by, y.as_mut_ptr(), x.len() / LANES, count, eps) }
     }
 
     /// Quantises a row into its place; `x` is as long as the row's blocks.

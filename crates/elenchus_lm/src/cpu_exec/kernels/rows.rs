@@ -42,6 +42,44 @@ pub(super) unsafe fn rms_norm<V: Vector>(
     }
 }
 
+/// `y = (x - mean(x)) / deviation(x) * weight + bias`; lengths are `vectors` times 16, of which the first `count` are not
+/// padding, and `x` is zero in the rest.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `x`, `weight`, `bias` and `y` point to that many numbers.
+#[inline(always)]
+pub(super) unsafe fn layer_norm<V: Vector>(
+    x: *const f32,
+    (weight, bias): (*const f32, *const f32),
+    y: *mut f32,
+    vectors: usize,
+    count: usize,
+    eps: f32,
+) {
+    // SAFETY: 16 numbers at a time within the caller's lengths.
+    unsafe {
+        let mut sum = V::splat(0.0);
+        for at in 0..vectors {
+            sum = V::add(sum, V::load(x.add(at * LANES)));
+        }
+        let mean = V::sum(sum) / count as f32;
+        let mut squares = V::splat(0.0);
+        for at in 0..vectors {
+            let centred = V::sub(V::load(x.add(at * LANES)), V::splat(mean));
+            squares = V::mul_add(centred, centred, squares);
+        }
+        // Padding is as far from the mean as zero is.
+        let padding = (vectors * LANES - count) as f32 * mean * mean;
+        let scale = 1.0 / ((V::sum(squares) - padding) / count as f32 + eps).sqrt();
+        for at in 0..vectors {
+            let centred = V::sub(V::load(x.add(at * LANES)), V::splat(mean));
+            let normed = V::mul(centred, V::splat(scale));
+            let scaled = V::mul_add(normed, V::load(weight.add(at * LANES)), V::load(bias.add(at * LANES)));
+            V::store(y.add(at * LANES), scaled);
+        }
+    }
+}
+
 /// Quantises `blocks` blocks: block `b` to 32 bytes at `b * quant_stride`, its numbers to `b * number_stride`.
 ///
 /// # Safety

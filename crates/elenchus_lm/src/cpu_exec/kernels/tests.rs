@@ -130,6 +130,11 @@ fn rows_are_the_same_bits_on_every_instruction_set() {
         let run = |kernels: &Kernels| {
             let mut normed = vec![0f32; width];
             kernels.rms_norm(&x, &y, &mut normed, width - 3, 1e-5);
+            let mut padded = x.clone();
+            padded[width - 3..].fill(0.0);
+            let mut layer_normed = vec![0f32; width];
+            kernels.layer_norm(&padded, (&y, &partners), &mut layer_normed, width - 3, 1e-5);
+            normed.extend(layer_normed);
             let mut added = x.clone();
             kernels.add(&mut added, &y, LANES);
             let mut gated = x.iter().map(|x| x * 40.0).collect::<Vec<_>>();
@@ -269,6 +274,17 @@ fn swiglu_and_norm_are_what_they_are_called() {
             let capped = 50.0 * (x / 50.0).tanh();
             assert!((f64::from(*y) - capped).abs() <= 1e-5, "{x}: {y} instead of {capped}");
         }
+    }
+    // Nineteen numbers far from zero, then padding.
+    let mut padded: Vec<f32> = x.iter().map(|x| x / 9.0 + 30.0).collect();
+    padded[19..].fill(0.0);
+    let bias = vec![0.5; 32];
+    plain().layer_norm(&padded, (&ones, &bias), &mut y, 19, 1e-5);
+    let mean = padded.iter().map(|x| f64::from(*x)).sum::<f64>() / 19.0;
+    let variance = padded[..19].iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 19.0;
+    for (x, y) in padded[..19].iter().zip(&y) {
+        let expected = (f64::from(*x) - mean) / (variance + 1e-5).sqrt() + 0.5;
+        assert!((f64::from(*y) - expected).abs() < 1e-5, "{y} instead of {expected}");
     }
     plain().rms_norm(&x, &ones, &mut y, 32, 1e-5);
     let mean = x.iter().map(|x| x * x).sum::<f32>() / 32.0;
