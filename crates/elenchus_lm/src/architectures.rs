@@ -87,6 +87,8 @@ pub struct Architecture {
     pub(crate) hf_activation: &'static str,
     /// Whether rotary scaling of type `linear` is read from a `config.json`.
     pub(crate) hf_linear_rope: bool,
+    /// Whether its context may be stretched by LongRoPE.
+    pub(crate) has_long_rope: bool,
     /// Whether only a part of each head may rotate.
     pub(crate) has_partial_rotary: bool,
     /// Added to the mean square in norms if a `config.json` does not say.

@@ -121,8 +121,11 @@ pub struct ModelConfig {
     pub norm_eps: f32,
     /// How q and k rows are laid out.
     pub rope_layout: RopeLayout,
-    /// Divisors of the rotary frequencies, `(rotary_dim / 2)`: Llama 3's way to a longer context. Empty for none.
+    /// Divisors of the rotary frequencies, `(rotary_dim / 2)`: Llama 3's way to a longer context, and LongRoPE's. Empty
+    /// for none.
     pub rope_factors: Vec<f32>,
+    /// Cosines and sines are multiplied by this: LongRoPE's larger scores. 1 in most families.
+    pub rope_magnitude: f32,
     /// Constants that multiply activations.
     pub scales: Scales,
     /// Logits are `cap * tanh(logit / cap)` of the head's product; `None` for the product itself.
@@ -359,6 +362,7 @@ pub(crate) mod tests {
             norm_eps: 1e-5,
             rope_layout: RopeLayout::Interleaved,
             rope_factors: Vec::new(),
+            rope_magnitude: 1.0,
             scales: Scales::default(),
             logit_cap: None,
             has_position_embedding: false,

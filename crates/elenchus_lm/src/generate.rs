@@ -119,6 +119,7 @@ mod tests {
             norm_eps: 1e-5,
             rope_layout: RopeLayout::Halves,
             rope_factors: Vec::new(),
+            rope_magnitude: 1.0,
             scales: Scales::default(),
             logit_cap: None,
             has_position_embedding: false,

@@ -207,6 +207,7 @@ impl TinyModel {
             norm_eps: 1e-5,
             rope_layout: architecture.gguf_rope_layout,
             rope_factors: Vec::new(),
+            rope_magnitude: 1.0,
             scales: match self.architecture {
                 "granite" => Scales { embedding: 1.5, attention: Some(0.2), residual: 0.7, logits: 0.8 },
                 "gemma2" | "gemma3" => Scales { embedding: (self.hidden as f32).sqrt(), ..Scales::default() },

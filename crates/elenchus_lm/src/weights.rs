@@ -313,6 +313,9 @@ impl Weights {
         let mut known: HashSet<String> = names.iter().map(|&name| self.own_name(name)).collect();
         if matches!(self.source, Source::Gguf(_)) {
             known.insert(gguf_config::ROPE_FACTORS.to_owned());
+            if self.config.architecture.has_long_rope {
+                known.extend(gguf_config::LONG_ROPE_FACTORS.map(str::to_owned));
+            }
         }
         for name in self.source.names() {
             let is_buffer = self.config.architecture.hf_buffers.iter().any(|&end| name.ends_with(end));
@@ -485,6 +488,7 @@ fn check_config(config: &ModelConfig) -> Result<(), String> {
         ("scale of attention", attention.unwrap_or(1.0)),
         ("scale of the residual stream", residual),
         ("scale of the logits", logits),
+        ("magnitude of the rotary embedding", config.rope_magnitude),
     ];
     let bases = config.layers.iter().filter_map(|layer| Some(("rotary base", layer.rope_theta?)));
     let caps = config.layers.iter().filter_map(|layer| Some(("cap of attention scores", layer.attention_cap?)));

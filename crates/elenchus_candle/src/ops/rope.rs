@@ -20,10 +20,11 @@ pub(crate) struct Rotation {
 impl Rotation {
     /// From `rotary_dim / 2` frequencies; angles are computed in f32, as transformers does.
     pub fn new(config: &ModelConfig, frequencies: &[f32], positions: &[usize], device: &Device) -> Result<Self> {
-        let ModelConfig { head_dim, rotary_dim, rope_layout: layout, .. } = *config;
+        let ModelConfig { head_dim, rotary_dim, rope_layout: layout, rope_magnitude, .. } = *config;
         let half = rotary_dim / 2;
         let angles = positions.iter().flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f));
-        let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
+        let scaled = |(sin, cos): (f32, f32)| (sin * rope_magnitude, cos * rope_magnitude);
+        let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).map(scaled).unzip();
         let tensor = |values| Tensor::from_vec(values, (positions.len(), half), device);
         Ok(Self { cos: tensor(cos)?, sin: tensor(sin)?, layout, head_dim, rotary_dim })
     }
@@ -144,7 +145,7 @@ impl CustomOp3 for Rope {
         Ok((CpuStorage::F32(y), x_l.shape().clone()))
     }
 
-    /// A rotation's gradient is the inverse rotation.
+    /// A rotation's gradient is the inverse rotation, times the same magnitude.
     fn bwd(
         &self,
         _: &Tensor,
@@ -185,7 +186,7 @@ mod tests {
         for (rope_layout, rotary_dim) in
             [(RopeLayout::Halves, 16), (RopeLayout::Interleaved, 16), (RopeLayout::Halves, 6)]
         {
-            let config = ModelConfig { rope_layout, rotary_dim, ..tiny() };
+            let config = ModelConfig { rope_layout, rotary_dim, rope_magnitude: 1.2, ..tiny() };
             let rotation =
                 Rotation::new(&config, &config.rope_frequencies().0[0], &[0, 1, 7, 100], &Device::Cpu).unwrap();
             let x = random(3, &[4, 3 * config.head_dim]);
@@ -215,7 +216,7 @@ mod tests {
         for (rope_layout, rotary_dim) in
             [(RopeLayout::Halves, 6), (RopeLayout::Interleaved, 6), (RopeLayout::Halves, 4)]
         {
-            let config = ModelConfig { rope_layout, head_dim: 6, rotary_dim, ..tiny() };
+            let config = ModelConfig { rope_layout, head_dim: 6, rotary_dim, rope_magnitude: 1.2, ..tiny() };
             let rotation = Rotation::new(&config, &config.rope_frequencies().0[0], &[0, 3, 50], &Device::Cpu).unwrap();
             check_gradient(&[random(1, &[3, 12])], |inputs| rope(&inputs[0], &rotation).unwrap());
         }

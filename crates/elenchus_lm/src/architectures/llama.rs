@@ -34,6 +34,7 @@ pub(super) const BASE: Architecture = Architecture {
     hf_buffers: &[".rotary_emb.inv_freq"],
     hf_activation: "silu",
     hf_linear_rope: false,
+    has_long_rope: false,
     has_partial_rotary: false,
     hf_default_eps: 1e-6,
     hf_norm_offset: 0.0,

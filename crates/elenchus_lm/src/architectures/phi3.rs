@@ -1,5 +1,8 @@
 //! Phi-3, Phi-3.5 and Phi-4: Llama's block, whose queries, keys and values are one matrix, and gate and up another. In
 //! Phi-4-mini only three quarters of a head rotate.
+//!
+//! With LongRoPE they have two sets of frequencies: one for sequences of up to the context they were first trained with, and one
+//! for longer ones. A sequence that grows would have to change all its keys, so models run with the first, at that context.
 
 use super::{Architecture, TensorNames, llama};
 use crate::{
@@ -15,7 +18,8 @@ pub(super) static PHI3: Architecture = Architecture {
     hf_names: &HF_NAMES,
     gguf_block,
     hf_block,
-    gguf_own_keys: &["attention.sliding_window"],
+    gguf_own_keys: &["attention.sliding_window", "rope.scaling.attn_factor"],
+    has_long_rope: true,
     has_partial_rotary: true,
     hf_default_eps: 1e-5,
     ..llama::BASE

@@ -226,7 +226,7 @@ impl CpuExecutor {
     fn rotations<'a>(&self, lines: &[Line], cos: &'a mut Vec<f32>, sin: &'a mut Vec<f32>) -> Vec<Rotation<'a>> {
         let sets = &self.rope_frequencies.0;
         let (head_dim, rotary_dim) = (self.config.head_dim, self.config.rotary_dim);
-        let half = rotary_dim / 2;
+        let (half, magnitude) = (rotary_dim / 2, self.config.rope_magnitude);
         let padded = head_dim.next_multiple_of(LANES);
         let size = lines.len() * padded;
         let (cos, sin) = (room(cos, sets.len() * size), room(sin, sets.len() * size));
@@ -236,6 +236,7 @@ impl CpuExecutor {
             for (line, (cos, sin)) in lines.iter().zip(cos.chunks_exact_mut(padded).zip(sin.chunks_exact_mut(padded))) {
                 for (i, frequency) in frequencies.iter().enumerate() {
                     let (s, c) = libm::sincosf(line.position as f32 * frequency);
+                    let (s, c) = (s * magnitude, c * magnitude);
                     (cos[i], cos[half + i]) = (c, c);
                     (sin[i], sin[half + i]) = (-s, s);
                 }

@@ -53,6 +53,9 @@ impl Neutral {
 /// The tensor that holds [`ModelConfig::rope_factors`].
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
 
+/// LongRoPE's: for sequences up to the original context, and for longer ones.
+pub(super) const LONG_ROPE_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
+
 /// The keys of a file's own architecture.
 pub(crate) struct GgufKeys<'a> {
     gguf: &'a Gguf,
@@ -149,7 +152,21 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
     };
     let num_layers = keys.usize("block_count")?;
     super::check_num_layers(num_layers).map_err(|reason| Error::model_file(gguf.path(), reason))?;
-    let rope_factors = gguf.tensor(ROPE_FACTORS).map(|(info, bytes)| info.dtype.dequantise(bytes)).unwrap_or_default();
+    let factors = |name| gguf.tensor(name).map(|(info, bytes)| info.dtype.dequantise(bytes));
+    let context = keys.usize("context_length")?;
+    let (rope_factors, rope_magnitude, max_positions) = match architecture.has_long_rope {
+        true => {
+            let magnitude = keys.f32_or("rope.scaling.attn_factor", 1.0)?;
+            match factors(LONG_ROPE_FACTORS[0]) {
+                Some(short) => {
+                    let original = keys.usize_or("rope.scaling.original_context_length", context)?;
+                    (short, magnitude, context.min(original))
+                }
+                None => (Vec::new(), magnitude, context),
+            }
+        }
+        false => (factors(ROPE_FACTORS).unwrap_or_default(), 1.0, context),
+    };
     let scales = architecture.gguf_scales.map_or(Ok(Scales::default()), |scales| scales(&keys))?;
     let config = ModelConfig {
         architecture,
@@ -165,10 +182,11 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
         norm_eps: gguf.f32(&keys.key(architecture.norm.gguf_eps_key()))?,
         rope_layout: architecture.gguf_rope_layout,
         rope_factors,
+        rope_magnitude,
         scales,
         logit_cap: architecture.gguf_logit_cap.map_or(Ok(None), |cap| cap(&keys))?,
         has_position_embedding: architecture.has_position_embedding,
-        max_positions: keys.usize("context_length")?,
+        max_positions,
     };
     super::check_config(&config).map_err(|reason| Error::model_file(gguf.path(), reason))?;
     Ok(config)

@@ -18,6 +18,8 @@ pub(crate) struct HfConfig {
     num_key_value_heads: Option<usize>,
     head_dim: Option<usize>,
     max_position_embeddings: usize,
+    /// Phi-3's context before it was stretched.
+    original_max_position_embeddings: Option<usize>,
     rms_norm_eps: Option<f32>,
     /// Where transformers 4 wrote it.
     partial_rotary_factor: Option<f64>,
@@ -79,6 +81,10 @@ struct RopeParameters {
     partial_rotary_factor: Option<f64>,
     factor: Option<f32>,
     low_freq_factor: Option<f32>,
+    /// LongRoPE's, for sequences up to the original context.
+    short_factor: Option<Vec<f32>>,
+    /// LongRoPE's magnitude, if it does not follow from the contexts.
+    attention_factor: Option<f32>,
     high_freq_factor: Option<f32>,
     original_max_position_embeddings: Option<usize>,
     /// Of layers that see everything and of those with a window, where the two differ: Gemma 3.
@@ -87,6 +93,21 @@ struct RopeParameters {
 }
 
 impl RopeParameters {
+    /// LongRoPE's divisors of the frequencies, its magnitude, and the context they are for.
+    /// Source: `_compute_longrope_parameters` in transformers' `modeling_rope_utils.py`.
+    fn long_rope(&self, config: &HfConfig) -> Option<(Vec<f32>, f32, usize)> {
+        let original = config.original_max_position_embeddings.or(self.original_max_position_embeddings)?;
+        // Where the file has the original context outside, transformers does not read `factor`.
+        let factor = self.factor.filter(|_| config.original_max_position_embeddings.is_none());
+        let factor = factor.map_or(config.max_position_embeddings as f64 / original as f64, f64::from);
+        let by_contexts = match factor > 1.0 {
+            true => libm::sqrt(1.0 + libm::log(factor) / libm::log(original as f64)) as f32,
+            false => 1.0,
+        };
+        let magnitude = self.attention_factor.unwrap_or(by_contexts);
+        Some((self.short_factor.clone()?, magnitude, original.min(config.max_position_embeddings)))
+    }
+
     /// Llama 3's divisors of the frequencies: 1 for short wavelengths, `factor` for long ones, and between them a blend.
     /// Source: `_compute_llama3_parameters` in transformers' `modeling_rope_utils.py`.
     fn llama3_factors(&self, theta: f32, head_dim: usize) -> Option<Vec<f32>> {
@@ -234,12 +255,14 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
     if config.use_bidirectional_attention == Some(true) {
         return unsupported("use_bidirectional_attention".into());
     }
-    let mut scaled = None;
+    let (mut scaled, mut long) = (None, None);
     for (name, rope) in config.ropes() {
         match rope.rope_type.as_deref() {
             None | Some("default") => {}
             Some("linear") if architecture.hf_linear_rope => {}
             Some("llama3") => scaled = Some((name, rope)),
+            // `su` is what it was called at first.
+            Some("longrope" | "su") if architecture.has_long_rope => long = Some((name, rope)),
             Some(rope_type) => return unsupported(format!("{name} of type `{rope_type}`")),
         }
         if let (Some(factor), false) =
@@ -260,14 +283,21 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         false => head_dim,
     };
     super::check_num_layers(config.num_hidden_layers).map_err(bad)?;
-    let rope_factors = match scaled {
-        None => Vec::new(),
-        Some((name, rope)) => rope.llama3_factors(config.rope_theta(), head_dim).ok_or_else(|| {
-            bad(format!(
-                "{name} of type `llama3` needs factor, low_freq_factor, high_freq_factor and \
-                 original_max_position_embeddings"
-            ))
+    let context = config.max_position_embeddings;
+    let (rope_factors, rope_magnitude, max_positions) = match (scaled, long) {
+        (None, None) => (Vec::new(), 1.0, context),
+        (_, Some((name, rope))) => rope.long_rope(&config).ok_or_else(|| {
+            bad(format!("{name} of type `longrope` needs short_factor and original_max_position_embeddings"))
         })?,
+        (Some((name, rope)), None) => rope
+            .llama3_factors(config.rope_theta(), head_dim)
+            .ok_or_else(|| {
+                bad(format!(
+                    "{name} of type `llama3` needs factor, low_freq_factor, high_freq_factor and \
+                 original_max_position_embeddings"
+                ))
+            })
+            .map(|factors| (factors, 1.0, context))?,
     };
     let default_inner = architecture.hf_default_inner.and_then(|times| hidden_size.checked_mul(times));
     let intermediate_size = config.intermediate_size.or(default_inner);
@@ -287,10 +317,11 @@ fn parse(path: &Path, json: &[u8]) -> Result<(ModelConfig, bool)> {
         norm_eps: config.rms_norm_eps.unwrap_or(architecture.hf_default_eps),
         rope_layout: RopeLayout::Halves,
         rope_factors,
+        rope_magnitude,
         scales: architecture.hf_scales.map_or_else(Scales::default, |scales| scales(&config)),
         logit_cap: config.final_logit_softcapping.unwrap_or(architecture.hf_default_logit_cap),
         has_position_embedding: architecture.has_position_embedding,
-        max_positions: config.max_position_embeddings,
+        max_positions,
     };
     super::check_config(&model).map_err(bad)?;
     Ok((model, config.tie_word_embeddings.unwrap_or(architecture.hf_ties_by_default)))
@@ -346,6 +377,34 @@ mod tests {
         let refused = |factor: f64| rotary_dim(json!({"partial_rotary_factor": factor})).unwrap_err().to_string();
         assert!(refused(0.95).contains("15 dimensions of heads of 16 rotate"), "{}", refused(0.95));
         assert!(refused(1.5).contains("24 dimensions of heads of 16 rotate"), "{}", refused(1.5));
+    }
+
+    #[test]
+    fn long_rope_runs_at_the_original_context() {
+        let of = |outer: Value, inner: Value| {
+            let mut rope =
+                json!({"type": "longrope", "short_factor": [1.0, 1.5, 2.0, 2.5, 3.0, 3.5], "long_factor": [9.0]});
+            rope.as_object_mut().unwrap().extend(inner.as_object().unwrap().clone());
+            let mut changes = json!({
+                "model_type": "phi3", "partial_rotary_factor": 0.75, "max_position_embeddings": 131_072,
+                "rope_scaling": rope,
+            });
+            changes.as_object_mut().unwrap().extend(outer.as_object().unwrap().clone());
+            let config = with(&changes).unwrap().0;
+            assert_eq!(config.rope_factors, [1.0, 1.5, 2.0, 2.5, 3.0, 3.5]);
+            (config.rope_magnitude, config.max_positions)
+        };
+        let original = json!({"original_max_position_embeddings": 4096});
+        // math.sqrt(1 + math.log(32) / math.log(4096)) = 1.1902380714238083
+        assert_eq!(of(original.clone(), json!({})), (1.190_238_1, 4096));
+        assert_eq!(of(original.clone(), json!({"factor": 4.0})), (1.190_238_1, 4096));
+        assert_eq!(of(original.clone(), json!({"attention_factor": 1.5})), (1.5, 4096));
+        // math.sqrt(1 + math.log(4) / math.log(8192)) = 1.0741723110591492
+        assert_eq!(
+            of(json!({}), json!({"factor": 4.0, "original_max_position_embeddings": 8192})),
+            (1.074_172_3, 8192)
+        );
+        assert_eq!(of(json!({"max_position_embeddings": 512}), original), (1.0, 512));
     }
 
     #[test]
@@ -435,7 +494,12 @@ mod tests {
         check(json!({"rope_scaling": {"rope_type": "llama3"}}), "rope_scaling of type `llama3` needs factor");
         check(json!({"rope_scaling": {"type": "linear", "factor": 2}}), "rope_scaling of type `linear`");
         check(json!({"rope_parameters": {"rope_type": "yarn"}}), "rope_parameters of type `yarn`");
-        check(json!({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}), "rope_scaling of type `longrope`");
+        check(json!({"model_type": "phi3", "rope_scaling": {"type": "yarn"}}), "rope_scaling of type `yarn`");
+        check(
+            json!({"model_type": "phi3", "rope_scaling": {"type": "longrope"}}),
+            "needs short_factor and original_max",
+        );
+        check(json!({"rope_scaling": {"type": "longrope"}}), "rope_scaling of type `longrope`");
         check(json!({"rope_parameters": {"partial_rotary_factor": 0.5}}), "partial_rotary_factor 0.5");
         check(json!({"hidden_act": "gelu"}), "hidden_act `gelu`");
         check(json!({"model_type": "gemma3_text", "hidden_act": "silu"}), "hidden_act `silu`");

@@ -149,6 +149,16 @@ fn parts_of_a_fused_tensor_are_its_rows() {
         assert_eq!(parts.iter().map(|part| part.shape[0]).sum::<usize>(), info.shape[0]);
         assert!(parts.iter().flat_map(|part| part.bytes.iter()).eq(whole), "{name}");
     }
+    // LongRoPE's short factors, at the context they are for.
+    let mut writer = model.gguf();
+    for (name, factor) in [("rope_factors_short.weight", 1.5f32), ("rope_factors_long.weight", 9.0)] {
+        writer.tensor(name, &[6], BlockType::F32, factor.to_le_bytes().repeat(6));
+    }
+    writer.set("phi3.rope.scaling.attn_factor", 1.25).set("phi3.rope.scaling.original_context_length", 1024);
+    writer.write(&path).unwrap();
+    let long = Weights::open(&path, &mut |_| {}).unwrap();
+    let ModelConfig { rope_factors, rope_magnitude, max_positions, .. } = long.config();
+    assert_eq!((rope_factors.as_slice(), *rope_magnitude, *max_positions), ([1.5; 6].as_slice(), 1.25, 1024));
     let mut writer = model.gguf();
     writer.replace("phi3.attention.head_count_kv", 4);
     writer.write(&path).unwrap();
