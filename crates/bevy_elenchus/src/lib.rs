@@ -95,7 +95,7 @@ pub use elenchus_dialogue::{
     ReplyFilter, ReplyReport, StopReason, StopRules, Turn, Turns, load_model,
 };
 pub use elenchus_lm::{
-    Adapter, AdapterId, ChatTemplate, ComputeDevice, Executor, KvPrecision, LoraAdapter, Numerics, Rng,
+    Adapter, AdapterId, BlockType, ChatTemplate, ComputeDevice, Executor, KvPrecision, LoraAdapter, Numerics, Rng,
     SamplerSettings, Tokenizer,
 };
 pub use events::{
@@ -114,12 +114,12 @@ pub use status::{EngineStats, EngineStatus, engine_ready};
 pub mod prelude {
     // `Error` stays outside: the name is everybody's.
     pub use crate::{
-        AdapterAsset, AdaptersSourcePlugin, BigFive, Character, CharacterAsset, CharactersPlugin, ComputeDevice,
-        Conversation, ConversationGroup, Earshot, ElenchusPlugins, ElenchusSettings, ElenchusSystems, EngineSettings,
-        EngineStats, EngineStatus, GameFacts, GiveTurn, GroupMembers, GroupSilent, GroupsPlugin, Hear, HearingPlugin,
-        Interrupt, KvPrecision, Listener, MemberOf, ModelLoader, Npc, Numerics, Overheard, PauseWith, Refusal,
-        ReloadEngine, ReplyDelta, ReplyError, ReplyFailed, ReplyFilter, ReplyFinished, ReplyReport, ReplyStarted,
-        RetryLoad, SamplerSettings, Say, SilenceReason, Speaking, SpeechFilter, SpeechPlugin, StartEngine, StopEngine,
-        StopReason, StopRules, Tell, Turn, Voice, WarmUp, WhileSpeaking, engine_ready,
+        AdapterAsset, AdaptersSourcePlugin, BigFive, BlockType, Character, CharacterAsset, CharactersPlugin,
+        ComputeDevice, Conversation, ConversationGroup, Earshot, ElenchusPlugins, ElenchusSettings, ElenchusSystems,
+        EngineSettings, EngineStats, EngineStatus, GameFacts, GiveTurn, GroupMembers, GroupSilent, GroupsPlugin, Hear,
+        HearingPlugin, Interrupt, KvPrecision, Listener, MemberOf, ModelLoader, Npc, Numerics, Overheard, PauseWith,
+        Refusal, ReloadEngine, ReplyDelta, ReplyError, ReplyFailed, ReplyFilter, ReplyFinished, ReplyReport,
+        ReplyStarted, RetryLoad, SamplerSettings, Say, SilenceReason, Speaking, SpeechFilter, SpeechPlugin,
+        StartEngine, StopEngine, StopReason, StopRules, Tell, Turn, Voice, WarmUp, WhileSpeaking, engine_ready,
     };
 }

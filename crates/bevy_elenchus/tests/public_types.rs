@@ -18,6 +18,7 @@ fn a_game_names_what_it_sets_and_reads() {
         device: ComputeDevice::Cpu,
         numerics: Numerics::Quantised,
         kv_precision: KvPrecision::Int8,
+        dense: BlockType::Q4K,
         ..EngineSettings::default()
     };
     let plugin = SpeechPlugin { engine, autostart: false, ..SpeechPlugin::default() };

@@ -22,7 +22,7 @@ pub enum AdapterCommand {
     Inspect {
         /// PEFT folder: `adapter_config.json` and `adapter_model.safetensors`
         folder: PathBuf,
-        /// GGUF file or Hugging Face folder to check it against; the default model if left out and present
+        /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]` to check it against; the default model if left out and present
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
     },
@@ -33,7 +33,7 @@ pub enum AdapterCommand {
         /// File to write
         #[arg(long, value_name = "FILE")]
         gguf: PathBuf,
-        /// GGUF file or Hugging Face folder it was trained on; the default model if left out
+        /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]` it was trained on; the default model if left out
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
         #[command(flatten)]
@@ -45,7 +45,7 @@ pub enum AdapterCommand {
         gguf: PathBuf,
         /// PEFT folder to write
         out: PathBuf,
-        /// GGUF file or Hugging Face folder it was trained on; the default model if left out
+        /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]` it was trained on; the default model if left out
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
         #[command(flatten)]

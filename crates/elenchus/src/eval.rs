@@ -57,7 +57,7 @@ pub struct PerplexityArgs {
     /// Pairs: JSON Lines, or any text that `data inspect` reads
     #[arg(long, value_name = "FILE")]
     pairs: PathBuf,
-    /// GGUF file or Hugging Face folder; the default model if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// PEFT folder to measure beside the base, in place of the character's own; `none` measures the base alone

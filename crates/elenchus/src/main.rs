@@ -149,6 +149,11 @@ mod tests {
         check("elenchus talk --json", false);
         check("elenchus talk --max-tokens 0 --say a", false);
         check("elenchus model fetch", true);
+        check("elenchus model fetch hf:owner/repo", true);
+        check("elenchus model list --json", true);
+        check("elenchus model quantize folder out.gguf --type q4_k", true);
+        check("elenchus model quantize folder out.gguf --type q5_k", false);
+        check("elenchus talk --base hf:owner/repo/file.gguf --quantize q4_0", true);
         check("elenchus model tokenize --texts-file a.json --special --out b.json", true);
         check("elenchus model logits --ids-file a --numerics exact --executor candle --out b", true);
         check("elenchus model logits --ids-file a --numerics rough --executor candle --out b", false);

@@ -1,5 +1,8 @@
 //! `elenchus model`: base models, and tools to compare them with other engines.
 
+mod fetch;
+mod list;
+
 use std::{
     collections::BTreeMap,
     fs,
@@ -9,26 +12,44 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 use clap::{Subcommand, ValueEnum};
-use elenchus_dialogue::base_model;
-use elenchus_fetch::FetchProgress;
 use elenchus_lm::{
-    Adapter, ChatTemplate, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Markup, Message, Numerics,
-    Role, Row, TensorName, Tokenizer, Weights, gguf::Gguf,
+    Adapter, BlockType, ChatTemplate, CpuExecutor, CpuSettings, Executor, Linear, Logits, LoraAdapter, Markup, Message,
+    Numerics, Role, Row, TensorName, Tokenizer, Weights, gguf::Gguf,
 };
-use indicatif::{ProgressBar, ProgressStyle};
 use safetensors::{Dtype, tensor::TensorView};
 
-use crate::output::{note, print};
+pub use self::fetch::base_or_default;
+use crate::output::print;
 
 #[derive(Debug, Subcommand)]
 pub enum ModelCommand {
-    /// Fetch the default model into the user's cache, or check the one that is there
-    Fetch,
-    /// List the GGUF files in the folders that are searched for the default model
-    List,
+    /// Fetch a model into the user's cache, or check the default one that is there
+    Fetch {
+        /// `hf:OWNER/REPO` or `hf:OWNER/REPO/FILE.gguf` of the Hugging Face hub; the default model if left out
+        #[arg(value_name = "MODEL")]
+        model: Option<String>,
+    },
+    /// List the models that are there, what they are, and whether they fit this machine's memory
+    List {
+        /// Print one JSON object
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write a model as a GGUF file with quantised weights, as a game ships it
+    Quantize {
+        /// Hugging Face folder, GGUF file in F32, F16, BF16 or Q8_0, or `hf:OWNER/REPO[/FILE]`
+        #[arg(value_name = "IN")]
+        input: PathBuf,
+        /// The file to write
+        #[arg(value_name = "OUT.gguf")]
+        out: PathBuf,
+        /// The block type of its matrices; the head keeps eight bits
+        #[arg(long = "type", value_name = "TYPE")]
+        block_type: QuantisedArg,
+    },
     /// Show a model's architecture, sizes, block types, tokenizer and chat template
     Inspect {
-        /// GGUF file or Hugging Face folder; the default model if left out
+        /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
     },
@@ -43,7 +64,7 @@ pub enum ModelCommand {
     },
     /// Turn texts into token ids: a JSON list of strings to a list of lists
     Tokenize {
-        /// GGUF file, also of a vocabulary alone, or Hugging Face folder; the default model if left out
+        /// GGUF file, also of a vocabulary alone, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
         /// JSON list of strings
@@ -58,7 +79,7 @@ pub enum ModelCommand {
     },
     /// Write the logits after each list of ids: f32 tensors `last_0`, `last_1`, ... of shape (vocab)
     Logits {
-        /// GGUF file or Hugging Face folder; the default model if left out
+        /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
         #[arg(long, value_name = "FILE")]
         base: Option<PathBuf>,
         /// PEFT folder of an adapter to apply
@@ -85,6 +106,30 @@ pub enum NumericsArg {
     Exact,
     /// Blocks as they are: fast
     Quantised,
+}
+
+/// What weights are quantised to.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+pub enum QuantisedArg {
+    /// Eight bits: hardly a loss
+    #[value(name = "q8_0")]
+    Q8_0,
+    /// Four bits, a scale and an offset
+    #[value(name = "q4_k")]
+    Q4K,
+    /// Four bits and a scale
+    #[value(name = "q4_0")]
+    Q4_0,
+}
+
+impl From<QuantisedArg> for BlockType {
+    fn from(arg: QuantisedArg) -> Self {
+        match arg {
+            QuantisedArg::Q8_0 => Self::Q8_0,
+            QuantisedArg::Q4K => Self::Q4K,
+            QuantisedArg::Q4_0 => Self::Q4_0,
+        }
+    }
 }
 
 impl From<NumericsArg> for Numerics {
@@ -116,8 +161,9 @@ type BuildExecutor = fn(&Arc<Weights>, Numerics) -> Result<Box<dyn Executor>>;
 
 pub fn run(command: ModelCommand) -> Result<()> {
     match command {
-        ModelCommand::Fetch => fetch(),
-        ModelCommand::List => list(),
+        ModelCommand::Fetch { model } => fetch::run(model.as_deref()),
+        ModelCommand::List { json } => list::run(json),
+        ModelCommand::Quantize { input, out, block_type } => quantize(input, &out, block_type.into()),
         ModelCommand::Inspect { base } => inspect(&base_or_default(base)?),
         ModelCommand::Render { template, context } => render(&template, &context),
         ModelCommand::Tokenize { base, texts_file, special, out } => {
@@ -131,21 +177,6 @@ pub fn run(command: ModelCommand) -> Result<()> {
     }
 }
 
-/// The named model, or the default one: fetched at first use, with a progress bar on a terminal.
-pub fn base_or_default(base: Option<PathBuf>) -> Result<PathBuf> {
-    match base {
-        Some(path) => {
-            ensure!(
-                path.exists(),
-                "{} does not exist (hint: --base takes a GGUF file or a model folder)",
-                path.display()
-            );
-            Ok(path)
-        }
-        None => fetch_with_bar(),
-    }
-}
-
 /// Opens a model file or folder.
 pub fn open(path: &Path) -> Result<Arc<Weights>> {
     Ok(Arc::new(Weights::open(path, &mut |_| ())?))
@@ -153,75 +184,39 @@ pub fn open(path: &Path) -> Result<Arc<Weights>> {
 
 /// Bytes in human-readable form.
 pub fn size(bytes: usize) -> String {
+    const KI: usize = 1 << 10;
+    const MI: usize = 1 << 20;
+    const GI: usize = 1 << 30;
     match bytes {
-        0..1024 => format!("{bytes} B"),
-        1024..1_048_576 => format!("{:.1} KiB", bytes as f64 / 1024.0),
-        _ => format!("{:.1} MiB", bytes as f64 / 1_048_576.0),
+        0..KI => format!("{bytes} B"),
+        KI..MI => format!("{:.1} KiB", bytes as f64 / KI as f64),
+        MI..GI => format!("{:.1} MiB", bytes as f64 / MI as f64),
+        _ => format!("{:.1} GiB", bytes as f64 / GI as f64),
     }
 }
 
-fn fetch_with_bar() -> Result<PathBuf> {
-    let mut bar: Option<ProgressBar> = None;
-    let result = elenchus_fetch::fetch_default(&mut |progress| {
-        let bar = bar.get_or_insert_with(|| {
-            let bar = ProgressBar::no_length();
-            bar.set_style(style("{msg} {bar:30} {bytes} of {total_bytes}, {eta} left"));
-            bar.set_message("Fetching the model, once:");
-            if bar.is_hidden() {
-                note(&format!("Fetching the model, once: {}", base_model::DEFAULT_FILE));
-            }
-            bar
-        });
-        match progress {
-            FetchProgress::Downloading(bytes, total) => {
-                bar.set_length(total);
-                bar.set_position(bytes);
-            }
-            FetchProgress::Verifying => {
-                bar.set_style(style("{msg}"));
-                bar.set_message("Unpacking the model and checking its hash ...");
-                bar.tick();
-            }
-        }
-    });
-    if let Some(bar) = bar {
-        bar.finish_and_clear();
-    }
-    Ok(result?)
-}
-
-fn style(template: &str) -> ProgressStyle {
-    ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar())
-}
-
-fn fetch() -> Result<()> {
-    let path = fetch_with_bar()?;
-    elenchus_fetch::verify_default(&path)?;
-    print(&format!("{}\n", path.display()))
-}
-
-fn list() -> Result<()> {
-    let default = base_model::find_default();
-    for folder in base_model::folders() {
-        let entries = fs::read_dir(&folder).into_iter().flatten().flatten();
-        let mut files: Vec<PathBuf> = entries.map(|entry| entry.path()).filter(|path| is_gguf(path)).collect();
-        files.sort();
-        print(&format!("{}{}\n", folder.display(), if files.is_empty() { ": none" } else { ":" }))?;
-        for file in files {
-            let bytes = fs::metadata(&file).map_or(0, |metadata| metadata.len() as usize);
-            let name = file.file_name().unwrap_or_default().to_string_lossy();
-            let mark = if Some(&file) == default.as_ref() { "  (default)" } else { "" };
-            print(&format!("  {name}  {}{mark}\n", size(bytes)))?;
-        }
-    }
-    if default.is_none() {
-        print("The default model is not there yet: `elenchus model fetch` fetches it.\n")?;
-    }
-    Ok(())
-}
-
-fn is_gguf(path: &Path) -> bool {
-    path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf"))
+fn quantize(input: PathBuf, out: &Path, block_type: BlockType) -> Result<()> {
+    let input = base_or_default(Some(input))?;
+    ensure!(
+        out.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("gguf")),
+        "{} does not end in .gguf (hint: `elenchus model quantize IN OUT.gguf --type q8_0`)",
+        out.display()
+    );
+    // The input is mapped: replacing it would be reading what is being written.
+    ensure!(!out.exists(), "{} exists already (hint: name another file, or delete it)", out.display());
+    let weights = open(&input)?;
+    let bar = fetch::bar("Quantising:");
+    weights.save_gguf(out, block_type, &mut |share| bar.set_position((share * 1000.0) as u64))?;
+    bar.finish_and_clear();
+    let written = Weights::summary(out)?;
+    print(&format!(
+        "{}: {}, {:.0} M parameters, {block_type}, {} (from {})\n",
+        out.display(),
+        written.architecture,
+        written.parameters as f64 / 1e6,
+        size(written.file_bytes),
+        size(weights.file_bytes())
+    ))
 }
 
 fn inspect(path: &Path) -> Result<()> {
@@ -229,6 +224,7 @@ fn inspect(path: &Path) -> Result<()> {
     let (config, tokenizer) = (weights.config(), weights.tokenizer()?);
     let line = |name: &str, value: String| print(&format!("{name:<14}{value}\n"));
     line("file", path.display().to_string())?;
+    line("size", size(weights.file_bytes()))?;
     line("sha256", weights.sha256())?;
     line("architecture", format!("{:?}", config.architecture))?;
     line("layers", config.num_layers().to_string())?;
@@ -268,7 +264,7 @@ fn inspect(path: &Path) -> Result<()> {
             continue;
         }
         let tensor = weights.tensor(name)?;
-        let kind = kinds.entry(format!("{:?}", tensor.dtype)).or_default();
+        let kind = kinds.entry(tensor.dtype.to_string()).or_default();
         total += tensor.bytes.len();
         kind.0 += 1;
         kind.1 += tensor.shape.iter().product::<usize>();
@@ -387,11 +383,6 @@ mod tests {
         check(1023, "1023 B");
         check(1024, "1.0 KiB");
         check(98_362_432, "93.8 MiB");
-    }
-
-    #[test]
-    fn a_base_that_is_not_there_is_refused_before_anything_is_fetched() {
-        let error = base_or_default(Some("no/such/model.gguf".into())).unwrap_err().to_string();
-        assert!(error.contains("no/such/model.gguf does not exist") && error.contains("--base"), "{error}");
+        check(5 << 30, "5.0 GiB");
     }
 }

@@ -46,9 +46,12 @@ pub struct TalkArgs {
     /// Maximum tokens in a reply
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     max_tokens: Option<u32>,
-    /// GGUF file or Hugging Face folder; the default model, fetched at first use, if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model, fetched at first use, if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
+    /// What the weights of a Hugging Face folder, or of a file that is not quantised, are quantised to
+    #[arg(long, value_name = "TYPE", default_value = "q8_0")]
+    quantize: model::QuantisedArg,
     /// Where the model runs: cpu, cuda, or cuda:N (in a build with `--features cuda`)
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: ComputeDevice,
@@ -69,7 +72,8 @@ pub fn run(args: TalkArgs) -> Result<()> {
         Some(folder) if folder.as_os_str() == "none" => Some(None),
         Some(folder) => Some(Some(LoraAdapter::open(folder)?)),
     };
-    let engine = EngineSettings { base: Some(model::base_or_default(args.base)?), device: args.device, ..default() };
+    let base = Some(model::base_or_default(args.base)?);
+    let engine = EngineSettings { base, device: args.device, dense: args.quantize.into(), ..default() };
 
     let typed = args.say.is_empty();
     let screen = match (args.json, typed) {

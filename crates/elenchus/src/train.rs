@@ -71,7 +71,7 @@ pub enum TrainCommand {
 /// The base that is trained on.
 #[derive(Debug, Args)]
 pub struct BaseArgs {
-    /// GGUF file or Hugging Face folder; the default model if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// How the trainer keeps the base's weights: less memory from left to right, and coarser numbers

@@ -14,8 +14,8 @@ pub(crate) fn executor(settings: &EngineSettings, weights: &Weights) -> Result<A
         threads => threads,
     };
     if settings.device == ComputeDevice::Cpu && settings.numerics == Numerics::Quantised {
-        let kv_precision = settings.kv_precision;
-        let settings = CpuSettings { threads, at_thread_start: lower_priority, kv_precision };
+        let EngineSettings { kv_precision, dense, .. } = *settings;
+        let settings = CpuSettings { threads, at_thread_start: lower_priority, kv_precision, dense };
         return Ok(Arc::new(CpuExecutor::new(weights, settings)?));
     }
     on_candle(settings, weights, threads)

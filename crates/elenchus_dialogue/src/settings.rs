@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use elenchus_lm::{ComputeDevice, KvPrecision, Numerics};
+use elenchus_lm::{BlockType, ComputeDevice, KvPrecision, Numerics};
 
 /// How the engine runs.
 #[derive(Debug, Clone, PartialEq)]
@@ -18,6 +18,9 @@ pub struct EngineSettings {
     pub threads: usize,
     /// How the CPU engine keeps what was read: f16, or i8 at half the memory. Other executors keep f32.
     pub kv_precision: KvPrecision,
+    /// What the CPU engine quantises a dense model to (a Hugging Face folder, a file in f16): Q8_0, or Q4_K or Q4_0 at half
+    /// the memory.
+    pub dense: BlockType,
     /// Longest context in tokens; the model's own limit caps it.
     pub context: usize,
     /// Conversations decoded together. Ambient ones beyond it, which the player's took the place of, pause.
@@ -44,6 +47,7 @@ impl Default for EngineSettings {
             numerics: Numerics::Quantised,
             threads: 0,
             kv_precision: KvPrecision::F16,
+            dense: BlockType::Q8_0,
             context: 2048,
             max_sequences: 8,
             prefill_chunk: 64,

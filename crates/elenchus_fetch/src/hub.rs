@@ -441,7 +441,8 @@ impl Download<'_> {
         };
         self.error(match failure {
             Failure::NoCurl(source) => format!(
-                "curl could not be started to fetch it ({source}) (hint: install curl, or download the file and name it with `--base FILE`)"
+                "curl could not be started to fetch it ({source}) (hint: install curl, or download the file and \
+                 name it with `--base FILE`)"
             ),
             Failure::Unreachable(words) => format!(
                 "it is not in the cache, and {endpoint} cannot be reached ({words}) (hint: try again with a network; \
@@ -453,7 +454,10 @@ impl Download<'_> {
             Failure::NoRanges => format!("{endpoint} does not continue a download (hint: try again)"),
             Failure::Status(status @ (401 | 403), reason) => {
                 let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));
-                format!("{endpoint} refuses it with status {status}{reason} (hint: is the name right? If the model is private or gated, {with_token})")
+                format!(
+                    "{endpoint} refuses it with status {status}{reason} (hint: is the name right? If the model is \
+                     private or gated, {with_token})"
+                )
             }
             Failure::Status(404, reason) => {
                 let reason = reason.map_or(String::new(), |reason| format!(": {reason}"));

@@ -241,7 +241,13 @@ impl Header {
         match reader.u32()? {
             2 | 3 => {}
             1 => return Err("GGUF version 1 is not supported (hint: convert it again with llama.cpp)".into()),
-            version if version.swap_bytes() < 16 => return Err("big-endian GGUF files are not supported".into()),
+            version if version.swap_bytes() < 16 => {
+                return Err(
+                    "it is big-endian, which is not supported (hint: take the little-endian file, or convert it \
+                            with llama.cpp's gguf_convert_endian.py)"
+                        .into(),
+                );
+            }
             version => return Err(format!("GGUF version {version} is not supported (2 and 3 are)")),
         }
         // The shortest entries: name length, number of dimensions, one dimension, type, offset; and key length, type,

@@ -26,6 +26,7 @@ mod kv_cache;
 mod lora;
 mod mapped_file;
 mod memory;
+mod quantise;
 mod rng;
 mod safetensors;
 mod sampler;

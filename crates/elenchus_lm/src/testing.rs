@@ -5,7 +5,7 @@
 
 use std::{collections::BTreeMap, path::Path};
 
-use half::{bf16, f16};
+use half::f16;
 use rand::{Rng as _, RngCore as _, SeedableRng as _};
 use rand_pcg::Pcg64Mcg;
 
@@ -50,7 +50,7 @@ pub struct TinyModel {
     pub layers: usize,
     /// Width; a multiple of 64, of 256 for k-quants.
     pub hidden: usize,
-    /// How its matrices are stored: dense or Q8_0. [`Self::gguf_by`] makes the other types.
+    /// How its matrices are stored: dense, Q8_0, Q4_0 or Q4_K. [`Self::gguf_by`] makes the other types.
     pub dtype: BlockType,
 }
 
@@ -70,7 +70,7 @@ impl TinyModel {
 
     /// The model as a writer, for tests that damage something before it is written.
     ///
-    /// Panics on a block type other than Q8_0.
+    /// Panics on a block type that cannot be quantised to.
     pub fn gguf(&self) -> GgufWriter {
         self.gguf_by(&encode)
     }
@@ -220,24 +220,9 @@ impl TinyModel {
     }
 }
 
-/// Numbers as bytes of a dense type or of Q8_0, rounded as ggml does.
+/// Numbers as bytes of a dense type or of one that can be quantised to.
 fn encode(dtype: BlockType, values: &[f32]) -> Vec<u8> {
-    match dtype {
-        BlockType::F32 => values.iter().flat_map(|value| value.to_le_bytes()).collect(),
-        BlockType::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
-        BlockType::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
-        BlockType::Q8_0 => values.as_chunks::<32>().0.iter().flat_map(q8_0).collect(),
-        other => panic!("the tiny model cannot be written in {other:?}"),
-    }
-}
-
-fn q8_0(values: &[f32; 32]) -> [u8; 34] {
-    let scale = values.iter().fold(0f32, |largest, value| largest.max(value.abs())) / 127.0;
-    let inverse = if scale == 0.0 { 0.0 } else { 1.0 / scale };
-    let mut block = [0; 34];
-    block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
-    block[2..].iter_mut().zip(values).for_each(|(byte, value)| *byte = (value * inverse).round() as i8 as u8);
-    block
+    dtype.quantise(values).unwrap_or_else(|| panic!("the tiny model cannot be written in {dtype}"))
 }
 
 /// Writes a random PEFT adapter on q and v for any model, strong enough that each seed is a different voice: its update

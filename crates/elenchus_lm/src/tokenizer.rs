@@ -19,10 +19,12 @@ mod lines;
 mod markup;
 mod pre_tokenizers;
 mod sentencepiece;
+mod to_gguf;
 mod wordpiece;
 
 #[cfg(any(test, feature = "testing"))]
 pub(crate) use alphabet::byte_to_char;
+pub(crate) use to_gguf::keys as gguf_keys;
 
 /// SentencePiece's letter for a space.
 const SPACE: char = '▁';

@@ -14,12 +14,16 @@ use sha2::{Digest, Sha256};
 
 use crate::{
     Architecture, BlockType, ChatTemplate, Error, Linear, ModelConfig, NormKind, QkNorm, Result, RopeLayout, Scales,
-    Tokenizer, architectures::TensorNames, gguf::Gguf, safetensors::SafetensorsFolder,
+    Tokenizer,
+    architectures::TensorNames,
+    gguf::{Gguf, Value},
+    safetensors::SafetensorsFolder,
 };
 
 mod gguf_config;
 mod hf_config;
 mod summary;
+mod to_gguf;
 
 pub(crate) use gguf_config::GgufKeys;
 pub(crate) use hf_config::HfConfig;
@@ -43,6 +47,20 @@ fn check_folder(path: &Path) -> Result<()> {
         "name a `.gguf` file, or a folder as Hugging Face holds a model"
     };
     Err(Error::model_file(path, format!("the folder has no {} (hint: {hint})", missing.join(", no "))))
+}
+
+/// Refuses what is a GGUF file and no language model, by the file's own word for it.
+fn check_type(gguf: &Gguf) -> Result<()> {
+    let (what, hint) = match gguf.get("general.type") {
+        Some(Value::String(kind)) if kind == "adapter" => (
+            "an adapter",
+            "name the base it was trained on; `elenchus adapter import` makes a folder of it that a character can use",
+        ),
+        Some(Value::String(kind)) if kind == "mmproj" => ("a projector for images", "name the language model's file"),
+        Some(Value::String(kind)) if kind == "imatrix" => ("an importance matrix", "name the language model's file"),
+        _ => return Ok(()),
+    };
+    Err(Error::model_file(gguf.path(), format!("it is {what}, not a model (hint: {hint})")))
 }
 
 /// Bytes hashed between two reports of progress.
@@ -140,8 +158,8 @@ enum Source {
 }
 
 impl Weights {
-    /// Opens a `.gguf` file (the first of a split one opens all), or a folder with `config.json` and `*.safetensors`. Reads every byte once to hash it;
-    /// `progress` is called with the share read, 0 to 1.
+    /// Opens a `.gguf` file (the first of a split one opens all), or a folder with `config.json` and `*.safetensors`.
+    /// Reads every byte once to hash it; `progress` is called with the share read, 0 to 1.
     ///
     /// The files are mapped, not copied, for as long as the weights live: nobody may write to them meanwhile. A new version
     /// is written beside the old one and renamed.
@@ -159,6 +177,7 @@ impl Weights {
             (config, tied, Source::Folder(SafetensorsFolder::open(path)?))
         } else {
             let gguf = Gguf::open(path)?;
+            check_type(&gguf)?;
             let config = gguf_config::read(&gguf)?;
             let tied = gguf.tensor(&config.architecture.gguf_names.name(TensorName::Output)).is_none();
             (config, tied, Source::Gguf(gguf))

@@ -5,7 +5,10 @@ mod common;
 use std::{fs, path::Path};
 
 use common::shared;
-use elenchus_lm::{ChatTemplate, Markup, Message, Result, Role, Tokenizer, gguf::Gguf};
+use elenchus_lm::{
+    ChatTemplate, CpuExecutor, CpuSettings, Executor, Logits, Markup, Message, Result, Role, Row, Tokenizer, Weights,
+    gguf::Gguf,
+};
 
 fn open(path: &Path) -> Result<(Tokenizer, ChatTemplate)> {
     if path.is_dir() {
@@ -121,4 +124,63 @@ fn shared_sentencepiece_spaces_are_those_of_llama_cpp() {
     assert!(ids("spm", "").is_empty());
     assert_eq!(ids("spm", "é"), [259, 0xc3 + 3, 0xa9 + 3]);
     assert_eq!(ids("spm_added_token", "[NPC]ab"), [289, 286, 261]);
+}
+
+/// Opens a model as a game does and generates a few tokens.
+fn run(path: &Path) -> Result<String> {
+    let weights = Weights::open(path, &mut |_| {})?;
+    let (tokenizer, template) = (weights.tokenizer()?, weights.chat_template()?);
+    let executor = CpuExecutor::new(&weights, CpuSettings::default())?;
+    let message = |role, content: &str| Message { role, content: content.to_owned() };
+    let messages = [message(Role::System, "PERSONA"), message(Role::User, "LINE")];
+    let ids = template.encode(&tokenizer, &messages, true)?;
+    let mut cache = executor.new_cache();
+    let (mut next, mut said) = (ids, Vec::new());
+    for _ in 0..8 {
+        let row = Row { tokens: &next, adapter: None, cache: &mut cache, logits: Logits::Last };
+        let logits = executor.forward(&mut [row])?.concat();
+        assert!(logits.iter().all(|logit| logit.is_finite()), "{}: logits that are no numbers", path.display());
+        let best = (0..logits.len()).max_by(|&a, &b| logits[a].total_cmp(&logits[b])).unwrap() as u32;
+        said.push(best);
+        if tokenizer.is_end(best) {
+            break;
+        }
+        next = vec![best];
+    }
+    Ok(tokenizer.decode(&said))
+}
+
+/// What each file of the cases does; run with `--nocapture` to read it.
+#[test]
+#[ignore = "needs ../shared"]
+fn shared_files_all_run_or_are_refused_with_a_reason() {
+    let mut refused = Vec::new();
+    for folder in ["gguf", "hf"] {
+        let entries = fs::read_dir(shared().join("cases").join(folder)).unwrap();
+        let mut paths: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        for path in paths {
+            let name = path.file_name().unwrap().to_string_lossy().into_owned();
+            match run(&path) {
+                Ok(said) => println!("{folder}/{name}: {said:?}"),
+                Err(error) => {
+                    println!("{folder}/{name}: refused: {error}");
+                    refused.push(name);
+                }
+            }
+        }
+    }
+    let expected = [
+        "big_endian.gguf",
+        "cut_short.gguf",
+        "lfs_pointer.gguf",
+        "lora_ok.gguf",
+        "lora_with_embedding.gguf",
+        "no_pre.gguf",
+        "not_found_page.gguf",
+        "pre_made-up.gguf",
+        "split-00002-of-00002.gguf",
+        "version1.gguf",
+    ];
+    assert_eq!(refused, expected);
 }

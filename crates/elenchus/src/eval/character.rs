@@ -56,7 +56,7 @@ pub struct CharacterArgs {
     /// Let every reply pass, as in a game without a `ReplyFilter`
     #[arg(long)]
     no_filter: bool,
-    /// GGUF file or Hugging Face folder; the default model if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// cpu, cuda, or cuda:N

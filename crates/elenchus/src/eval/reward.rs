@@ -33,7 +33,7 @@ pub struct RewardArgs {
     /// Continue after a line that cannot be read
     #[arg(long)]
     skip_broken: bool,
-    /// GGUF file or Hugging Face folder; the default model if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// cpu, cuda, or cuda:N

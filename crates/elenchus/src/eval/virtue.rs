@@ -74,7 +74,7 @@ pub struct VirtueArgs {
     /// Determines replies and intervals
     #[arg(long, value_name = "N", default_value = "1")]
     seed: u64,
-    /// GGUF file or Hugging Face folder; the default model if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// Where it is scored: cpu, cuda, or cuda:N; voices speak on the CPU, as in a game

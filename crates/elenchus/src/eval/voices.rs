@@ -26,7 +26,7 @@ pub struct VoicesArgs {
     /// The folder of all characters; found as `talk` finds it if left out
     #[arg(long, value_name = "DIR")]
     adapters: Option<PathBuf>,
-    /// GGUF file or Hugging Face folder; the default model if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// Maximum held-out pairs of each voice, spread evenly over them: a quick look

@@ -27,7 +27,7 @@ pub struct PreferencesArgs {
     /// The run's folder: every verdict in `judgements.jsonl`, preferences in `preferences.jsonl`
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// GGUF file or Hugging Face folder; the default model if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// cpu, cuda, or cuda:N

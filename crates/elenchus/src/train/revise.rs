@@ -26,7 +26,7 @@ pub struct ReviseArgs {
     /// The run's folder: every step in `revisions.jsonl`, pairs to learn from in `pairs.jsonl`
     #[arg(long, value_name = "DIR")]
     out: PathBuf,
-    /// GGUF file or Hugging Face folder; the default model if left out
+    /// GGUF file, Hugging Face folder or `hf:OWNER/REPO[/FILE]`; the default model if left out
     #[arg(long, value_name = "FILE")]
     base: Option<PathBuf>,
     /// cpu, cuda, or cuda:N

@@ -20,7 +20,7 @@ use self::{
     step::{Line, Lines, Scratch, Wanted},
 };
 use crate::{
-    Adapter, Error, Executor, KvCache, Logits, ModelConfig, RawTensor, Result, Row, Weights,
+    Adapter, BlockType, Error, Executor, KvCache, Logits, ModelConfig, RawTensor, Result, Row, Weights,
     adapter_store::AdapterStore,
     executor::check_batch,
     kv_cache::{PageLayout, PagesHeld},
@@ -35,6 +35,9 @@ pub struct CpuSettings {
     pub at_thread_start: fn(),
     /// How keys and values are stored.
     pub kv_precision: KvPrecision,
+    /// What dense matrices are quantised to, one of [`BlockType::QUANTISABLE`]. Q8_0, the default, loses least; Q4_K and
+    /// Q4_0 take half of its memory. The head keeps eight bits, and so does what is not as wide as whole blocks.
+    pub dense: BlockType,
 }
 
 impl KvPrecision {
@@ -60,7 +63,7 @@ impl KvPrecision {
 impl Default for CpuSettings {
     /// One thread.
     fn default() -> Self {
-        Self { threads: 1, at_thread_start: || {}, kv_precision: KvPrecision::default() }
+        Self { threads: 1, at_thread_start: || {}, kv_precision: KvPrecision::default(), dense: BlockType::Q8_0 }
     }
 }
 
@@ -96,9 +99,15 @@ impl CpuExecutor {
                 hint: format!("the CPU engine runs heads of at most {MAX_HEAD}; use exact numerics for this model"),
             });
         }
+        if !BlockType::QUANTISABLE.contains(&settings.dense) {
+            return Err(Error::Unsupported {
+                what: format!("quantising dense weights to {}", settings.dense),
+                hint: format!("{} are possible", BlockType::QUANTISABLE.map(BlockType::name).join(", ")),
+            });
+        }
         let team = Team::new(settings.threads, settings.at_thread_start)
             .map_err(|source| Error::io("the compute threads", source))?;
-        let model = PackedModel::new(weights, &team)?;
+        let model = PackedModel::new(weights, settings.dense, &team)?;
         let kv_precision = settings.kv_precision;
         let layout = kv_precision.layout(&config);
         let scratch = Mutex::new(Scratch::new(kernels));

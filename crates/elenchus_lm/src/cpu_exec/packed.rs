@@ -60,6 +60,8 @@ pub(super) struct Matrix {
 struct Source<'a> {
     raw: RawTensor<'a>,
     format: Format,
+    /// What its numbers are quantised to first; `None` for the file's own blocks, and for eight bits.
+    quantised: Option<BlockType>,
     /// For each row of the matrix the row of the tensor, where they differ.
     order: Option<Vec<usize>>,
 }
@@ -75,8 +77,8 @@ struct Tile<'a> {
 const TILE_ALIGNMENT: usize = 64;
 
 impl PackedModel {
-    /// Packs a model, on all threads of the team.
-    pub fn new(weights: &Weights, team: &Team) -> Result<Self> {
+    /// Packs a model, on all threads of the team; dense matrices but the head become blocks of a type.
+    pub fn new(weights: &Weights, dense: BlockType, team: &Team) -> Result<Self> {
         let config = weights.config();
         let is_tied = weights.is_tied();
         let mut sources = Vec::new();
@@ -100,6 +102,8 @@ impl PackedModel {
             groups.push(sources.len()..sources.len() + 1);
             sources.push(Source::new(weights.tensor(name)?, None));
         }
+        let (_, but_the_head) = sources.split_last_mut().expect("there is a head");
+        but_the_head.iter_mut().for_each(|source| source.quantise_dense(dense));
         let (matrices, bytes) = place(&sources, &groups);
         let mut memory = huge_memory(bytes).map_err(|source| Error::io(weights.path(), source))?;
         fill(&sources, &groups, &matrices, &mut memory, team);
@@ -219,7 +223,15 @@ impl Matrix {
 impl<'a> Source<'a> {
     fn new(raw: RawTensor<'a>, order: Option<Vec<usize>>) -> Self {
         let format = format_of(raw.dtype).unwrap_or(Format::Q8);
-        Self { raw, format, order }
+        Self { raw, format, quantised: None, order }
+    }
+
+    /// Makes a dense matrix one of these blocks, if it is as wide as whole ones.
+    fn quantise_dense(&mut self, to: BlockType) {
+        if self.raw.dtype.is_dense() && to != BlockType::Q8_0 && self.columns().is_multiple_of(to.block_size()) {
+            self.format = format_of(to).unwrap_or(Format::Q8);
+            self.quantised = Some(to);
+        }
     }
 
     fn rows(&self) -> usize {
@@ -247,6 +259,9 @@ impl<'a> Source<'a> {
             return self.raw.dtype.read_row(bytes);
         }
         let mut values = self.raw.dtype.dequantise(bytes);
+        if let Some((to, bytes)) = self.quantised.and_then(|to| Some((to, to.quantise(&values)?))) {
+            return to.read_row(&bytes);
+        }
         values.resize(self.blocks() * 32, 0.0);
         values.as_chunks().0.iter().map(Block::quantise).collect()
     }

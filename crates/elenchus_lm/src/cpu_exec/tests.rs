@@ -219,3 +219,30 @@ fn a_cache_takes_the_bytes_it_is_said_to_take() {
         assert_eq!(cache[0].held().bytes(), 2 * 32 * expected);
     }
 }
+
+/// Half of the memory, and logits that resemble those of eight bits: `tests/save_gguf.rs` compares them with a file of the
+/// same blocks.
+#[test]
+fn a_dense_model_is_quantised_at_load() {
+    let folder = tempfile::tempdir().unwrap();
+    let ids: Vec<u32> = (0..40).map(|at| 20 + at * 7 % 200).collect();
+    let path = folder.path().join("tiny.gguf");
+    TinyModel { dtype: BlockType::F32, hidden: 256, ..TinyModel::default() }.write_gguf(&path);
+    let weights = Weights::open(&path, &mut |_| {}).unwrap();
+    let executor = |dense| CpuExecutor::new(&weights, CpuSettings { dense, ..CpuSettings::default() });
+    let run = |dense| {
+        let executor = executor(dense).unwrap();
+        (executor.weight_bytes(), all_logits(&executor, &ids, None))
+    };
+    let (bytes, eight) = run(BlockType::Q8_0);
+    for dense in [BlockType::Q4K, BlockType::Q4_0] {
+        let (fewer, four) = run(dense);
+        assert!((fewer as f64) < 0.7 * bytes as f64, "{dense}: {fewer} of {bytes} bytes");
+        let difference: f32 = four.iter().zip(&eight).map(|(a, b)| (a - b) * (a - b)).sum();
+        let size: f32 = eight.iter().map(|logit| logit * logit).sum();
+        println!("{dense}: relative error {}", (difference / size).sqrt());
+        assert!(difference > 0.0 && difference < 0.5 * size, "{dense}: {difference} of {size}");
+    }
+    let error = executor(BlockType::Q6K).map(|_| ()).unwrap_err().to_string();
+    assert!(error.contains("Q8_0, Q4_K, Q4_0 are possible"), "{error}");
+}

@@ -1,6 +1,7 @@
-//! Writes GGUF version 3, for test models and exported adapters: everything in memory, then one atomic replacement.
+//! Writes GGUF version 3, for test models, exported adapters and quantised models: the tensors from memory or as they are
+//! made, then one atomic replacement.
 
-use std::path::Path;
+use std::{io, path::Path};
 
 use super::{DEFAULT_ALIGNMENT, MAGIC, MAX_DIMS, Value, tensor_bytes, value_type};
 use crate::{BlockType, Error, Result};
@@ -31,6 +32,11 @@ impl GgufWriter {
         self
     }
 
+    /// Adds a tensor whose bytes [`Self::write_streamed`] asks for.
+    pub fn declare(&mut self, name: impl Into<String>, shape: &[usize], dtype: BlockType) -> &mut Self {
+        self.tensor(name, shape, dtype, Vec::new())
+    }
+
     /// Removes a tensor.
     #[cfg(test)]
     pub(crate) fn remove_tensor(&mut self, name: &str) {
@@ -57,8 +63,52 @@ impl GgufWriter {
         crate::write_whole(path, &bytes).map_err(|source| Error::io(path, source))
     }
 
+    /// [`Self::write`] with the bytes of each tensor, by its number, made when they are written.
+    pub fn write_streamed(&self, path: &Path, bytes: &mut dyn FnMut(usize) -> Result<Vec<u8>>) -> Result<()> {
+        let bad = |reason: String| Error::model_file(path, reason);
+        let header = self.header().map_err(bad)?;
+        /// Tells an error of the file from one of what is written to it.
+        enum Failure {
+            File(io::Error),
+            Bytes(Error),
+        }
+        impl From<io::Error> for Failure {
+            fn from(error: io::Error) -> Self {
+                Self::File(error)
+            }
+        }
+        let written = crate::whole_file::write_whole_by(path, |file| {
+            file.write_all(&header)?;
+            file.write_all(&padding(header.len()))?;
+            for (index, (name, shape, dtype, _)) in self.tensors.iter().enumerate() {
+                let bytes = bytes(index).map_err(Failure::Bytes)?;
+                check_length(name, shape, *dtype, &bytes).map_err(|reason| Failure::Bytes(bad(reason)))?;
+                file.write_all(&bytes)?;
+                if index + 1 < self.tensors.len() {
+                    file.write_all(&padding(bytes.len()))?;
+                }
+            }
+            Ok(())
+        });
+        written.map_err(|failure| match failure {
+            Failure::File(source) => Error::io(path, source),
+            Failure::Bytes(error) => error,
+        })
+    }
+
     /// The file's bytes.
     pub(super) fn to_bytes(&self) -> Result<Vec<u8>, String> {
+        let mut out = self.header()?;
+        for (name, shape, dtype, bytes) in &self.tensors {
+            check_length(name, shape, *dtype, bytes)?;
+            out.resize(out.len().next_multiple_of(DEFAULT_ALIGNMENT), 0);
+            out.extend_from_slice(bytes);
+        }
+        Ok(out)
+    }
+
+    /// All before the data of tensors.
+    fn header(&self) -> Result<Vec<u8>, String> {
         let mut out = MAGIC.to_vec();
         out.extend(3u32.to_le_bytes());
         out.extend((self.tensors.len() as u64).to_le_bytes());
@@ -70,27 +120,33 @@ impl GgufWriter {
             put_value(&mut out, value, value_type).map_err(|reason| format!("metadata `{key}`: {reason}"))?;
         }
         let mut offset = 0;
-        for (name, shape, dtype, bytes) in &self.tensors {
-            let expected = tensor_bytes(shape, *dtype).map_err(|reason| format!("tensor `{name}`: {reason}"))?;
-            if shape.len() > MAX_DIMS || bytes.len() != expected {
-                let given = bytes.len();
-                return Err(format!(
-                    "tensor `{name}` of {shape:?} {dtype:?} takes {expected} bytes, {given} were given"
-                ));
+        for (name, shape, dtype, _) in &self.tensors {
+            let bytes = tensor_bytes(shape, *dtype).map_err(|reason| format!("tensor `{name}`: {reason}"))?;
+            if shape.len() > MAX_DIMS {
+                return Err(format!("tensor `{name}` has {} dimensions; {MAX_DIMS} are possible", shape.len()));
             }
             put_str(&mut out, name);
             out.extend((shape.len() as u32).to_le_bytes());
             shape.iter().rev().for_each(|&dim| out.extend((dim as u64).to_le_bytes()));
             out.extend(dtype.number().to_le_bytes());
             out.extend((offset as u64).to_le_bytes());
-            offset += bytes.len().next_multiple_of(DEFAULT_ALIGNMENT);
-        }
-        for (_, _, _, bytes) in &self.tensors {
-            out.resize(out.len().next_multiple_of(DEFAULT_ALIGNMENT), 0);
-            out.extend_from_slice(bytes);
+            offset += bytes.next_multiple_of(DEFAULT_ALIGNMENT);
         }
         Ok(out)
     }
+}
+
+fn check_length(name: &str, shape: &[usize], dtype: BlockType, bytes: &[u8]) -> Result<(), String> {
+    let expected = tensor_bytes(shape, dtype).map_err(|reason| format!("tensor `{name}`: {reason}"))?;
+    if bytes.len() == expected {
+        return Ok(());
+    }
+    Err(format!("tensor `{name}` of {shape:?} {dtype:?} takes {expected} bytes, {} were given", bytes.len()))
+}
+
+/// Zeros up to where the next tensor may begin.
+fn padding(length: usize) -> Vec<u8> {
+    vec![0; length.next_multiple_of(DEFAULT_ALIGNMENT) - length]
 }
 
 /// The narrowest of the types that GGUF readers expect.

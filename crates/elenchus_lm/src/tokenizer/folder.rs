@@ -163,7 +163,7 @@ fn check_merges(json: &Value) -> Result<(), String> {
 }
 
 /// The spelling of tokens follows from the decoder.
-fn spelling(json: &Value) -> Option<Spelling> {
+pub(super) fn spelling(json: &Value) -> Option<Spelling> {
     let decoder = json["decoder"].to_string();
     let has = |name: &str| decoder.contains(&format!("\"type\":\"{name}\""));
     if has("ByteLevel") {
@@ -196,7 +196,7 @@ fn never_prepend(pre_tokenizer: &mut Value) -> bool {
 }
 
 /// A file's JSON; `None` where there is no such file.
-fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
+pub(super) fn read_json<T: DeserializeOwned>(path: &Path) -> Result<Option<T>> {
     match fs::read(path) {
         Ok(bytes) => {
             serde_json::from_slice(&bytes).map(Some).map_err(|error| Error::model_file(path, error.to_string()))

@@ -21,6 +21,11 @@ impl PreTokenizer {
         PRE_TOKENIZERS.iter().find(|pre| pre.names.contains(&name))
     }
 
+    /// All of them, each once.
+    pub fn all() -> impl Iterator<Item = &'static Self> {
+        PRE_TOKENIZERS.iter()
+    }
+
     /// All names, for a message.
     pub fn all_names() -> String {
         PRE_TOKENIZERS.iter().flat_map(|pre| pre.names).copied().collect::<Vec<_>>().join(", ")

@@ -25,11 +25,14 @@ pub struct ModelSummary {
 impl Weights {
     /// What a file or folder holds. Checks what [`Self::open`] checks, but reads and hashes no weights.
     pub fn summary(path: &Path) -> Result<ModelSummary> {
-        let weights = Self::open_unhashed(path)?;
+        Self::open_unhashed(path)?.summarise()
+    }
+
+    pub(super) fn summarise(&self) -> Result<ModelSummary> {
         let (mut numbers, mut packed_bytes) = (HashMap::<BlockType, usize>::new(), 0);
-        for name in TensorName::all(&weights.config) {
-            if name != TensorName::Output || !weights.tied {
-                let tensor = weights.tensor(name)?;
+        for name in TensorName::all(&self.config) {
+            if name != TensorName::Output || !self.tied {
+                let tensor = self.tensor(name)?;
                 *numbers.entry(tensor.dtype).or_default() += tensor.shape.iter().product::<usize>();
                 packed_bytes += match tensor.shape.len() {
                     2 => CpuExecutor::packed_bytes(tensor),
@@ -39,12 +42,12 @@ impl Weights {
         }
         let most = numbers.iter().max_by_key(|(_, count)| **count).map(|(block_type, _)| *block_type);
         Ok(ModelSummary {
-            architecture: weights.config.architecture.model_type,
+            architecture: self.config.architecture.model_type,
             parameters: numbers.values().sum(),
             block_type: most.unwrap_or(BlockType::F32),
-            file_bytes: weights.file_bytes(),
+            file_bytes: self.file_bytes(),
             packed_bytes,
-            max_positions: weights.config.max_positions,
+            max_positions: self.config.max_positions,
         })
     }
 }

@@ -62,6 +62,8 @@ fn a_gguf_that_cannot_be_run_is_refused_by_name() {
     }
     check("general.architecture", "qwen9", "architecture `qwen9` is not supported");
     check("general.architecture", 3, "`general.architecture` should be a text");
+    check("general.type", "adapter", "it is an adapter, not a model (hint: name the base");
+    check("general.type", "mmproj", "it is a projector for images");
     check("llama.expert_count", 8, "`llama.expert_count` = Int(8) is not supported");
     check("llama.rope.scaling.type", "linear", "`llama.rope.scaling.type` = String(\"linear\")");
     check("llama.rope.scaling.factor", 4.0, "`llama.rope.scaling.factor` = Float(4.0)");
