@@ -7,7 +7,7 @@ use std::{fs, path::Path};
 
 use super::{ModelSummary, Source, TensorName, Weights, gguf_config::ROPE_FACTORS};
 use crate::{
-    BlockType, Error, Linear, ModelConfig, Result, Scales,
+    BlockType, Error, Linear, ModelConfig, NormKind, Result, Scales,
     gguf::{GgufWriter, Value},
     tokenizer,
 };
@@ -30,6 +30,13 @@ impl Weights {
             return Err(Error::Unsupported {
                 what: format!("quantising to {block_type}"),
                 hint: format!("{} can be written", BlockType::QUANTISABLE.map(BlockType::name).join(", ")),
+            });
+        }
+        let architecture = self.config.architecture;
+        if !architecture.has_gguf {
+            return Err(Error::Unsupported {
+                what: format!("{}: {} in GGUF, which has no such family,", self.path.display(), architecture.model_type),
+                hint: "use the folder itself as the base".into(),
             });
         }
         let mut writer = GgufWriter::new();
@@ -76,7 +83,7 @@ impl Weights {
     fn written(&self) -> Vec<Written> {
         let mut written: Vec<_> = TensorName::all(&self.config)
             .into_iter()
-            .filter(|&name| !(self.tied && name == TensorName::Output))
+            .filter(|&name| !(self.tied && name == TensorName::Output) && self.parts(name)[0] == name)
             .map(Written::Tensor)
             .collect();
         if !self.config.rope_factors.is_empty() {
@@ -85,12 +92,24 @@ impl Weights {
         written
     }
 
+    /// The tensors whose rows a tensor of the file has: more than one where GGUF keeps several linears in one matrix.
+    fn parts(&self, name: TensorName) -> Vec<TensorName> {
+        let fused = |linear| self.config.architecture.gguf_names.fused(linear).into_iter();
+        match name {
+            TensorName::Linear(layer, linear) => fused(linear).map(|part| TensorName::Linear(layer, part)).collect(),
+            TensorName::Bias(layer, linear) => fused(linear).map(|part| TensorName::Bias(layer, part)).collect(),
+            name => vec![name],
+        }
+    }
+
     /// Name, shape and type in the file.
     fn described(&self, written: &Written, block_type: BlockType) -> Result<(String, Vec<usize>, BlockType)> {
         let Written::Tensor(name) = written else {
             return Ok((ROPE_FACTORS.to_owned(), vec![self.config.rope_factors.len()], BlockType::F32));
         };
-        let tensor = self.tensor(*name)?;
+        let mut tensor = self.tensor(*name)?;
+        let rows = self.parts(*name).into_iter().map(|part| Ok(self.tensor(part)?.shape[0]));
+        tensor.shape[0] = rows.sum::<Result<usize>>()?;
         let own_name = self.config.architecture.gguf_names.name(*name);
         if !tensor.dtype.is_dense() && tensor.dtype != BlockType::Q8_0 {
             return Err(Error::Unsupported {
@@ -118,6 +137,11 @@ impl Weights {
     /// The numbers as a GGUF file of the family has them.
     fn values(&self, written: &Written) -> Result<Vec<f32>> {
         let Written::Tensor(name) = *written else { return Ok(self.config.rope_factors.clone()) };
+        let parts = self.parts(name).into_iter().map(|part| self.part_values(part));
+        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+    }
+
+    fn part_values(&self, name: TensorName) -> Result<Vec<f32>> {
         let tensor = self.tensor(name)?;
         if matches!(self.source, Source::Gguf(_)) {
             return Ok(tensor.dequantise());
@@ -177,12 +201,19 @@ impl Weights {
             ("attention.head_count_kv", config.num_kv_heads),
             ("attention.key_length", config.head_dim),
             ("attention.value_length", config.head_dim),
-            ("rope.dimension_count", config.head_dim),
+            ("rope.dimension_count", config.rotary_dim),
             ("vocab_size", config.vocab_size),
         ] {
             metadata.push(own(key, (size as i64).into()));
         }
-        metadata.push(own("attention.layer_norm_rms_epsilon", config.rms_norm_eps.into()));
+        let epsilon = match config.norm {
+            NormKind::RmsNorm => "attention.layer_norm_rms_epsilon",
+            NormKind::LayerNorm => "attention.layer_norm_epsilon",
+        };
+        metadata.push(own(epsilon, config.norm_eps.into()));
+        let attention_cap = config.layers.first().and_then(|layer| layer.attention_cap);
+        metadata.extend(attention_cap.map(|cap| own("attn_logit_softcapping", cap.into())));
+        metadata.extend(config.logit_cap.map(|cap| own("final_logit_softcapping", cap.into())));
         metadata.extend(rotary(config).into_iter().map(|(key, value)| own(key, value)));
         let Scales { embedding, attention, residual, logits } = config.scales;
         if name == "granite" {
@@ -226,10 +257,15 @@ fn difference(own: &ModelConfig, written: &ModelConfig) -> Option<String> {
     // Not compared: the layout, with which rows were reordered, and the family, because some share a name in GGUF.
     let sizes = |config: &ModelConfig| {
         let ModelConfig { vocab_size, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, .. } = *config;
-        [vocab_size, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, config.max_positions]
+        let (rotary_dim, max_positions) = (config.rotary_dim, config.max_positions);
+        [vocab_size, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, rotary_dim, max_positions]
     };
     if sizes(own) != sizes(written) || own.num_layers() != written.num_layers() {
         return Some(format!("sizes {:?}", sizes(own)));
+    }
+    let kinds = |config: &ModelConfig| (config.norm, config.has_position_embedding);
+    if kinds(own) != kinds(written) {
+        return Some(format!("{:?}, which would be {:?}", kinds(own), kinds(written)));
     }
     for (number, (a, b)) in own.layers.iter().zip(&written.layers).enumerate() {
         // A window that no context reaches is none.
@@ -249,7 +285,9 @@ fn difference(own: &ModelConfig, written: &ModelConfig) -> Option<String> {
             config.scales.residual,
             config.scales.logits,
             config.attention_scale(),
-            config.rms_norm_eps,
+            config.norm_eps,
+            config.rope_magnitude,
+            config.logit_cap.unwrap_or_default(),
         ]
     };
     let (a, b) = (scales(own), scales(written));
