@@ -6,11 +6,11 @@ use bevy::prelude::*;
 use elenchus_dialogue::Turn;
 use serde::{Deserialize, Serialize};
 
-/// An NPC's conversation as a save game keeps it: no handle, no entity. Insert a loaded one on any NPC and it goes on.
+/// An NPC's conversation as a save game keeps it: no handle, no entity. Insert a loaded one on any NPC and it continues.
 ///
 /// Dereferences to [`elenchus_dialogue::Conversation`]: `turns`, `rng`, `push`.
 ///
-/// Under another base model or adapter than it was saved with, the conversation goes on in the new voice; the log warns
+/// Under another base model or adapter than it was saved with, the conversation continues in the new voice; the log warns
 /// once, and [`base`](Self::base) and [`adapter`](Self::adapter) follow with the next reply.
 #[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize, Deref, DerefMut, Reflect)]
 #[reflect(opaque)]

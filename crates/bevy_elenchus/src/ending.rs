@@ -155,7 +155,7 @@ fn remember(conversation: &mut Conversation, name: &str, base: Option<String>, r
     let adapter = report.adapter.map(|adapter| adapter.to_string());
     if conversation.base.is_some() && (conversation.base != base || conversation.adapter != adapter) {
         warn!(
-            "{name} goes on under another model: base {} and adapter {} before, base {} and adapter {} now",
+            "{name} continues under another model: base {} and adapter {} before, base {} and adapter {} now",
             shown(&conversation.base),
             shown(&conversation.adapter),
             shown(&base),

@@ -46,7 +46,7 @@ pub struct StartEngine;
 
 /// Stops the engine and frees its memory, without a wait: a step of the model or a load that has begun ends on another
 /// thread. Replies in progress end as [`StopReason::Cancelled`] with the text so far; lines that wait, and all that are said
-/// until [`StartEngine`], fail as [`Stopped`](crate::Error::Stopped) with fallback lines. What is told goes on.
+/// until [`StartEngine`], fail as [`Stopped`](crate::Error::Stopped) with fallback lines. What is told continues.
 #[derive(Event, Clone, Copy, Debug, Default, PartialEq, Eq, Reflect)]
 pub struct StopEngine;
 

@@ -5,9 +5,8 @@ use std::sync::Arc;
 use bevy::prelude::*;
 use elenchus_dialogue::ReplyFilter;
 
-use crate::{CharacterAsset, ElenchusSettings};
-
-/// Judges what this NPC says, sentence by sentence, before it is released: in place of [`ElenchusSettings::filter`].
+/// Judges what this NPC says, sentence by sentence, before it is released: in place of
+/// [`ElenchusSettings::filter`](crate::ElenchusSettings::filter).
 ///
 /// ```
 /// # use bevy_elenchus::prelude::*;
@@ -34,19 +33,6 @@ impl PartialEq for SpeechFilter {
     fn eq(&self, other: &Self) -> bool {
         Arc::ptr_eq(&self.0, &other.0)
     }
-}
-
-/// The filter for an NPC's next reply. It knows the names of all characters that are loaded.
-pub(crate) fn filter(world: &World, entity: Entity) -> Option<Arc<ReplyFilter>> {
-    let own = world.get::<SpeechFilter>(entity);
-    let filter = own.or(world.resource::<ElenchusSettings>().filter.as_ref())?;
-    if !filter.other_names {
-        return Some(filter.0.clone());
-    }
-    let mut filter = ReplyFilter::clone(filter);
-    let characters = world.resource::<Assets<CharacterAsset>>();
-    filter.names.extend(characters.iter().map(|(_, asset)| asset.character.name.clone()));
-    Some(Arc::new(filter))
 }
 
 pub(crate) fn plugin(app: &mut App) {

@@ -1,11 +1,14 @@
 //! What the world knows of an NPC: its character, its name, and how far an asset is loaded.
 
+use std::sync::Arc;
+
 use bevy::{
     asset::{AssetLoadError, AssetPath, LoadState},
     prelude::*,
 };
+use elenchus_dialogue::ReplyFilter;
 
-use crate::{CharacterAsset, Conversation, ElenchusSettings, Npc};
+use crate::{CharacterAsset, Conversation, ElenchusSettings, Npc, SpeechFilter};
 
 /// The asset if there is one, also an old one whose reload failed; `None` while it is being loaded; path and reason if it
 /// never will be.
@@ -55,6 +58,19 @@ fn asset_path<A: Asset>(world: &World, handle: &Handle<A>) -> Option<String> {
 /// Whether the name is this NPC's; false while its character is not loaded.
 pub(crate) fn is_named(world: &World, entity: Entity, name: &str) -> bool {
     character(world, entity).is_some_and(|asset| asset.character.is_named(name))
+}
+
+/// The filter for an NPC's next reply. It knows the names of all characters that are loaded.
+pub(crate) fn filter_of(world: &World, entity: Entity) -> Option<Arc<ReplyFilter>> {
+    let own = world.get::<SpeechFilter>(entity);
+    let filter = own.or(world.resource::<ElenchusSettings>().filter.as_ref())?;
+    if !filter.other_names {
+        return Some(filter.0.clone());
+    }
+    let mut filter = ReplyFilter::clone(filter);
+    let characters = world.resource::<Assets<CharacterAsset>>();
+    filter.names.extend(characters.iter().map(|(_, asset)| asset.character.name.clone()));
+    Some(Arc::new(filter))
 }
 
 /// One of the character's fallback lines, another one each time; the game's own where there is no character.

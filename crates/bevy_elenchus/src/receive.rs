@@ -4,7 +4,7 @@ use bevy::prelude::*;
 use elenchus_dialogue::{EngineEvent, Error, ReplyReport, RequestId};
 
 use crate::{
-    ElenchusSettings, ElenchusSystems, EngineStatus, ReplyDelta, ReplyStarted, Speaking,
+    ElenchusSettings, ElenchusSystems, EngineStats, EngineStatus, ReplyDelta, ReplyStarted, Speaking,
     ending::{self, Ending},
     engine_handle::EngineHandle,
     events::trigger,
@@ -105,6 +105,11 @@ fn fail_all(world: &mut World) {
     }
 }
 
+/// The counters at the end of the frame's events.
+pub(crate) fn update_stats(handle: Res<EngineHandle>, mut stats: ResMut<EngineStats>) {
+    stats.set_if_neq(EngineStats(handle.engine.as_ref().map(|engine| engine.stats()).unwrap_or_default()));
+}
+
 pub(crate) fn plugin(app: &mut App) {
-    app.add_systems(PreUpdate, receive.in_set(ElenchusSystems::Receive));
+    app.add_systems(PreUpdate, (receive, update_stats).chain().in_set(ElenchusSystems::Receive));
 }

@@ -15,9 +15,8 @@ use crate::{
     ending::{self, Ending},
     engine_handle::EngineHandle,
     events::trigger,
-    filter::filter,
     group_lines, interruption,
-    lookup::{character_path, fallback_line, folder_name, loaded},
+    lookup::{character_path, fallback_line, filter_of, folder_name, loaded},
     npc::{Line, LineQueue, NextLine},
     requests::{Requests, priority},
     tell,
@@ -209,7 +208,7 @@ fn prepare(world: &World, id: RequestId) -> Result<Option<Request>, ReplyError> 
         rng: conversation.rng.clone(),
         priority: priority(speaking.ambient),
         max_tokens: speaking.max_tokens,
-        filter: filter(world, entity),
+        filter: filter_of(world, entity),
     }))
 }
 

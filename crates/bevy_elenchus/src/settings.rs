@@ -24,6 +24,7 @@ pub struct ElenchusSettings {
 
 /// What stops NPCs in mid-word, until it is over.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Reflect)]
+#[non_exhaustive]
 pub enum PauseWith {
     /// Nothing: the engine knows no pause.
     #[default]
@@ -36,6 +37,7 @@ pub enum PauseWith {
 
 /// What becomes of a line said to an NPC that is still speaking, or still waiting to speak.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Reflect)]
+#[non_exhaustive]
 pub enum WhileSpeaking {
     /// It waits its turn; the conversation hears it when the lines before it are answered.
     #[default]
@@ -48,6 +50,7 @@ pub enum WhileSpeaking {
 
 /// The plugin's systems in order, all in `PreUpdate`, so that `Update` sees the same frame's words.
 #[derive(SystemSet, Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
 pub enum ElenchusSystems {
     /// The engine's events become [`EngineStatus`](crate::EngineStatus), [`EngineStats`](crate::EngineStats) and reply events.
     Receive,

@@ -3,8 +3,6 @@
 use bevy::prelude::*;
 use elenchus_dialogue::{BaseInfo, Error};
 
-use crate::{ElenchusSystems, engine_handle::EngineHandle, receive};
-
 /// Where the engine stands. Changes are seen by change detection: `status.is_changed()`.
 #[derive(Resource, Clone, Debug, Default, Reflect)]
 #[reflect(opaque)]
@@ -48,13 +46,6 @@ pub fn engine_ready(status: Option<Res<EngineStatus>>) -> bool {
     status.is_some_and(|status| matches!(*status, EngineStatus::Ready { .. }))
 }
 
-pub(crate) fn update_stats(handle: Res<EngineHandle>, mut stats: ResMut<EngineStats>) {
-    stats.set_if_neq(EngineStats(handle.engine.as_ref().map(|engine| engine.stats()).unwrap_or_default()));
-}
-
 pub(crate) fn plugin(app: &mut App) {
-    app.init_resource::<EngineStats>()
-        .add_systems(PreUpdate, update_stats.after(receive::receive).in_set(ElenchusSystems::Receive))
-        .register_type::<EngineStatus>()
-        .register_type::<EngineStats>();
+    app.init_resource::<EngineStats>().register_type::<EngineStatus>().register_type::<EngineStats>();
 }

@@ -13,7 +13,6 @@ use crate::{
     lookup::{character_path, loaded},
     receive,
     requests::Requests,
-    status,
 };
 
 /// The NPC is speaking; its first word comes with the next frame.
@@ -34,8 +33,8 @@ pub(crate) fn begin(world: &mut World, tell: Tell) {
     }
 }
 
-/// Each frame: every line that is being told goes on.
-pub(crate) fn go_on(handle: Res<EngineHandle>, speaking: Query<(Entity, &Speaking)>, mut commands: Commands) {
+/// Each frame: every line that is being told continues.
+pub(crate) fn continue_told(handle: Res<EngineHandle>, speaking: Query<(Entity, &Speaking)>, mut commands: Commands) {
     if handle.paused {
         return;
     }
@@ -47,9 +46,9 @@ pub(crate) fn go_on(handle: Res<EngineHandle>, speaking: Query<(Entity, &Speakin
 
 /// Each step may run observers of the game, which may cancel or despawn.
 fn say_more(world: &mut World, entity: Entity, id: RequestId) {
-    let goes_on =
+    let is_speaking =
         |world: &World| world.resource::<Requests>().speaker(id).is_some() && world.get::<Npc>(entity).is_some();
-    let Some(npc) = world.get::<Npc>(entity).filter(|_| goes_on(world)) else { return };
+    let Some(npc) = world.get::<Npc>(entity).filter(|_| is_speaking(world)) else { return };
     match loaded::<CharacterAsset>(world, &npc.character) {
         Ok(Some(_)) => {}
         Ok(None) => return,
@@ -62,7 +61,7 @@ fn say_more(world: &mut World, entity: Entity, id: RequestId) {
     {
         trigger(world, ReplyStarted { entity });
     }
-    if !goes_on(world) {
+    if !is_speaking(world) {
         return;
     }
     let by_sentence =
@@ -74,7 +73,7 @@ fn say_more(world: &mut World, entity: Entity, id: RequestId) {
     speaking.text.push_str(&text);
     speaking.told = Some(left.to_owned());
     trigger(world, ReplyDelta { entity, text });
-    if over && goes_on(world) {
+    if over && is_speaking(world) {
         ending::end(world, id, Ending::Told);
     }
 }
@@ -89,8 +88,8 @@ fn piece(text: &str, by_sentence: bool) -> usize {
 }
 
 pub(crate) fn plugin(app: &mut App) {
-    let after = go_on.after(receive::receive).before(status::update_stats);
-    app.add_systems(PreUpdate, after.in_set(ElenchusSystems::Receive));
+    let between = continue_told.after(receive::receive).before(receive::update_stats);
+    app.add_systems(PreUpdate, between.in_set(ElenchusSystems::Receive));
 }
 
 #[cfg(test)]

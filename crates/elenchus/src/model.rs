@@ -237,7 +237,14 @@ fn inspect(path: &Path) -> Result<()> {
         (Some(theta), scaling) => format!("{theta} (positions divided by {scaling})"),
     };
     let bases: Vec<String> = config.rope_bases().0.iter().map(named).collect();
-    line("rotary", format!("base {}, {:?}", bases.join(" and "), config.rope_layout))?;
+    let part = match config.rotary_dim {
+        all if all == config.head_dim => String::new(),
+        part => format!(", {part} of {} dimensions", config.head_dim),
+    };
+    match config.has_position_embedding {
+        true => line("positions", "an embedding each".to_owned())?,
+        false => line("rotary", format!("base {}, {:?}{part}", bases.join(" and "), config.rope_layout))?,
+    }
     let biases: Vec<&str> = Linear::ALL
         .into_iter()
         .filter(|&linear| config.layers.iter().any(|layer| layer.biases[linear as usize]))
@@ -253,11 +260,11 @@ fn inspect(path: &Path) -> Result<()> {
 
     let (mut total, mut kinds) = (0, BTreeMap::<String, (usize, usize, usize)>::new());
     for name in TensorName::all(config) {
-        let tensor = weights.tensor(name)?;
-        if name == TensorName::Output && std::ptr::eq(tensor.bytes, weights.tensor(TensorName::TokenEmbedding)?.bytes) {
+        if name == TensorName::Output && weights.is_tied() {
             line("head", "tied to the embedding".to_owned())?;
             continue;
         }
+        let tensor = weights.tensor(name)?;
         let kind = kinds.entry(tensor.dtype.to_string()).or_default();
         total += tensor.bytes.len();
         kind.0 += 1;

@@ -1,6 +1,6 @@
 //! What the characters of this repository say on the default model.
 
-use std::{path::Path, process::Command};
+use std::{fs, path::Path, process::Command};
 
 use serde_json::Value;
 
@@ -63,4 +63,25 @@ fn real_model_shipped_characters_hold_to_the_battery() {
             assert!(row["right"].as_u64().unwrap() >= least, "{character}: {row:#}");
         }
     }
+}
+
+/// The command and transcript that the README prints: the indented block after `$ cargo run --release --`.
+#[test]
+fn real_model_says_what_the_readme_prints() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let readme = fs::read_to_string(root.join("README.md")).unwrap();
+    let (_, shown) = readme.split_once("    $ cargo run --release -- ").unwrap();
+    let shown = shown.replace("\\\n", " ");
+    let mut lines = shown.lines();
+    // Quoted parts are the odd ones.
+    let parts = lines.next().unwrap().split('"').enumerate();
+    let arguments = parts.flat_map(|(at, part)| match at % 2 {
+        0 => part.split_whitespace().map(str::to_owned).collect(),
+        _ => vec![part.to_owned()],
+    });
+    let transcript: Vec<&str> = lines.map_while(|line| line.strip_prefix("    ")).collect();
+    assert!(transcript.len() >= 6, "{transcript:?}");
+    let output = Command::new(env!("CARGO_BIN_EXE_elenchus")).args(arguments).current_dir(&root).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    assert_eq!(String::from_utf8(output.stdout).unwrap().lines().collect::<Vec<_>>(), transcript);
 }

@@ -7,6 +7,7 @@ mod adapter;
 mod cache;
 mod device;
 mod matrix;
+mod norms;
 mod ops;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
@@ -19,11 +20,12 @@ use candle_core::{Device, Tensor};
 use self::{
     adapter::{PreparedAdapter, Span, prepare, segments},
     matrix::{Matrix, dense},
-    ops::{Rotation, Sequence, add_lora, cached_attention, gated_unit, head_norm, rms_norm, rope},
+    norms::{Norm, Norms},
+    ops::{Rotation, Sequence, activated, add_lora, cached_attention, gated_unit, head_norm, rope, soft_cap},
 };
 use elenchus_lm::{
-    Adapter, AdapterStore, Error, Executor, KvCache, Linear, Logits, ModelConfig, Numerics, PageLayout, Result, Row,
-    TensorName, Weights, check_batch,
+    Adapter, AdapterStore, Error, Executor, KvCache, Linear, Logits, ModelConfig, Numerics, PageLayout, PagesHeld,
+    Result, Row, TensorName, Weights, check_batch,
 };
 
 pub use device::open_device;
@@ -43,30 +45,24 @@ pub struct CandleExecutor {
     config: ModelConfig,
     device: Device,
     layout: PageLayout,
+    held: PagesHeld,
     embedding: Arc<Matrix>,
+    /// What each position adds to its token's embedding, `(max_positions, hidden_size)`.
+    positions: Option<Tensor>,
     layers: Vec<Layer>,
-    output_norm: Tensor,
+    output_norm: Norm,
     output: Arc<Matrix>,
     adapters: AdapterStore<PreparedAdapter>,
 }
 
 struct Layer {
     norms: Norms,
-    /// In the order of [`Linear::ALL`].
-    linears: [Arc<Matrix>; 7],
+    /// In the order of [`Linear::ALL`]; `None` for what the layer does not have.
+    linears: [Option<Arc<Matrix>>; 7],
     /// Biases of their products, `(out_features)`.
     biases: [Option<Tensor>; 7],
     /// The norms of q and of k, `(head_dim)` or as wide as all heads.
     qk_norm: Option<[Tensor; 2]>,
-}
-
-/// The norms of a layer's two parts, `(hidden_size)`: attention's, then the feed-forward part's.
-#[derive(Clone)]
-struct Norms {
-    /// Of what they read.
-    before: Option<[Tensor; 2]>,
-    /// Of what they add.
-    after: Option<[Tensor; 2]>,
 }
 
 impl CandleExecutor {
@@ -75,15 +71,8 @@ impl CandleExecutor {
         let config = weights.config().clone();
         let matrix = |name| Matrix::load(&weights.tensor(name)?, device, numerics).map_err(refused);
         let vector = |name| dense(&weights.tensor(name)?, device).map_err(refused);
-        let norm = |name| Tensor::new(weights.norm(name)?, device).map_err(refused);
-        let both = |is_there: bool, [attention, ffn]: [TensorName; 2]| match is_there {
-            true => Ok::<_, Error>(Some([norm(attention)?, norm(ffn)?])),
-            false => Ok(None),
-        };
         let embedding = Arc::new(matrix(TensorName::TokenEmbedding)?);
-        let is_tied =
-            std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
-        let output = if is_tied { embedding.clone() } else { Arc::new(matrix(TensorName::Output)?) };
+        let output = if weights.is_tied() { embedding.clone() } else { Arc::new(matrix(TensorName::Output)?) };
         let bias = |layer: usize, linear: Linear| match config.layers[layer].biases[linear as usize] {
             true => vector(TensorName::Bias(layer, linear)).map(Some),
             false => Ok(None),
@@ -92,20 +81,21 @@ impl CandleExecutor {
             .map(|layer| {
                 let spec = &config.layers[layer];
                 let biases = Linear::ALL.map(|linear| bias(layer, linear));
-                let [q, k, v, o, gate, up, down] = Linear::ALL.map(|linear| matrix(TensorName::Linear(layer, linear)));
+                let linears = Linear::ALL.map(|linear| match spec.has(linear) {
+                    true => matrix(TensorName::Linear(layer, linear)).map(|matrix| Some(Arc::new(matrix))),
+                    false => Ok(None),
+                });
+                let [q, k, v, o, gate, up, down] = linears;
                 Ok(Layer {
-                    qk_norm: both(spec.qk_norm.is_some(), [TensorName::QNorm(layer), TensorName::KNorm(layer)])?,
-                    norms: Norms {
-                        before: both(
-                            spec.norms.is_before(),
-                            [TensorName::AttentionNorm(layer), TensorName::FfnNorm(layer)],
-                        )?,
-                        after: both(
-                            spec.norms.is_after(),
-                            [TensorName::PostAttentionNorm(layer), TensorName::PostFfnNorm(layer)],
-                        )?,
+                    qk_norm: match spec.qk_norm {
+                        Some(_) => {
+                            let norm = |name| Ok::<_, Error>(Norm::load(weights, name, device)?.weight);
+                            Some([norm(TensorName::QNorm(layer))?, norm(TensorName::KNorm(layer))?])
+                        }
+                        None => None,
                     },
-                    linears: [q?, k?, v?, o?, gate?, up?, down?].map(Arc::new),
+                    norms: Norms::load(weights, layer, device)?,
+                    linears: [q?, k?, v?, o?, gate?, up?, down?],
                     biases: {
                         let [q, k, v, o, gate, up, down] = biases;
                         [q?, k?, v?, o?, gate?, up?, down?]
@@ -115,11 +105,18 @@ impl CandleExecutor {
             .collect::<Result<_>>()?;
         Ok(Self {
             layout: cache::page_layout(&config, device),
+            held: PagesHeld::default(),
             device: device.clone(),
             embedding,
+            positions: match config.has_position_embedding {
+                true => Some(vector(TensorName::PositionEmbedding)?),
+                false => None,
+            },
             layers,
             // A scale of the logits is one of what the head reads.
-            output_norm: scaled(norm(TensorName::OutputNorm)?, config.scales.logits).map_err(refused)?,
+            output_norm: Norm::load(weights, TensorName::OutputNorm, device)?
+                .scaled(config.scales.logits)
+                .map_err(refused)?,
             output,
             adapters: AdapterStore::default(),
             config,
@@ -133,12 +130,14 @@ impl CandleExecutor {
 
     /// Bytes the packed weights take.
     pub fn weight_bytes(&self) -> usize {
-        let linears = self.layers.iter().flat_map(|layer| &layer.linears).map(|linear| linear.bytes()).sum::<usize>();
+        let linears = self.layers.iter().flat_map(|layer| layer.linears.iter().flatten());
+        let linears = linears.map(|linear| linear.bytes()).sum::<usize>();
         let of_layer = |layer: &Layer| -> usize {
-            let norms = [&layer.norms.before, &layer.norms.after, &layer.qk_norm].into_iter().flatten().flatten();
-            norms.chain(layer.biases.iter().flatten()).map(Tensor::elem_count).sum()
+            let others = layer.qk_norm.iter().flatten().chain(layer.biases.iter().flatten());
+            layer.norms.numbers() + others.map(Tensor::elem_count).sum::<usize>()
         };
-        let vectors = self.layers.iter().map(of_layer).sum::<usize>() + self.output_norm.elem_count();
+        let positions = self.positions.as_ref().map_or(0, Tensor::elem_count);
+        let vectors = self.layers.iter().map(of_layer).sum::<usize>() + self.output_norm.numbers() + positions;
         let head = if Arc::ptr_eq(&self.embedding, &self.output) { 0 } else { self.output.bytes() };
         linears + vectors * size_of::<f32>() + self.embedding.bytes() + head
     }
@@ -167,7 +166,10 @@ impl CandleExecutor {
     }
 
     fn linear(&self, x: &Tensor, layer: usize, linear: Linear, spans: &[Span]) -> candle_core::Result<Tensor> {
-        let mut y = self.layers[layer].linears[linear as usize].forward(x)?;
+        let Some(matrix) = &self.layers[layer].linears[linear as usize] else {
+            candle_core::bail!("layer {layer} has no {linear}")
+        };
+        let mut y = matrix.forward(x)?;
         if let Some(bias) = &self.layers[layer].biases[linear as usize] {
             y = y.broadcast_add(bias)?;
         }
@@ -183,7 +185,7 @@ impl CandleExecutor {
         rotation: &Rotation,
         spans: &[Span],
     ) -> candle_core::Result<Tensor> {
-        let (eps, spec) = (self.config.rms_norm_eps, &self.config.layers[layer]);
+        let (eps, spec) = (self.config.norm_eps, &self.config.layers[layer]);
         let Layer { norms, qk_norm, .. } = &self.layers[layer];
         let h = norms.read(&x, 0, eps)?;
         let [q, k] = [Linear::Q, Linear::K].map(|linear| self.linear(&h, layer, linear, spans));
@@ -201,15 +203,25 @@ impl CandleExecutor {
         let x = (x + norms.added(self.linear(&attended, layer, Linear::O, spans)?, 0, eps)?)?;
 
         let h = norms.read(&x, 1, eps)?;
-        let gate = self.linear(&h, layer, Linear::Gate, spans)?;
         let up = self.linear(&h, layer, Linear::Up, spans)?;
-        let inner = scaled(gated_unit(&gate, &up, spec.activation)?, residual)?;
+        let inner = match spec.is_gated {
+            true => gated_unit(&self.linear(&h, layer, Linear::Gate, spans)?, &up, spec.activation)?,
+            false => activated(&up, spec.activation)?,
+        };
+        let inner = scaled(inner, residual)?;
         x + norms.added(self.linear(&inner, layer, Linear::Down, spans)?, 1, eps)?
     }
 
     /// `(tokens, hidden_size)`.
-    fn embed(&self, tokens: &[u32]) -> candle_core::Result<Tensor> {
-        scaled(self.embedding.embed(&Tensor::new(tokens, &self.device)?)?, self.config.scales.embedding)
+    fn embed(&self, tokens: &[u32], positions: &[usize]) -> candle_core::Result<Tensor> {
+        let x = scaled(self.embedding.embed(&Tensor::new(tokens, &self.device)?)?, self.config.scales.embedding)?;
+        match &self.positions {
+            Some(table) => {
+                let positions = Tensor::from_iter(positions.iter().map(|&position| position as u32), &self.device)?;
+                x + table.index_select(&positions, 0)?
+            }
+            None => Ok(x),
+        }
     }
 
     fn write(&self, layer: usize, batch: &mut [Row<'_>], k: &Tensor, v: &Tensor) -> candle_core::Result<()> {
@@ -224,24 +236,6 @@ impl CandleExecutor {
     }
 }
 
-impl Norms {
-    /// What attention (0) or the feed-forward part (1) reads.
-    fn read(&self, x: &Tensor, part: usize, eps: f32) -> candle_core::Result<Tensor> {
-        match &self.before {
-            Some(weights) => rms_norm(x, &weights[part], eps),
-            None => Ok(x.clone()),
-        }
-    }
-
-    /// What it adds.
-    fn added(&self, y: Tensor, part: usize, eps: f32) -> candle_core::Result<Tensor> {
-        match &self.after {
-            Some(weights) => rms_norm(&y, &weights[part], eps),
-            None => Ok(y),
-        }
-    }
-}
-
 /// Multiplied by a constant that is 1 in most families.
 fn scaled(x: Tensor, by: f32) -> candle_core::Result<Tensor> {
     if by == 1.0 { Ok(x) } else { x * f64::from(by) }
@@ -253,7 +247,7 @@ impl Executor for CandleExecutor {
     }
 
     fn new_cache(&self) -> KvCache {
-        KvCache::new(self.layout.clone())
+        KvCache::new(self.layout.clone(), &self.held)
     }
 
     fn cache_bytes_per_token(&self) -> usize {
@@ -283,7 +277,7 @@ impl CandleExecutor {
         let positions: Vec<usize> =
             batch.iter().flat_map(|row| row.cache.len()..row.cache.len() + row.tokens.len()).collect();
         let rotations = Rotation::of_layers(&self.config, &positions, &self.device)?;
-        let mut x = self.embed(&ids)?;
+        let mut x = self.embed(&ids, &positions)?;
         for (layer, rotation) in rotations.iter().enumerate() {
             x = self.block(x, layer, batch, rotation, spans)?;
         }
@@ -311,8 +305,9 @@ impl CandleExecutor {
             return Ok(vec![Vec::new(); batch.len()]);
         }
         let x = x.index_select(&Tensor::new(wanted, &self.device)?, 0)?;
-        let x = rms_norm(&x, &self.output_norm, self.config.rms_norm_eps)?;
-        let mut logits = self.output.forward(&x)?.flatten_all()?.to_vec1::<f32>()?.into_iter();
+        let x = self.output_norm.of(&x, self.config.norm_eps)?;
+        let logits = soft_cap(self.output.forward(&x)?, self.config.logit_cap)?;
+        let mut logits = logits.flatten_all()?.to_vec1::<f32>()?.into_iter();
         let vocab_size = self.config.vocab_size;
         Ok(batch
             .iter()

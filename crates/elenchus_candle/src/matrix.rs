@@ -120,7 +120,7 @@ pub(crate) fn ggml_type(block_type: BlockType) -> Option<GgmlDType> {
 
 fn blocks(raw: &RawTensor<'_>, device: &Device) -> Result<QTensor> {
     let Some(ggml) = ggml_type(raw.dtype) else { bail!("candle has no block type {:?}", raw.dtype) };
-    QTensor::new(QStorage::from_data(Cow::Borrowed(raw.bytes), device, ggml)?, raw.shape.clone())
+    QTensor::new(QStorage::from_data(Cow::Borrowed(&raw.bytes), device, ggml)?, raw.shape.clone())
 }
 
 /// A tensor as f32, dequantised if it holds blocks.

@@ -9,18 +9,17 @@ use candle_core::{Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_pcg::Pcg64Mcg;
 
-use elenchus_lm::{Error, Half, Linear, LoraAdapter, LoraPair, ModelConfig, Result, peft_tensor_name};
+use elenchus_lm::{Architecture, Error, Half, Linear, LoraAdapter, LoraPair, ModelConfig, Result, peft_tensor_name};
 
 use super::{
     CandleExecutor,
-    ops::{
-        Activations, Block, CausalAttention, DropoutMask, Projection, Rotation, Variables, rms_norm, token_logprobs,
-    },
+    ops::{Activations, Block, CausalAttention, DropoutMask, Head, Projection, Rotation, Variables, token_logprobs},
     refused,
 };
 
 /// A trainable adapter.
 pub struct TrainableLora {
+    architecture: &'static Architecture,
     pairs: BTreeMap<(usize, Linear), TrainablePair>,
 }
 
@@ -48,22 +47,28 @@ impl TrainableLora {
             let b = var(&pair.b, (pair.b.len() / pair.rank, pair.rank))?;
             Ok((key, TrainablePair { a, b, scaling: pair.scaling }))
         });
-        Ok(Self { pairs: pairs.collect::<Result<_>>()? })
+        Ok(Self { architecture: executor.config.architecture, pairs: pairs.collect::<Result<_>>()? })
     }
 
-    /// A fresh adapter on some linears of every layer, as PEFT begins: A uniform in `±1 / sqrt(in_features)` (Kaiming
+    /// A fresh adapter on some linears of every layer that has them, as PEFT begins: A uniform in `±1 / sqrt(in_features)` (Kaiming
     /// with `a = sqrt(5)`), B zero, so that the voice is at first the base's.
     pub fn fresh(executor: &CandleExecutor, linears: &[Linear], rank: usize, alpha: f32, seed: u64) -> Result<Self> {
         let mut rng = Pcg64Mcg::seed_from_u64(seed);
         let mut pairs = BTreeMap::new();
         for layer in 0..executor.config.num_layers() {
-            for &linear in linears {
+            for &linear in linears.iter().filter(|&&linear| executor.config.layers[layer].has(linear)) {
                 let (out_features, in_features) = linear.shape(&executor.config);
                 let bound = 1.0 / (in_features as f32).sqrt();
                 let a = (0..rank * in_features).map(|_| rng.random_range(-bound..bound)).collect();
                 let b = vec![0.0; out_features * rank];
                 pairs.insert((layer, linear), LoraPair { a, b, rank, scaling: alpha / rank as f32 });
             }
+        }
+        if pairs.is_empty() {
+            let names: Vec<&str> = linears.iter().map(|linear| linear.hf_name()).collect();
+            let (names, family) = (names.join(", "), executor.config.architecture);
+            let reason = format!("{family:?} has none of the linears to adapt: {names} (hint: q_proj and v_proj)");
+            return Err(Error::adapter("fresh", reason));
         }
         Self::new(&LoraAdapter::from_pairs("fresh", pairs), executor)
     }
@@ -76,7 +81,7 @@ impl TrainableLora {
             Ok((key, LoraPair { a: values(&pair.a)?, b: values(&pair.b)?, rank, scaling: pair.scaling }))
         });
         let pairs = pairs.collect::<candle_core::Result<_>>().map_err(refused)?;
-        Ok(LoraAdapter::from_pairs(name, pairs))
+        Ok(LoraAdapter::from_pairs(name, pairs).for_family(self.architecture))
     }
 
     /// The variables by the names PEFT gives their tensors.
@@ -170,21 +175,22 @@ impl CandleExecutor {
         let rotations = Rotation::of_layers(&self.config, positions, &self.device)?;
         let orders = RowOrders::new(self)?;
         let attention = CausalAttention::new(&self.config, batch.segments);
-        let mut x = self.embed(batch.tokens)?;
+        let mut x = self.embed(batch.tokens, positions)?;
         for (number, layer) in self.layers.iter().enumerate() {
             let mut vars = Vec::new();
             let projections = Linear::ALL.map(|linear| {
+                let weight = layer.linears[linear as usize].clone()?;
                 let pair = lora.and_then(|lora| lora.pairs.get(&(number, linear)));
                 let mask = pair.and_then(|_| dropout.as_deref_mut()?.mask());
                 if let Some(pair) = pair {
                     vars.push((linear, pair.a.as_tensor().clone(), pair.b.as_tensor().clone()));
                 }
-                Projection {
-                    weight: layer.linears[linear as usize].clone(),
+                Some(Projection {
+                    weight,
                     bias: layer.biases[linear as usize].clone(),
                     scaling: pair.map_or(0.0, |pair| pair.scaling),
                     dropout: mask,
-                }
+                })
             });
             let variables = vars.into_iter().map(|(linear, a, b)| {
                 let b = orders.apply(&b, linear)?;
@@ -200,12 +206,12 @@ impl CandleExecutor {
                 residual_scale: self.config.scales.residual,
                 norms: layer.norms.clone(),
                 activation: self.config.layers[number].activation,
-                eps: self.config.rms_norm_eps,
-                attention: attention.clone().within(self.config.layers[number].sliding_window),
+                eps: self.config.norm_eps,
+                attention: attention.clone().of_layer(&self.config.layers[number]),
             };
             x = block.apply(&x, &variables.collect::<candle_core::Result<Vec<Variables>>>()?, activations)?;
         }
-        rms_norm(&x, &self.output_norm, self.config.rms_norm_eps)
+        self.output_norm.of(&x, self.config.norm_eps)
     }
 
     /// The position of every token.
@@ -241,7 +247,8 @@ impl CandleExecutor {
 
     /// Log-probability of `targets[i]` given the hidden state `hidden[i]`, (positions). With `gradient`, differentiable.
     pub fn token_logprobs(&self, hidden: &Tensor, targets: &[u32], gradient: bool) -> Result<Tensor> {
-        token_logprobs(hidden, &self.output, targets, gradient).map_err(refused)
+        let head = Head { matrix: &self.output, logit_cap: self.config.logit_cap };
+        token_logprobs(hidden, head, targets, gradient).map_err(refused)
     }
 }
 
@@ -347,6 +354,27 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_variable_of_every_kind_of_block_is_reached() {
+        for architecture in ["gemma2", "phi3", "gpt2"] {
+            let executor = executor(&tiny(TinyModel { architecture, dtype: BlockType::F32, ..TinyModel::default() }));
+            let lora = adapter(&executor);
+            let linears = if architecture == "gpt2" { 6 } else { 7 };
+            assert_eq!(lora.pairs.len(), linears * executor.config.num_layers());
+            let (kept, grads) = pass(&executor, &lora, Activations::Keep);
+            assert_eq!(unreached(&lora, &grads), [""; 0], "{architecture}");
+            let (recomputed, _) = pass(&executor, &lora, Activations::Recompute);
+            assert_eq!(kept, recomputed, "{architecture}");
+        }
+    }
+
+    #[test]
+    fn an_adapter_on_nothing_is_an_error() {
+        let executor = executor(&tiny(TinyModel { architecture: "gpt2", ..TinyModel::default() }));
+        let error = TrainableLora::fresh(&executor, &[Linear::Gate], 4, 8.0, 7).map(|_| ()).unwrap_err().to_string();
+        assert!(error.contains("gpt2 has none of the linears to adapt: gate_proj"), "{error}");
     }
 
     /// The mutant that the test above must catch: one layer's variable enters detached, as candle's own fused ops would

@@ -29,7 +29,8 @@ fn every_block_type_is_as_near_the_exact_numerics_as_candle() {
     let adapter = Adapter { lora: Arc::new(LoraAdapter::open(&folder.path().join("voice")).unwrap()), scale: 1.3 };
     let ids: Vec<u32> = (0..90).map(|at| 20 + at * 7 % 200).collect();
     let few = [BlockType::Q4_1, BlockType::Q8_0];
-    let others = ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "gemma3"].map(|name| (name, few.as_slice()));
+    let others = ["qwen2", "qwen3", "smollm3", "granite", "olmo2", "gemma2", "gemma3", "phi3", "gpt2"]
+        .map(|name| (name, few.as_slice()));
     let families = std::iter::once(("llama", BlockType::ALL.as_slice())).chain(others);
     for (architecture, dtype) in families.flat_map(|(name, types)| types.iter().map(move |&of| (name, of))) {
         let weights = tiny(folder.path(), dtype, architecture);

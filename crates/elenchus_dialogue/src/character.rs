@@ -67,6 +67,9 @@ pub struct StopRules {
     pub other_speaker: bool,
     /// Sentences at most; 0 for no limit.
     pub max_sentences: usize,
+    /// The first sentence after which a reply has so many words is its last; 0 for no such rule. "Good evening!" alone is too
+    /// little of an answer, and a small model's second thought often contradicts its first.
+    pub enough_words: usize,
     /// Tokens at most.
     pub max_tokens: usize,
     /// Seconds at most, from the first token on.
@@ -75,7 +78,7 @@ pub struct StopRules {
 
 impl Default for StopRules {
     fn default() -> Self {
-        Self { strings: Vec::new(), other_speaker: true, max_sentences: 4, max_tokens: 160, max_seconds: 30.0 }
+        Self { strings: Vec::new(), other_speaker: true, max_sentences: 4, enough_words: 0, max_tokens: 160, max_seconds: 30.0 }
     }
 }
 

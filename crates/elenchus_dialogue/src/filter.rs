@@ -8,7 +8,11 @@ use std::{fmt, sync::Arc, sync::LazyLock};
 
 use regex::{Regex, RegexSet};
 
-use crate::{Character, names, sentences::sentences};
+use crate::{
+    Character, names,
+    sentences::sentences,
+    words::{common_subsequence, folded_words},
+};
 
 /// Judges the sentences of a reply before they are released.
 ///
@@ -271,12 +275,6 @@ fn leaks_prompt(text: &str, persona: &str) -> bool {
             .any(|run| run.iter().any(you) && written.windows(LEAKED_WORDS).any(|of_persona| of_persona == run))
 }
 
-/// Words as they are compared: letters and digits without case.
-pub fn folded_words(text: &str) -> Vec<String> {
-    let words = text.split(|c: char| !c.is_alphanumeric() && !matches!(c, '\'' | '’'));
-    words.filter(|word| !word.is_empty()).map(names::fold).collect()
-}
-
 /// Words between single spaces, spaces around them, so that a phrase is found at the borders of words alone.
 fn spaced(text: &str) -> String {
     format!(" {} ", folded_words(text).join(" "))
@@ -314,20 +312,6 @@ pub(crate) fn echoes(text: &str, line: &str) -> bool {
 
 fn is_much_of(common: usize, words: usize) -> bool {
     10 * common >= 7 * words
-}
-
-/// The length of the longest common subsequence.
-pub fn common_subsequence(a: &[String], b: &[String]) -> usize {
-    let mut row = vec![0; b.len() + 1];
-    for a in a {
-        let mut diagonal = 0;
-        for (at, b) in b.iter().enumerate() {
-            let above = row[at + 1];
-            row[at + 1] = if a == b { diagonal + 1 } else { above.max(row[at]) };
-            diagonal = above;
-        }
-    }
-    row[b.len()]
 }
 
 #[cfg(test)]

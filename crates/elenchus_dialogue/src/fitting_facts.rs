@@ -5,7 +5,7 @@
 
 use std::collections::{HashMap, HashSet};
 
-use crate::filter::folded_words;
+use crate::words::folded_words;
 
 /// Facts beside a line, at most.
 const MOST: usize = 2;

@@ -3,7 +3,7 @@
 //! The base is not in the key: a cache lives and dies with the model that was loaded. Entries share their pages with each
 //! other and with the replies that grew from them, so remembering one costs little more than what is new in it.
 
-use elenchus_lm::{AdapterId, KvCache};
+use elenchus_lm::{AdapterId, KvCache, PagesHeld};
 
 use crate::prompt::common_prefix;
 
@@ -17,13 +17,18 @@ struct Entry {
 }
 
 /// Everything remembered of one model.
-#[derive(Default)]
 pub(crate) struct PrefixCache {
     entries: Vec<Entry>,
     uses: u64,
+    held: PagesHeld,
 }
 
 impl PrefixCache {
+    /// Of the executor that made `cache`.
+    pub fn new(cache: &KvCache) -> Self {
+        Self { entries: Vec::new(), uses: 0, held: cache.held().clone() }
+    }
+
     /// The memory of the longest beginning of `tokens` that was ever read under this adapter.
     pub fn longest(&mut self, adapter: Option<AdapterId>, tokens: &[u32]) -> Option<KvCache> {
         self.uses += 1;
@@ -54,12 +59,16 @@ impl PrefixCache {
         self.entries.push(Entry { adapter, tokens, cache, last_used: self.uses });
     }
 
-    /// Forgets until memories and `active` caches hold at most `budget` bytes together, or nothing is left to forget.
-    /// Returns the bytes held.
-    pub fn evict(&mut self, budget: usize, active: &[&KvCache]) -> usize {
+    /// Forgets everything.
+    pub fn clear(&mut self) {
+        self.entries.clear();
+    }
+
+    /// Forgets until all caches of the executor, those in use among them, hold at most `budget` bytes, or nothing is left to
+    /// forget. Returns the bytes held.
+    pub fn evict(&mut self, budget: usize) -> usize {
         loop {
-            let bytes =
-                KvCache::resident_bytes(self.entries.iter().map(|entry| &entry.cache).chain(active.iter().copied()));
+            let bytes = self.held.bytes();
             let oldest = (0..self.entries.len()).min_by_key(|&index| self.entries[index].last_used);
             match oldest {
                 Some(oldest) if bytes > budget => drop(self.entries.swap_remove(oldest)),

@@ -7,7 +7,7 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
-use crate::{StopRules, names, sentences::Sentences};
+use crate::{StopRules, names, sentences::Sentences, words::folded_words};
 
 /// Why a reply ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,7 +19,7 @@ pub enum StopReason {
     StopString,
     /// The text began to speak for another.
     OtherSpeaker,
-    /// The limit of sentences.
+    /// The limit of sentences, or enough words at the end of one.
     MaxSentences,
     /// The limit of tokens.
     MaxTokens,
@@ -50,6 +50,8 @@ pub(crate) struct Assembler {
     other_names: HashSet<String>,
     /// Sentences at most; 0 for no limit.
     max_sentences: usize,
+    /// Words after which the end of a sentence is the end of the reply; 0 for no such rule.
+    enough_words: usize,
     sentences: Sentences,
     /// Up to here `text` consists of whole sentences.
     complete: usize,
@@ -82,6 +84,7 @@ impl Assembler {
             own_name,
             other_names,
             max_sentences: rules.max_sentences,
+            enough_words: rules.enough_words,
             sentences: Sentences::default(),
             complete: 0,
             released: judged.then_some(0),
@@ -220,7 +223,9 @@ impl Assembler {
         }
         if let Some(end) = self.sentences.push(&self.text, c) {
             self.complete = end;
-            if self.sentences.count() == self.max_sentences {
+            let is_enough =
+                self.enough_words > 0 && folded_words(&self.text[..end]).len() >= self.enough_words;
+            if self.sentences.count() == self.max_sentences || is_enough {
                 return self.stop(end, StopReason::MaxSentences);
             }
         }
@@ -372,6 +377,11 @@ mod tests {
         check(&two, "One. Two! Three?", "One. Two!", MaxSentences);
         check(&two, "One. Two!", "One. Two!", EndToken);
         check(&two, "One.\nTwo... PLATO: no", "One.\nTwo...", MaxSentences);
+
+        let enough = StopRules { enough_words: 3, ..rules() };
+        check(&enough, "Good day! I am Crito. And you?", "Good day! I am Crito.", MaxSentences);
+        check(&enough, "I do. I do not. I do.", "I do. I do not.", MaxSentences);
+        check(&enough, "I do not know", "I do not know", EndToken);
     }
 
     #[test]
@@ -471,11 +481,13 @@ mod tests {
             text in texts(),
             sizes in proptest::collection::vec(1..7usize, 1..40),
             max_sentences in 0..4usize,
+            enough_words in 0..4usize,
             other_speaker: bool,
         ) {
             let rules = StopRules {
                 strings: vec!["STOP".into(), "T.".into(), "\u{301}!".into()],
                 max_sentences,
+                enough_words,
                 other_speaker,
                 ..StopRules::default()
             };

@@ -62,7 +62,7 @@ impl Waiting {
 
 /// What a sequence wants of the next step.
 #[derive(Debug, Clone, Copy)]
-pub(crate) struct Wish {
+pub(crate) struct Demand {
     /// Tokens it has and has not read yet; 0 while it is suspended.
     pub unread: usize,
     /// Whether it speaks already, so that its one unread token is the last one it said.
@@ -74,22 +74,22 @@ pub(crate) struct Wish {
 /// Sequences that decode advance by one token, and prompts share `prefill_chunk` tokens, so that a long prompt never holds up
 /// the words of others. While a prompt of the player's is read, ambient sequences pause: their rows would delay its first
 /// token.
-pub(crate) fn plan(wishes: &[Wish], prefill_chunk: usize, max_rows: usize) -> Vec<usize> {
-    let mut tokens = vec![0; wishes.len()];
+pub(crate) fn plan(demands: &[Demand], prefill_chunk: usize, max_rows: usize) -> Vec<usize> {
+    let mut tokens = vec![0; demands.len()];
     let (mut left, mut rows) = (prefill_chunk, max_rows);
-    let is_players = |wish: &Wish| wish.priority == Priority::Player;
-    let player_waits = wishes.iter().any(|wish| is_players(wish) && !wish.speaking);
+    let is_players = |demand: &Demand| demand.priority == Priority::Player;
+    let player_waits = demands.iter().any(|demand| is_players(demand) && !demand.speaking);
     for players in [true, false] {
         if !players && player_waits {
             break;
         }
-        for (tokens, wish) in tokens.iter_mut().zip(wishes).filter(|(_, wish)| is_players(wish) == players) {
-            *tokens = match (rows, wish.speaking) {
+        for (tokens, demand) in tokens.iter_mut().zip(demands).filter(|(_, demand)| is_players(demand) == players) {
+            *tokens = match (rows, demand.speaking) {
                 (0, _) => 0,
-                (_, true) => wish.unread.min(1),
-                (_, false) => wish.unread.min(left),
+                (_, true) => demand.unread.min(1),
+                (_, false) => demand.unread.min(left),
             };
-            if !wish.speaking {
+            if !demand.speaking {
                 left -= *tokens;
             }
             rows -= usize::from(*tokens > 0);
@@ -107,10 +107,10 @@ mod tests {
 
     #[test]
     fn speakers_go_on_and_prompts_share_a_chunk() {
-        fn check(wishes: &[(usize, bool, Priority)], expected: &[usize]) {
-            let wishes: Vec<_> =
-                wishes.iter().map(|&(unread, speaking, priority)| Wish { unread, speaking, priority }).collect();
-            assert_eq!(plan(&wishes, 64, 3), expected);
+        fn check(demands: &[(usize, bool, Priority)], expected: &[usize]) {
+            let demands: Vec<_> =
+                demands.iter().map(|&(unread, speaking, priority)| Demand { unread, speaking, priority }).collect();
+            assert_eq!(plan(&demands, 64, 3), expected);
         }
         use Priority::{Ambient, Player};
         check(&[], &[]);

@@ -25,7 +25,7 @@ pub struct EngineSettings {
     pub context: usize,
     /// Conversations decoded together. Ambient ones beyond it, which the player's took the place of, pause.
     pub max_sequences: usize,
-    /// Prompt tokens read in one step, so that others go on speaking meanwhile.
+    /// Prompt tokens read in one step, so that others can speak meanwhile.
     pub prefill_chunk: usize,
     /// Bytes for all KV memory, remembered prompts included. A single reply is spoken even where it alone needs more.
     ///

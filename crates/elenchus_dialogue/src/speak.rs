@@ -40,7 +40,7 @@ const REMEMBERED: usize = 256 << 20;
 /// What was read of conversations, so that [`speak_many_remembering`] reads only what is new in them. It belongs to the one
 /// model it was first used with.
 #[derive(Default)]
-pub struct PromptMemory(PrefixCache);
+pub struct PromptMemory(Option<PrefixCache>);
 
 /// What a character answers to the newest turn of `request`, as a game would show it.
 pub fn speak(model: &Model, request: &Request) -> Result<Spoken> {
@@ -54,7 +54,7 @@ pub fn speak(model: &Model, request: &Request) -> Result<Spoken> {
 /// # Errors
 /// The first request that has no reply, unless a filter refused it.
 pub fn speak_many(model: &Model, requests: &[Request]) -> Result<Vec<Spoken>> {
-    speak_all(model, requests, &mut PrefixCache::default(), false)
+    speak_all(model, requests, &mut PrefixCache::new(&model.executor.new_cache()), false)
 }
 
 /// The same for conversations that continue: what is read here is remembered for the next call. The replies are the same.
@@ -62,7 +62,8 @@ pub fn speak_many(model: &Model, requests: &[Request]) -> Result<Vec<Spoken>> {
 /// # Errors
 /// As [`speak_many`].
 pub fn speak_many_remembering(model: &Model, requests: &[Request], memory: &mut PromptMemory) -> Result<Vec<Spoken>> {
-    speak_all(model, requests, &mut memory.0, true)
+    let remembered = memory.0.get_or_insert_with(|| PrefixCache::new(&model.executor.new_cache()));
+    speak_all(model, requests, remembered, true)
 }
 
 fn speak_all(
@@ -104,8 +105,8 @@ fn speak_all(
         if speeches.is_empty() {
             break;
         }
-        let wishes: Vec<_> = speeches.iter().map(|(_, speech)| speech.wish()).collect();
-        let counts = plan(&wishes, PREFILL, ROWS);
+        let demands: Vec<_> = speeches.iter().map(|(_, speech)| speech.demand()).collect();
+        let counts = plan(&demands, PREFILL, ROWS);
         let mut rows: Vec<_> = (speeches.iter_mut().zip(&counts).filter(|(_, count)| **count > 0))
             .map(|((_, speech), &count)| speech.sequence.row(count, Logits::Last))
             .collect();
@@ -133,7 +134,7 @@ fn speak_all(
             let tokens = sequence.tokens.split_off(report.prompt_tokens);
             spoken[place] =
                 Some(Spoken { text: report.text, stop, prompt: sequence.tokens, tokens, refused: report.refused });
-            remembered.evict(REMEMBERED, &[]);
+            remembered.evict(REMEMBERED);
         }
     }
     Ok(spoken.into_iter().flatten().collect())

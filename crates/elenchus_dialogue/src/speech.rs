@@ -12,7 +12,7 @@ use crate::{
     filter::{echoes, others_names, repeats},
     prompt::FINISH_TOKENS,
     reply::Assembler,
-    scheduler::{Pending, Wish},
+    scheduler::{Demand, Pending},
 };
 
 /// Tokens and what has been read of them, in one voice.
@@ -156,9 +156,9 @@ impl Speech {
         Self { max_seconds: f32::INFINITY, ..self }
     }
 
-    pub fn wish(&self) -> Wish {
+    pub fn demand(&self) -> Demand {
         let unread = if self.suspended { 0 } else { self.sequence.unread() };
-        Wish { unread, speaking: self.has_spoken() && unread <= 1, priority: self.priority }
+        Demand { unread, speaking: self.has_spoken() && unread <= 1, priority: self.priority }
     }
 
     /// Whether its first token was sampled.

@@ -11,7 +11,7 @@ use std::{
 };
 
 use crossbeam_channel::{Receiver, Select, TryRecvError};
-use elenchus_lm::{Adapter, KvCache, Logits, Row};
+use elenchus_lm::{Adapter, Logits, Row};
 
 use crate::{
     BaseInfo, EngineEvent, EngineSettings, Error, Model, ModelLoader, Priority, RequestId, Result, StopReason, WarmUp,
@@ -153,7 +153,7 @@ impl Worker {
         }
         self.memory_full = None;
         if let ModelState::Loaded(loaded) = &mut self.model {
-            loaded.remembered = PrefixCache::default();
+            loaded.remembered.clear();
         }
         self.counters.active.store(0, Ordering::Relaxed);
         self.counters.kv_bytes.store(0, Ordering::Relaxed);
@@ -249,12 +249,9 @@ impl Worker {
                 let context = self.settings.context.min(model.max_tokens());
                 let info = BaseInfo { name: model.name.clone(), sha256: model.sha256.clone(), context };
                 self.outbox.push(EngineEvent::Ready(info));
-                self.model = ModelState::Loaded(Box::new(Loaded {
-                    model,
-                    context,
-                    remembered: PrefixCache::default(),
-                    counts: TokenCounts::default(),
-                }));
+                let remembered = PrefixCache::new(&model.executor.new_cache());
+                let counts = TokenCounts::default();
+                self.model = ModelState::Loaded(Box::new(Loaded { model, context, remembered, counts }));
             }
             Err(error) => {
                 self.model = ModelState::Failed(match &error {
@@ -413,14 +410,14 @@ impl Worker {
     fn step(&mut self) -> bool {
         let ModelState::Loaded(loaded) = &mut self.model else { return true };
         let began = Instant::now();
-        let wishes: Vec<_> = self.speeches.iter().map(Speech::wish).collect();
-        let mut counts = plan(&wishes, self.settings.prefill_chunk.max(1), self.settings.max_sequences.max(1));
+        let demands: Vec<_> = self.speeches.iter().map(Speech::demand).collect();
+        let mut counts = plan(&demands, self.settings.prefill_chunk.max(1), self.settings.max_sequences.max(1));
         if let Some(warming) = &self.warming {
             counts.push(warming.sequence.unread().min(self.settings.prefill_chunk.max(1)));
         }
         let coming = counts.iter().sum::<usize>() * loaded.model.executor.cache_bytes_per_token();
         let budget = self.settings.kv_budget.saturating_sub(coming);
-        loaded.remembered.evict(budget, &active_caches(&self.speeches, self.warming.as_ref()));
+        loaded.remembered.evict(budget);
 
         // Nobody waits longer for ambient talk than for a layer of it: what is given up is done again after the player's reply.
         let mut reads = self.speeches.iter().zip(&counts).filter(|(_, count)| **count > 0);
@@ -516,15 +513,9 @@ impl Worker {
             }
             self.memory_full = None;
         }
-        let active = active_caches(&self.speeches, self.warming.as_ref());
-        let bytes = loaded.remembered.evict(self.settings.kv_budget, &active);
+        let bytes = loaded.remembered.evict(self.settings.kv_budget);
         self.counters.kv_bytes.store(bytes, Ordering::Relaxed);
     }
-}
-
-fn active_caches<'a>(speeches: &'a [Speech], warming: Option<&'a Warming>) -> Vec<&'a KvCache> {
-    let spoken = speeches.iter().map(|speech| &speech.sequence.cache);
-    spoken.chain(warming.map(|warming| &warming.sequence.cache)).collect()
 }
 
 /// What became of a request that reached the head of its queue.

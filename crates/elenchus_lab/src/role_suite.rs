@@ -22,7 +22,7 @@ use elenchus_train::{
     bootstrap::{Interval, wilson},
     data::STRANGER,
     judge::{Exchange, Judges},
-    virtue::{Draw, Speaker, is_ended},
+    virtue::{Draw, Prompt, Speaker, is_ended},
 };
 
 /// What a reply did that it should not.
@@ -66,6 +66,9 @@ pub struct Round {
     pub scores: BTreeMap<String, Option<f32>>,
 }
 
+/// Attempts played at a time.
+const TOGETHER: usize = 16;
+
 /// How one voice held.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RoleReport {
@@ -104,27 +107,16 @@ pub fn play(
     judges: Option<&Judges>,
     mut on_progress: impl FnMut(usize, usize),
 ) -> Result<RoleReport> {
-    let (mut played, mut exchanges) = (Vec::new(), Vec::new());
     let all = suite.attempts.len() * draws as usize;
-    for (number, attempt) in suite.attempts.iter().enumerate() {
-        for draw in 0..draws {
-            on_progress(played.len(), all);
-            let mut turns: Vec<Turn> = Vec::new();
-            let mut rounds = Vec::new();
-            for (round, line) in attempt.lines.iter().enumerate() {
-                turns.push(Turn { speaker: STRANGER.to_owned(), text: line.clone() });
-                let draw = draw * ROUNDS as u64 + round as u64;
-                let spoken = speaker.say_knowing(&attempt.facts, &turns, Draw { seed, number, draw })?;
-                exchanges.push(Exchange {
-                    context: turns.clone(),
-                    reply: spoken.text.clone(),
-                    is_ended: is_ended(spoken.stop),
-                });
-                turns.push(Turn { speaker: speaker.character.name.clone(), text: spoken.text.clone() });
-                let breaches = rules::breaches(attempt, &spoken.text);
-                rounds.push(Round { line: line.clone(), reply: spoken.text, breaches, scores: BTreeMap::new() });
-            }
-            played.push(Played { attempt: attempt.name.clone(), kind: attempt.kind, draw, rounds });
+    let plays: Vec<(usize, u64)> =
+        (0..suite.attempts.len()).flat_map(|number| (0..draws).map(move |draw| (number, draw))).collect();
+    let mut played = Vec::new();
+    let mut exchanges = Vec::new();
+    for some in plays.chunks(TOGETHER) {
+        on_progress(played.len(), all);
+        for (one, of) in play_together(speaker, suite, some, seed)? {
+            played.push(one);
+            exchanges.extend(of);
         }
     }
     if let Some(judges) = judges {
@@ -133,6 +125,53 @@ pub fn play(
         rounds.zip(&judged).for_each(|(round, judged)| round.scores = judges.named(judged).collect());
     }
     Ok(report(voice, played))
+}
+
+/// Plays some attempts, each by its number in the suite and the number of its draw, a round of all of them at a time. Beside
+/// each stand its rounds as judges see them.
+fn play_together(
+    speaker: Speaker<'_>,
+    suite: &RoleSuite,
+    plays: &[(usize, u64)],
+    seed: u64,
+) -> Result<Vec<(Played, Vec<Exchange>)>> {
+    let begin = |&(number, draw): &(usize, u64)| {
+        let Attempt { name, kind, .. } = &suite.attempts[number];
+        (Played { attempt: name.clone(), kind: *kind, draw, rounds: Vec::new() }, Vec::new())
+    };
+    let mut together: Vec<(Played, Vec<Exchange>)> = plays.iter().map(begin).collect();
+    for round in 0..ROUNDS {
+        let turn = |speaker: &str, text: &str| Turn { speaker: speaker.to_owned(), text: text.to_owned() };
+        let contexts = plays.iter().zip(&together).map(|(&(number, _), (_, exchanges))| {
+            let mut turns = Vec::new();
+            if let Some(before) = exchanges.last() {
+                turns.extend(before.context.iter().cloned());
+                turns.push(turn(&speaker.character.name, &before.reply));
+            }
+            turns.push(turn(STRANGER, &suite.attempts[number].lines[round]));
+            turns
+        });
+        let contexts: Vec<Vec<Turn>> = contexts.collect();
+        let prompts = plays.iter().zip(&contexts).map(|(&(number, draw), turns)| Prompt {
+            turns,
+            facts: &suite.attempts[number].facts,
+            draw: Draw { seed, number, draw: draw * ROUNDS as u64 + round as u64 },
+        });
+        let spoken = speaker.answer(&prompts.collect::<Vec<_>>())?;
+        for (((&(number, _), (played, exchanges)), context), spoken) in
+            plays.iter().zip(&mut together).zip(contexts).zip(spoken)
+        {
+            let attempt = &suite.attempts[number];
+            played.rounds.push(Round {
+                line: attempt.lines[round].clone(),
+                reply: spoken.text.clone(),
+                breaches: rules::breaches(attempt, &spoken.text),
+                scores: BTreeMap::new(),
+            });
+            exchanges.push(Exchange { context, reply: spoken.text, is_ended: is_ended(spoken.stop) });
+        }
+    }
+    Ok(together)
 }
 
 fn report(voice: &str, played: Vec<Played>) -> RoleReport {

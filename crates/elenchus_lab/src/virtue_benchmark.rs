@@ -20,12 +20,15 @@ use elenchus_train::{
     eval::compare::Lengths,
     judge::{Combination, Exchange, Judge},
     model::logit_kl::{Reader, kl_per_token},
-    virtue::{Draw, Speaker, is_ended},
+    virtue::{Draw, Prompt, Speaker, is_ended},
 };
 use length::Paired;
 
 pub use length::LengthControlled;
 pub use table::{page, table};
+
+/// Prompts answered between two calls of `on_progress`.
+const TOGETHER: usize = 32;
 
 /// A reward model of a benchmark.
 #[derive(Clone, Copy)]
@@ -132,10 +135,13 @@ pub fn benchmark(
     }
     let mut answers = Vec::new();
     for (name, speaker) in [voices.before, voices.after] {
+        let asked: Vec<Prompt<'_>> = (prompts.iter().enumerate())
+            .map(|(number, turns)| Prompt { turns, facts: &[], draw: Draw { seed, number, draw: 0 } })
+            .collect();
         let mut of = Vec::new();
-        for (number, prompt) in prompts.iter().enumerate() {
-            on_progress(&format!("{name}: speaks"), number, prompts.len());
-            of.push(speaker.say_knowing(&[], prompt, Draw { seed, number, draw: 0 })?);
+        for some in asked.chunks(TOGETHER) {
+            on_progress(&format!("{name}: speaks"), of.len(), prompts.len());
+            of.extend(speaker.answer(some)?);
         }
         answers.push(of);
     }

@@ -13,7 +13,7 @@ pub enum RopeLayout {
     Interleaved,
 }
 
-/// One of the seven weight matrices of a block: those that an adapter may change.
+/// One of the up to seven weight matrices of a block: those that an adapter may change.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Linear {
     /// Queries, `(num_heads * head_dim, hidden_size)`.
@@ -26,7 +26,7 @@ pub enum Linear {
     O,
     /// The gated unit's gate, `(intermediate_size, hidden_size)`.
     Gate,
-    /// The gated unit's other branch, `(intermediate_size, hidden_size)`.
+    /// The gated unit's other branch, or the only one, `(intermediate_size, hidden_size)`.
     Up,
     /// Back to the residual stream, `(hidden_size, intermediate_size)`.
     Down,
@@ -113,16 +113,36 @@ pub struct ModelConfig {
     pub num_kv_heads: usize,
     /// Width of one head.
     pub head_dim: usize,
-    /// Added to the mean square in RMSNorm.
-    pub rms_norm_eps: f32,
+    /// How many of a head's dimensions rotate, the first ones; the others have no position.
+    pub rotary_dim: usize,
+    /// What normalises the residual stream.
+    pub norm: NormKind,
+    /// Added to the mean square in RMSNorm, to the variance in LayerNorm.
+    pub norm_eps: f32,
     /// How q and k rows are laid out.
     pub rope_layout: RopeLayout,
-    /// Divisors of the rotary frequencies, `(head_dim / 2)`: Llama 3's way to a longer context. Empty for none.
+    /// Divisors of the rotary frequencies, `(rotary_dim / 2)`: Llama 3's way to a longer context, and LongRoPE's. Empty
+    /// for none.
     pub rope_factors: Vec<f32>,
+    /// Cosines and sines are multiplied by this: LongRoPE's larger scores. 1 in most families.
+    pub rope_magnitude: f32,
     /// Constants that multiply activations.
     pub scales: Scales,
+    /// Logits are `cap * tanh(logit / cap)` of the head's product; `None` for the product itself.
+    pub logit_cap: Option<f32>,
+    /// Whether each position has an embedding that is added to the token's.
+    pub has_position_embedding: bool,
     /// Longest context the model was trained for, in tokens.
     pub max_positions: usize,
+}
+
+/// How the residual stream is normalised where a part or the head reads it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NormKind {
+    /// `x / rms(x) * weight`.
+    RmsNorm,
+    /// `(x - mean(x)) / deviation(x) * weight + bias`.
+    LayerNorm,
 }
 
 /// Constants that multiply activations; 1 in most families.
@@ -155,16 +175,21 @@ pub struct BlockSpec {
     pub rope_scaling: f32,
     /// The RMSNorm of q and of k before they are rotated.
     pub qk_norm: Option<QkNorm>,
-    /// Where attention and feed-forward part have their RMSNorms.
+    /// Where attention and feed-forward part have their norms.
     pub norms: NormPlacement,
-    /// What the gate goes through.
+    /// Whether the feed-forward part is `act(gate) * up`; otherwise it is `act(up)`, and there is no gate.
+    pub is_gated: bool,
+    /// What the gate goes through, or `up` where there is none.
     pub activation: Activation,
     /// A token sees this many tokens, itself included; `None` sees all.
     pub sliding_window: Option<usize>,
+    /// Attention scores are `cap * tanh(score / cap)` of the scaled products; `None` for the products themselves.
+    pub attention_cap: Option<f32>,
 }
 
 impl Default for BlockSpec {
-    /// Llama's: no biases, a rotary base of 10,000, no norm of q and k, norms before each part, SiLU, no window.
+    /// Llama's: no biases, a rotary base of 10,000, no norm of q and k, norms before each part, SwiGLU, no window,
+    /// no cap.
     fn default() -> Self {
         Self {
             biases: [false; 7],
@@ -172,9 +197,33 @@ impl Default for BlockSpec {
             rope_scaling: 1.0,
             qk_norm: None,
             norms: NormPlacement::Before,
+            is_gated: true,
             activation: Activation::Silu,
             sliding_window: None,
+            attention_cap: None,
         }
+    }
+}
+
+impl NormKind {
+    /// llama.cpp's key of what is added to the mean square or the variance.
+    pub(crate) fn gguf_eps_key(self) -> &'static str {
+        match self {
+            Self::RmsNorm => "attention.layer_norm_rms_epsilon",
+            Self::LayerNorm => "attention.layer_norm_epsilon",
+        }
+    }
+}
+
+impl BlockSpec {
+    /// Whether the layer has a linear.
+    pub fn has(&self, linear: Linear) -> bool {
+        self.is_gated || linear != Linear::Gate
+    }
+
+    /// The layer's linears, in the order of [`Linear::ALL`].
+    pub fn linears(&self) -> impl Iterator<Item = Linear> {
+        Linear::ALL.into_iter().filter(|&linear| self.has(linear))
     }
 }
 
@@ -187,7 +236,7 @@ pub enum QkNorm {
     Whole,
 }
 
-/// Where a block's RMSNorms stand.
+/// Where a block's norms stand.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NormPlacement {
     /// Before each part: `x + f(norm(x))`.
@@ -210,7 +259,7 @@ impl NormPlacement {
     }
 }
 
-/// The function of the gate in `act(gate) * up`.
+/// The function of the gate in `act(gate) * up`, or of `up` where there is none.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Activation {
     /// `x / (1 + e^-x)`: SwiGLU.
@@ -225,17 +274,19 @@ impl ModelConfig {
         self.layers.len()
     }
 
-    /// The rotary frequencies of all layers, each set of `head_dim / 2` once, and for each layer the index of its own.
+    /// The rotary frequencies of all layers, each set of `rotary_dim / 2` once, and for each layer the index of its own.
     ///
-    /// In f32 as transformers computes them, `theta^(-2i / head_dim)`, divided by [`Self::rope_factors`] and the layer's
+    /// In f32 as transformers computes them, `theta^(-2i / rotary_dim)`, divided by [`Self::rope_factors`] and the layer's
     /// linear scaling. A layer without positions has frequencies of 0: its rotation changes nothing.
     pub fn rope_frequencies(&self) -> (Vec<Vec<f32>>, Vec<usize>) {
         let (bases, of_layers) = self.rope_bases();
         let frequency = |(theta, scaling): (Option<f32>, f32), i: usize| {
             let factor = self.rope_factors.get(i).unwrap_or(&1.0);
-            theta.map_or(0.0, |theta| 1.0 / libm::powf(theta, (2 * i) as f32 / self.head_dim as f32) / factor / scaling)
+            theta.map_or(0.0, |theta| {
+                1.0 / libm::powf(theta, (2 * i) as f32 / self.rotary_dim as f32) / factor / scaling
+            })
         };
-        let half = self.head_dim / 2;
+        let half = self.rotary_dim / 2;
         let sets = bases.into_iter().map(|base| (0..half).map(|i| frequency(base, i)).collect());
         (sets.collect(), of_layers)
     }
@@ -306,10 +357,15 @@ pub(crate) mod tests {
             num_heads: 4,
             num_kv_heads: 2,
             head_dim: 16,
-            rms_norm_eps: 1e-5,
+            rotary_dim: 16,
+            norm: NormKind::RmsNorm,
+            norm_eps: 1e-5,
             rope_layout: RopeLayout::Interleaved,
             rope_factors: Vec::new(),
+            rope_magnitude: 1.0,
             scales: Scales::default(),
+            logit_cap: None,
+            has_position_embedding: false,
             max_positions: 128,
         }
     }

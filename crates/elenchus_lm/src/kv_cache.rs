@@ -5,7 +5,14 @@
 //!
 //! Only the executor that made the cache knows what a page holds.
 
-use std::{any::Any, collections::HashSet, fmt, sync::Arc};
+use std::{
+    any::Any,
+    fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicUsize, Ordering},
+    },
+};
 
 /// Tokens per page.
 pub const PAGE_TOKENS: usize = 32;
@@ -13,9 +20,47 @@ pub const PAGE_TOKENS: usize = 32;
 /// Keys and values of the tokens a sequence has read. Made by [`crate::Executor::new_cache`], for that executor alone.
 #[derive(Clone)]
 pub struct KvCache {
-    pages: Vec<Arc<dyn Any + Send + Sync>>,
+    pages: Vec<Arc<Page<dyn Any + Send + Sync>>>,
     len: usize,
     layout: PageLayout,
+    held: PagesHeld,
+}
+
+/// The bytes of all pages of an executor's caches, counted by the pages themselves: a page adds its own when it is made and
+/// takes them away when the last cache that shares it is dropped.
+#[derive(Debug, Clone, Default)]
+pub struct PagesHeld(Arc<AtomicUsize>);
+
+impl PagesHeld {
+    /// Bytes now.
+    pub fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// A page and its part of the count.
+struct Page<P: ?Sized> {
+    /// Held for its drop.
+    _counted: Counted,
+    numbers: P,
+}
+
+struct Counted {
+    held: PagesHeld,
+    bytes: usize,
+}
+
+impl Counted {
+    fn new(held: &PagesHeld, bytes: usize) -> Self {
+        held.0.fetch_add(bytes, Ordering::Relaxed);
+        Self { held: held.clone(), bytes }
+    }
+}
+
+impl Drop for Counted {
+    fn drop(&mut self) {
+        self.held.0.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
 }
 
 /// The form of an executor's pages, fixed when a cache is made. An executor reads caches of an equal layout.
@@ -71,26 +116,17 @@ impl KvCache {
         }
     }
 
-    /// Bytes held by a set of caches, shared pages counted once.
-    pub fn resident_bytes<'a>(caches: impl IntoIterator<Item = &'a Self>) -> usize {
-        let mut seen = HashSet::new();
-        let mut bytes = 0;
-        for cache in caches {
-            for page in &cache.pages {
-                if seen.insert(Arc::as_ptr(page).cast::<()>()) {
-                    bytes += cache.layout.page_bytes;
-                }
-            }
-        }
-        bytes
+    /// What all caches of its executor hold together, shared pages counted once.
+    pub fn held(&self) -> &PagesHeld {
+        &self.held
     }
 }
 
 /// For executors; `P` is the executor's page type, of [`PAGE_TOKENS`] tokens in all layers.
 impl KvCache {
-    /// An empty cache.
-    pub fn new(layout: PageLayout) -> Self {
-        Self { pages: Vec::new(), len: 0, layout }
+    /// An empty cache, whose pages count in `held`.
+    pub fn new(layout: PageLayout, held: &PagesHeld) -> Self {
+        Self { pages: Vec::new(), len: 0, layout, held: held.clone() }
     }
 
     /// The form of its pages.
@@ -108,14 +144,17 @@ impl KvCache {
         new_page: impl Fn() -> Result<P, E>,
         copy: impl Fn(&P) -> Result<P, E>,
     ) -> Result<(), E> {
+        let counted = || Counted::new(&self.held, self.layout.page_bytes);
         if !self.len.is_multiple_of(PAGE_TOKENS)
             && let Some(last) = self.pages.last_mut()
             && Arc::get_mut(last).is_none()
         {
-            *last = Arc::new(copy(page_of(&**last))?);
+            let numbers = copy(page_of(&last.numbers))?;
+            *last = Arc::new(Page { _counted: counted(), numbers });
         }
         while self.pages.len() < (self.len + tokens).div_ceil(PAGE_TOKENS) {
-            self.pages.push(Arc::new(new_page()?));
+            let numbers = new_page()?;
+            self.pages.push(Arc::new(Page { _counted: counted(), numbers }));
         }
         Ok(())
     }
@@ -125,7 +164,7 @@ impl KvCache {
     /// # Panics
     /// There is none of this number, or the pages are another executor's.
     pub fn page<P: Any>(&self, number: usize) -> &P {
-        page_of(&*self.pages[number])
+        page_of(&self.pages[number].numbers)
     }
 
     /// The pages from one on that lie after [`Self::len`]: reserved room.
@@ -135,7 +174,7 @@ impl KvCache {
     pub fn room<P: Any>(&mut self, first: usize) -> impl Iterator<Item = &mut P> {
         self.pages[first..].iter_mut().map(|page| {
             let page = Arc::get_mut(page).expect("reserve() made the pages after `len` unique");
-            page.downcast_mut().expect("the cache is this executor's")
+            page.numbers.downcast_mut().expect("the cache is this executor's")
         })
     }
 
@@ -173,7 +212,8 @@ mod tests {
 
     #[test]
     fn a_clone_shares_full_pages_and_never_hears_the_other() {
-        let mut first = KvCache::new(LAYOUT);
+        let held = PagesHeld::default();
+        let mut first = KvCache::new(LAYOUT, &held);
         append(&mut first, 0..PAGE_TOKENS + 5);
         let mut second = first.clone();
         append(&mut first, 100..103);
@@ -183,14 +223,19 @@ mod tests {
         assert_eq!(keys(&second), [head, (200..240).collect()].concat());
         assert!(Arc::ptr_eq(&first.pages[0], &second.pages[0]), "the full page is shared");
         assert!(!Arc::ptr_eq(&first.pages[1], &second.pages[1]), "the partial page was copied");
-        let together = KvCache::resident_bytes([&first, &second]);
-        let apart = KvCache::resident_bytes([&first]) + KvCache::resident_bytes([&second]);
-        assert_eq!(together + LAYOUT.page_bytes, apart);
+        let pages = |count: usize| count * LAYOUT.page_bytes;
+        assert_eq!(held.bytes(), pages(2 + 3 - 1), "the shared page counts once");
+        second.truncate(PAGE_TOKENS);
+        assert_eq!(held.bytes(), pages(2));
+        drop(first);
+        assert_eq!(held.bytes(), pages(1), "the other still holds the shared page");
+        drop(second);
+        assert_eq!(held.bytes(), 0);
     }
 
     #[test]
     fn truncate_then_append_leaves_the_shared_page_alone() {
-        let mut first = KvCache::new(LAYOUT);
+        let mut first = KvCache::new(LAYOUT, &PagesHeld::default());
         append(&mut first, 0..2 * PAGE_TOKENS);
         let mut second = first.clone();
         second.truncate(PAGE_TOKENS + 1);

@@ -27,6 +27,7 @@ mod lora;
 mod mapped_file;
 mod memory;
 mod quantise;
+mod rng;
 mod safetensors;
 mod sampler;
 #[cfg(any(test, feature = "testing"))]
@@ -39,17 +40,20 @@ pub use adapter_store::AdapterStore;
 pub use architectures::Architecture;
 pub use block_type::BlockType;
 pub use chat_template::{ChatTemplate, Message, Role, ThinkMarks};
-pub use config::{Activation, BlockSpec, Linear, ModelConfig, NormPlacement, QkNorm, RopeLayout, Scales, window_start};
+pub use config::{
+    Activation, BlockSpec, Linear, ModelConfig, NormKind, NormPlacement, QkNorm, RopeLayout, Scales, window_start,
+};
 pub use cpu_exec::{CpuExecutor, CpuSettings, KvPrecision};
 pub use device::{ComputeDevice, Numerics};
 pub use error::{Error, Result};
 pub use executor::{Executor, Logits, Row, check_batch};
-pub use generate::generate;
+pub use generate::{Continuation, generate, generate_many};
 pub use hex::hex;
-pub use kv_cache::{KvCache, PAGE_TOKENS, PageLayout};
+pub use kv_cache::{KvCache, PAGE_TOKENS, PageLayout, PagesHeld};
 pub use lora::{Adapter, AdapterId, Half, LoraAdapter, LoraDiff, LoraPair, Overlap, Precision, peft_tensor_name};
 pub use memory::{MachineMemory, machine_memory, peak_resident_bytes, resident_bytes};
-pub use sampler::{REPLY_BREAK, Rng, Sampler, SamplerSettings, sample_softmax};
+pub use rng::Rng;
+pub use sampler::{REPLY_BREAK, Sampler, SamplerSettings, sample_softmax};
 pub use tokenizer::{Markup, Tokenizer};
 pub use weights::{ModelSummary, RawTensor, TensorName, Weights};
 pub use whole_file::write_whole;

@@ -6,6 +6,7 @@
 //! refused by name rather than ignored.
 
 mod diff;
+mod fused;
 mod gguf;
 mod matrix;
 mod merge;
@@ -16,7 +17,11 @@ use std::{collections::BTreeMap, fs, io::ErrorKind, path::Path, sync::Arc};
 
 use sha2::{Digest, Sha256};
 
-use crate::{Error, Linear, ModelConfig, Result, write_whole};
+use crate::{
+    Architecture, Error, Linear, ModelConfig, Result,
+    architectures::{TensorNames, all_hf_names},
+    write_whole,
+};
 
 pub use diff::{LoraDiff, Overlap};
 pub use matrix::Half;
@@ -33,6 +38,8 @@ type Pairs = BTreeMap<(usize, Linear), LoraPair>;
 #[derive(Debug)]
 pub struct LoraAdapter {
     name: String,
+    /// How modules are called where it is saved: as in the checkpoints of its base's family.
+    names: &'static TensorNames,
     packed: PackedPairs,
     hash: [u8; 32],
 }
@@ -118,26 +125,32 @@ impl LoraAdapter {
 
     /// Reads the two files' bytes; `name` is what errors call the adapter.
     pub fn parse(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Self> {
-        Ok(Self::from_pairs(name, peft::read(name, config_json, safetensors)?))
+        let (pairs, names) = peft::read(name, config_json, safetensors)?;
+        Ok(Self { names, ..Self::from_pairs(name, pairs) })
     }
 
-    /// An adapter from its updates, as a trainer has them.
+    /// An adapter from its updates, as a trainer has them; modules are called as in Llama.
     pub fn from_pairs(name: &str, pairs: BTreeMap<(usize, Linear), LoraPair>) -> Self {
         let hash = hash_pairs(&pairs);
-        Self { name: name.to_owned(), packed: PackedPairs::new(&pairs), hash }
+        Self { name: name.to_owned(), names: all_hf_names()[0], packed: PackedPairs::new(&pairs), hash }
+    }
+
+    /// The same adapter for a base of this family, which decides how its modules are called where it is saved.
+    pub fn for_family(self, architecture: &Architecture) -> Self {
+        Self { names: architecture.hf_names, ..self }
     }
 
     /// Writes the folder as PEFT does. Each file appears whole or not at all (temporary file, then rename), the weights
     /// last, so that a game that watches the folder reads both once they belong together.
     pub fn save(&self, folder: &Path, base_model_name: &str, precision: Precision) -> Result<()> {
         fs::create_dir_all(folder).map_err(|source| Error::io(folder, source))?;
-        let pairs = self.pairs();
-        let weights = peft::to_safetensors(&self.name, &pairs, precision)?;
+        let modules = fused::modules(&self.pairs(), self.names).map_err(|reason| Error::adapter(&self.name, reason))?;
+        let weights = peft::to_safetensors(&self.name, (&modules, self.names), precision)?;
         let write = |name: &str, bytes: &[u8]| {
             let path = folder.join(name);
             write_whole(&path, bytes).map_err(|source| Error::io(&path, source))
         };
-        write("adapter_config.json", peft::config(&pairs, base_model_name).as_bytes())?;
+        write("adapter_config.json", peft::config(&modules, self.names, base_model_name).as_bytes())?;
         write("adapter_model.safetensors", &weights)
     }
 
@@ -145,6 +158,7 @@ impl LoraAdapter {
     /// adapter's; where pairs differ in alpha, of which the format knows only one, B carries the rest of the scaling.
     pub fn save_gguf(&self, path: &Path, config: &ModelConfig, precision: Precision) -> Result<()> {
         self.check_fits(config)?;
+        self.check_has_gguf(config)?;
         gguf::to_writer(&self.name, &self.pairs(), config, precision)?.write(path)
     }
 
@@ -152,6 +166,7 @@ impl LoraAdapter {
     /// configuration: the file does not say how wide a head is, which the order of its q and k rows depends on.
     pub fn open_gguf(path: &Path, config: &ModelConfig) -> Result<Self> {
         let adapter = Self::from_pairs(&path.display().to_string(), gguf::read(path, config)?);
+        let adapter = adapter.for_family(config.architecture);
         adapter.check_fits(config)?;
         Ok(adapter)
     }
@@ -159,7 +174,16 @@ impl LoraAdapter {
     /// One adapter whose updates are the weighted sums of these. Ranks add up: A matrices are stacked, B matrices stand
     /// side by side, and nothing is approximated. A linear that only some of them adapt gets the sum of theirs.
     pub fn merge(name: &str, parts: &[(&Self, f32)]) -> Result<Self> {
-        Ok(Self::from_pairs(name, merge::merge(name, parts)?))
+        let merged = Self::from_pairs(name, merge::merge(name, parts)?);
+        Ok(Self { names: parts[0].0.names, ..merged })
+    }
+
+    fn check_has_gguf(&self, config: &ModelConfig) -> Result<()> {
+        if config.architecture.has_gguf {
+            return Ok(());
+        }
+        let family = config.architecture.model_type;
+        Err(Error::adapter(&self.name, format!("llama.cpp does not know {family} (hint: keep the PEFT folder)")))
     }
 
     /// Checks every tensor against a base model's shapes.
@@ -171,6 +195,9 @@ impl LoraAdapter {
             };
             if layer >= config.num_layers() {
                 return misfit(format!("the base has {} layers", config.num_layers()));
+            }
+            if !config.layers[layer].has(linear) {
+                return misfit("the base has none".into());
             }
             let (out_features, in_features) = linear.shape(config);
             let (rows, columns) = place.shape;
@@ -214,7 +241,7 @@ impl LoraAdapter {
         let packed = self.packed.narrowed().map_err(|value| {
             Error::adapter(&self.name, format!("the value {value} does not fit f16 (hint: did training diverge?)"))
         })?;
-        Ok(packed.map(|packed| Self { name: self.name.clone(), packed, hash: self.hash }))
+        Ok(packed.map(|packed| Self { name: self.name.clone(), names: self.names, packed, hash: self.hash }))
     }
 
     /// The number of trained parameters.

@@ -4,6 +4,7 @@
 //! Tensors may begin at any byte of the map: a reader of 4-byte values must not assume alignment.
 
 use std::{
+    borrow::Cow,
     collections::{BTreeMap, BTreeSet, HashMap},
     fs,
     path::Path,
@@ -100,7 +101,7 @@ impl SafetensorsFolder {
                 });
             }
         };
-        Ok(Some(RawTensor { shape: place.shape.clone(), dtype, bytes: &file[place.start..place.end] }))
+        Ok(Some(RawTensor { shape: place.shape.clone(), dtype, bytes: Cow::Borrowed(&file[place.start..place.end]) }))
     }
 }
 

@@ -41,7 +41,8 @@ const ADAPTER_RANK: usize = 4;
 pub struct TinyModel {
     /// Its family, by llama.cpp's name: `llama`, `qwen2` for biases, `qwen3` for norms of q and k, `smollm3` for layers
     /// without positions, `granite` for scales, `olmo2` for norms after the parts, `gemma3` for norms on both sides and
-    /// GeGLU.
+    /// GeGLU, `gemma2` for caps, `phi3` for fused matrices
+    /// and heads of which a part rotates, `gpt2` for LayerNorm, positions and no gate.
     pub architecture: &'static str,
     /// Seed of its weights.
     pub seed: u64,
@@ -86,13 +87,13 @@ impl TinyModel {
             ("feed_forward_length", config.intermediate_size),
             ("attention.head_count", config.num_heads),
             ("attention.head_count_kv", config.num_kv_heads),
-            ("rope.dimension_count", config.head_dim),
+            ("rope.dimension_count", config.rotary_dim),
             ("vocab_size", config.vocab_size),
         ] {
             writer.set(format!("{}.{key}", self.architecture), value as i64);
         }
         for (key, value) in [
-            ("attention.layer_norm_rms_epsilon", config.rms_norm_eps),
+            (config.norm.gguf_eps_key(), config.norm_eps),
             ("rope.freq_base", config.layers[config.num_layers() - 1].rope_theta.unwrap_or(1e4)),
         ] {
             writer.set(format!("{}.{key}", self.architecture), value);
@@ -127,10 +128,22 @@ impl TinyModel {
             .set("tokenizer.chat_template", CHAT_TEMPLATE);
 
         let mut rng = Pcg64Mcg::seed_from_u64(self.seed);
+        let mut tensors: Vec<(String, Vec<usize>, BlockType, Vec<u8>)> = Vec::new();
         for name in TensorName::all(&config) {
             let shape = name.shape(&config);
             let (values, dtype) = random_weights(&mut rng, name, &shape, self.dtype);
-            writer.tensor(config.architecture.gguf_names.name(name), &shape, dtype, encode(dtype, &values));
+            let (own_name, bytes) = (config.architecture.gguf_names.name(name), encode(dtype, &values));
+            match tensors.iter_mut().find(|(other, ..)| *other == own_name) {
+                // Parts of a fused tensor come in the order of their rows.
+                Some((_, whole, _, rows)) => {
+                    whole[0] += shape[0];
+                    rows.extend(bytes);
+                }
+                None => tensors.push((own_name, shape, dtype, bytes)),
+            }
+        }
+        for (name, shape, dtype, bytes) in tensors {
+            writer.tensor(name, &shape, dtype, bytes);
         }
         writer
     }
@@ -160,6 +173,20 @@ impl TinyModel {
                     sliding_window: (!(layer + 1usize).is_multiple_of(6)).then_some(1024),
                     ..plain
                 },
+                "gemma2" => BlockSpec {
+                    norms: NormPlacement::Both,
+                    activation: Activation::GeluTanh,
+                    sliding_window: (!(layer + 1usize).is_multiple_of(2)).then_some(4096),
+                    attention_cap: Some(50.0),
+                    ..plain
+                },
+                "gpt2" => BlockSpec {
+                    biases: [true, true, true, true, false, true, true],
+                    rope_theta: None,
+                    is_gated: false,
+                    activation: Activation::GeluTanh,
+                    ..plain
+                },
                 "smollm3" => {
                     BlockSpec { rope_theta: plain.rope_theta.filter(|_| !(layer + 1usize).is_multiple_of(4)), ..plain }
                 }
@@ -175,14 +202,19 @@ impl TinyModel {
             num_heads,
             num_kv_heads: num_heads / 2,
             head_dim: HEAD_DIM,
-            rms_norm_eps: 1e-5,
+            rotary_dim: if self.architecture == "phi3" { HEAD_DIM / 4 * 3 } else { HEAD_DIM },
+            norm: architecture.norm,
+            norm_eps: 1e-5,
             rope_layout: architecture.gguf_rope_layout,
             rope_factors: Vec::new(),
+            rope_magnitude: 1.0,
             scales: match self.architecture {
                 "granite" => Scales { embedding: 1.5, attention: Some(0.2), residual: 0.7, logits: 0.8 },
-                "gemma3" => Scales { embedding: (self.hidden as f32).sqrt(), ..Scales::default() },
+                "gemma2" | "gemma3" => Scales { embedding: (self.hidden as f32).sqrt(), ..Scales::default() },
                 _ => Scales::default(),
             },
+            logit_cap: (self.architecture == "gemma2").then_some(30.0),
+            has_position_embedding: architecture.has_position_embedding,
             max_positions: 4096,
         }
     }
@@ -228,6 +260,10 @@ fn random_weights(rng: &mut Pcg64Mcg, name: TensorName, shape: &[usize], dtype: 
             (uniform(rng, count, 0.1).into_iter().map(|value| 1.0 + value).collect(), BlockType::F32)
         }
         TensorName::TokenEmbedding => (uniform(rng, count, 1.0), dtype),
+        TensorName::PositionEmbedding => (uniform(rng, count, 0.5), BlockType::F32),
+        TensorName::OutputNormBias | TensorName::AttentionNormBias(_) | TensorName::FfnNormBias(_) => {
+            (uniform(rng, count, 0.1), BlockType::F32)
+        }
         TensorName::Linear(_, Linear::Q | Linear::K) => (uniform(rng, count, 2.0 * fan_in), dtype),
         TensorName::Bias(..) => (uniform(rng, count, 0.5), BlockType::F32),
         TensorName::Linear(..) => (uniform(rng, count, 1.5 * fan_in), dtype),

@@ -4,14 +4,18 @@
 //! scaling, a bias) is refused by name when the file is opened: a wrong answer is worse than none.
 
 use std::{
+    borrow::Cow,
     collections::HashSet,
+    ops::Range,
     path::{Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
 
 use crate::{
-    Architecture, BlockType, ChatTemplate, Error, Linear, ModelConfig, QkNorm, Result, Scales, Tokenizer,
+    Architecture, BlockType, ChatTemplate, Error, Linear, ModelConfig, NormKind, QkNorm, Result, RopeLayout, Scales,
+    Tokenizer,
+    architectures::TensorNames,
     gguf::{Gguf, Value},
     safetensors::SafetensorsFolder,
 };
@@ -67,19 +71,27 @@ const HASH_CHUNK: usize = 4 << 20;
 pub enum TensorName {
     /// `(vocab_size, hidden_size)`.
     TokenEmbedding,
+    /// Added to a token's, `(max_positions, hidden_size)`, in families without rotary embedding.
+    PositionEmbedding,
     /// The norm before the head, `(hidden_size)`.
     OutputNorm,
+    /// What it adds in LayerNorm, `(hidden_size)`.
+    OutputNormBias,
     /// The head, `(vocab_size, hidden_size)`; falls back to the embedding if a model ties the two.
     Output,
     /// The norm before attention of a layer.
     AttentionNorm(usize),
+    /// What it adds in LayerNorm.
+    AttentionNormBias(usize),
     /// The norm before the feed-forward part of a layer.
     FfnNorm(usize),
+    /// What it adds in LayerNorm.
+    FfnNormBias(usize),
     /// The norm of what attention of a layer adds.
     PostAttentionNorm(usize),
     /// The norm of what the feed-forward part of a layer adds.
     PostFfnNorm(usize),
-    /// One of a layer's seven matrices.
+    /// One of a layer's matrices.
     Linear(usize, Linear),
     /// The bias of its product, `(out_features)`.
     Bias(usize, Linear),
@@ -89,7 +101,7 @@ pub enum TensorName {
     KNorm(usize),
 }
 
-/// A tensor's bytes in the map.
+/// A tensor's bytes, in the map where the file has its rows as they are needed.
 #[derive(Debug, Clone)]
 pub struct RawTensor<'a> {
     /// Rows first.
@@ -97,13 +109,35 @@ pub struct RawTensor<'a> {
     /// Block type; dense types included.
     pub dtype: BlockType,
     /// The blocks, row by row, little-endian. Their address may have any alignment.
-    pub bytes: &'a [u8],
+    pub bytes: Cow<'a, [u8]>,
 }
 
 impl RawTensor<'_> {
+    /// Some of its rows. A vector's rows are its numbers, and no blocks.
+    fn rows(self, rows: Range<usize>) -> Self {
+        let bytes = self.bytes.len() / self.shape[0];
+        let part = rows.start * bytes..rows.end * bytes;
+        let mut shape = self.shape;
+        shape[0] = rows.len();
+        let bytes = match self.bytes {
+            Cow::Borrowed(bytes) => Cow::Borrowed(&bytes[part]),
+            Cow::Owned(bytes) => Cow::Owned(bytes[part].to_vec()),
+        };
+        Self { shape, dtype: self.dtype, bytes }
+    }
+
+    /// Some columns of a matrix of single numbers, as rows.
+    fn columns(self, columns: Range<usize>) -> Self {
+        let (height, width) = (self.shape[0], self.shape[1]);
+        let size = self.dtype.type_size();
+        let number = |row: usize, column: usize| &self.bytes[(row * width + column) * size..][..size];
+        let bytes = columns.clone().flat_map(|column| (0..height).flat_map(move |row| number(row, column)));
+        Self { shape: vec![columns.len(), height], dtype: self.dtype, bytes: Cow::Owned(bytes.copied().collect()) }
+    }
+
     /// Its numbers, row by row.
     pub fn dequantise(&self) -> Vec<f32> {
-        self.dtype.dequantise(self.bytes)
+        self.dtype.dequantise(&self.bytes)
     }
 }
 
@@ -111,6 +145,8 @@ impl RawTensor<'_> {
 pub struct Weights {
     config: ModelConfig,
     tied: bool,
+    /// Whether the names in a folder begin as those of a model without a head do: `h.0` in place of `transformer.h.0`.
+    is_bare: bool,
     source: Source,
     hash: [u8; 32],
     path: PathBuf,
@@ -146,7 +182,8 @@ impl Weights {
             let tied = gguf.tensor(&config.architecture.gguf_names.name(TensorName::Output)).is_none();
             (config, tied, Source::Gguf(gguf))
         };
-        let weights = Self { config, tied, source, hash: [0; 32], path: path.to_owned() };
+        let mut weights = Self { config, tied, is_bare: false, source, hash: [0; 32], path: path.to_owned() };
+        weights.is_bare = weights.has_bare_names();
         weights.check_tensors()?;
         Ok(weights)
     }
@@ -200,18 +237,49 @@ impl Weights {
 
     /// A tensor, its shape checked against the configuration.
     pub fn tensor(&self, name: TensorName) -> Result<RawTensor<'_>> {
+        let (tensor, rows) = self.find(name)?;
+        Ok(if self.is_transposed(name) { tensor.columns(rows) } else { tensor.rows(rows) })
+    }
+
+    /// Whether the head is the embedding.
+    pub fn is_tied(&self) -> bool {
+        self.tied
+    }
+
+    fn is_transposed(&self, name: TensorName) -> bool {
+        self.names().is_transposed && matches!(name, TensorName::Linear(..))
+    }
+
+    /// The tensor of the file that holds a tensor, and which of its rows do: of its columns, if it is transposed.
+    fn find(&self, name: TensorName) -> Result<(RawTensor<'_>, Range<usize>)> {
         let name = if self.tied && name == TensorName::Output { TensorName::TokenEmbedding } else { name };
         let own_name = self.own_name(name);
         let tensor = self.source.tensor(&own_name)?.ok_or_else(|| {
             Error::model_file(&self.path, format!("tensor `{own_name}` is missing (hint: an incomplete file?)"))
         })?;
-        let expected = name.shape(&self.config);
+        let mut expected = name.shape(&self.config);
+        let mut rows = 0..expected[0];
+        if let TensorName::Linear(_, linear) | TensorName::Bias(_, linear) = name {
+            let height = |linear: Linear| linear.shape(&self.config).0;
+            let fused = self.names().fused(linear);
+            let before: usize = fused.iter().take_while(|&&part| part != linear).map(|&part| height(part)).sum();
+            rows = before..before + expected[0];
+            expected[0] = fused.into_iter().map(height).sum();
+        }
+        if self.is_transposed(name) {
+            expected.reverse();
+        }
         if tensor.shape != expected {
             let reason =
                 format!("tensor `{own_name}` is {:?}, but the configuration asks for {expected:?}", tensor.shape);
             return Err(Error::model_file(&self.path, reason));
         }
-        Ok(tensor)
+        if (expected.len() == 1 || self.is_transposed(name)) && !tensor.dtype.is_dense() {
+            let reason =
+                format!("tensor `{own_name}` is in blocks of {:?}, but must be in single numbers", tensor.dtype);
+            return Err(Error::model_file(&self.path, reason));
+        }
+        Ok((tensor, rows))
     }
 
     /// The weight of a norm, as what is normed is multiplied by it: some families' folders store the difference to 1.
@@ -223,26 +291,54 @@ impl Weights {
         Ok(weight)
     }
 
-    fn own_name(&self, name: TensorName) -> String {
-        match self.source {
-            Source::Gguf(_) => self.config.architecture.gguf_names.name(name),
-            Source::Folder(_) => self.config.architecture.hf_names.name(name),
+    /// What a norm adds; `None` in RMSNorm.
+    pub fn norm_bias(&self, name: TensorName) -> Result<Option<Vec<f32>>> {
+        match (self.config.norm, name.norm_bias()) {
+            (NormKind::LayerNorm, Some(bias)) => Ok(Some(self.tensor(bias)?.dequantise())),
+            _ => Ok(None),
         }
+    }
+
+    fn names(&self) -> &'static TensorNames {
+        match self.source {
+            Source::Gguf(_) => self.config.architecture.gguf_names,
+            Source::Folder(_) => self.config.architecture.hf_names,
+        }
+    }
+
+    fn own_name(&self, name: TensorName) -> String {
+        let own_name = self.names().name(name);
+        match own_name.split_once('.') {
+            // A model without its head is saved without its first name.
+            Some((first, rest)) if self.is_bare && self.names().block.starts_with(first) => rest.to_owned(),
+            _ => own_name,
+        }
+    }
+
+    fn has_bare_names(&self) -> bool {
+        let embedding = self.own_name(TensorName::TokenEmbedding);
+        let has = |name: &str| self.source.names().any(|other| other == name);
+        matches!(self.source, Source::Folder(_))
+            && !has(&embedding)
+            && embedding.split_once('.').is_some_and(|(_, bare)| has(bare))
     }
 
     /// Checks that every required tensor is present, and that no tensor is present that this crate would ignore.
     fn check_tensors(&self) -> Result<()> {
         let names = TensorName::all(&self.config);
         for &name in &names {
-            self.tensor(name)?;
+            self.find(name)?;
         }
         let mut known: HashSet<String> = names.iter().map(|&name| self.own_name(name)).collect();
         if matches!(self.source, Source::Gguf(_)) {
             known.insert(gguf_config::ROPE_FACTORS.to_owned());
+            if self.config.architecture.has_long_rope {
+                known.extend(gguf_config::LONG_ROPE_FACTORS.map(str::to_owned));
+            }
         }
         for name in self.source.names() {
-            // Older checkpoints store the rotary frequencies, which follow from the configuration.
-            if !known.contains(name) && !name.ends_with(".rotary_emb.inv_freq") {
+            let is_buffer = self.config.architecture.hf_buffers.iter().any(|&end| name.ends_with(end));
+            if !known.contains(name) && !is_buffer {
                 return Err(Error::Unsupported {
                     what: format!("{}: tensor `{name}`", self.path.display()),
                     hint: format!(
@@ -262,7 +358,7 @@ impl Source {
             Self::Gguf(gguf) => Ok(gguf.tensor(own_name).map(|(info, bytes)| RawTensor {
                 shape: info.shape.clone(),
                 dtype: info.dtype,
-                bytes,
+                bytes: Cow::Borrowed(bytes),
             })),
             Self::Folder(folder) => folder.tensor(own_name),
         }
@@ -305,9 +401,20 @@ fn hash_bytes(bytes: &[u8], done: &mut usize, total: usize, progress: &mut dyn F
 }
 
 impl TensorName {
+    /// What a norm adds, as a tensor of LayerNorm.
+    fn norm_bias(self) -> Option<Self> {
+        match self {
+            Self::OutputNorm => Some(Self::OutputNormBias),
+            Self::AttentionNorm(layer) => Some(Self::AttentionNormBias(layer)),
+            Self::FfnNorm(layer) => Some(Self::FfnNormBias(layer)),
+            _ => None,
+        }
+    }
+
     /// Every tensor of a model.
     pub fn all(config: &ModelConfig) -> Vec<Self> {
         let mut names = vec![Self::TokenEmbedding, Self::OutputNorm, Self::Output];
+        names.extend(config.has_position_embedding.then_some(Self::PositionEmbedding));
         for (layer, block) in config.layers.iter().enumerate() {
             if block.norms.is_before() {
                 names.extend([Self::AttentionNorm(layer), Self::FfnNorm(layer)]);
@@ -315,12 +422,16 @@ impl TensorName {
             if block.norms.is_after() {
                 names.extend([Self::PostAttentionNorm(layer), Self::PostFfnNorm(layer)]);
             }
-            names.extend(Linear::ALL.map(|linear| Self::Linear(layer, linear)));
-            let biased = Linear::ALL.into_iter().filter(|&linear| block.biases[linear as usize]);
+            names.extend(block.linears().map(|linear| Self::Linear(layer, linear)));
+            let biased = block.linears().filter(|&linear| block.biases[linear as usize]);
             names.extend(biased.map(|linear| Self::Bias(layer, linear)));
             if block.qk_norm.is_some() {
                 names.extend([Self::QNorm(layer), Self::KNorm(layer)]);
             }
+        }
+        if config.norm == NormKind::LayerNorm {
+            let biases: Vec<Self> = names.iter().filter_map(|name| name.norm_bias()).collect();
+            names.extend(biases);
         }
         names
     }
@@ -329,7 +440,11 @@ impl TensorName {
     pub(crate) fn shape(self, config: &ModelConfig) -> Vec<usize> {
         match self {
             Self::TokenEmbedding | Self::Output => vec![config.vocab_size, config.hidden_size],
+            Self::PositionEmbedding => vec![config.max_positions, config.hidden_size],
             Self::OutputNorm
+            | Self::OutputNormBias
+            | Self::AttentionNormBias(_)
+            | Self::FfnNormBias(_)
             | Self::AttentionNorm(_)
             | Self::FfnNorm(_)
             | Self::PostAttentionNorm(_)
@@ -387,23 +502,36 @@ fn check_config(config: &ModelConfig) -> Result<(), String> {
     }
     let Scales { embedding, attention, residual, logits } = config.scales;
     let numbers = [
-        ("RMSNorm epsilon", config.rms_norm_eps),
+        ("epsilon of the norms", config.norm_eps),
         ("scale of embeddings", embedding),
         ("scale of attention", attention.unwrap_or(1.0)),
         ("scale of the residual stream", residual),
         ("scale of the logits", logits),
+        ("magnitude of the rotary embedding", config.rope_magnitude),
     ];
     let bases = config.layers.iter().filter_map(|layer| Some(("rotary base", layer.rope_theta?)));
+    let caps = config.layers.iter().filter_map(|layer| Some(("cap of attention scores", layer.attention_cap?)));
+    let caps = caps.chain(config.logit_cap.map(|cap| ("cap of the logits", cap)));
     let scalings = config.layers.iter().map(|layer| ("rotary scaling", layer.rope_scaling));
     let factors = config.rope_factors.iter().map(|&factor| ("rotary factor", factor));
-    for (name, number) in numbers.into_iter().chain(bases).chain(scalings).chain(factors) {
+    for (name, number) in numbers.into_iter().chain(bases).chain(caps).chain(scalings).chain(factors) {
         if !(number.is_finite() && number > 0.0) {
             return Err(format!("the {name} is {number}, but must be a positive number"));
         }
     }
-    if ![0, config.head_dim / 2].contains(&config.rope_factors.len()) {
-        let (factors, half) = (config.rope_factors.len(), config.head_dim / 2);
-        return Err(format!("there are {factors} rotary factors, but half a head has {half} dimensions"));
+    if config.norm == NormKind::LayerNorm && config.layers.iter().any(|layer| layer.norms.is_after()) {
+        return Err("a LayerNorm after a part is not supported".into());
+    }
+    let ModelConfig { head_dim, rotary_dim, rope_layout, .. } = *config;
+    if rotary_dim == 0 || rotary_dim > head_dim || !rotary_dim.is_multiple_of(2) {
+        return Err(format!("{rotary_dim} dimensions of heads of {head_dim} rotate; an even part of a head can"));
+    }
+    if rope_layout == RopeLayout::Interleaved && rotary_dim != head_dim {
+        return Err(format!("{rotary_dim} dimensions of heads of {head_dim} rotate, in a file that interleaves them"));
+    }
+    if ![0, rotary_dim / 2].contains(&config.rope_factors.len()) {
+        let (factors, half) = (config.rope_factors.len(), rotary_dim / 2);
+        return Err(format!("there are {factors} rotary factors, but {half} pairs of a head's dimensions rotate"));
     }
     Ok(())
 }

@@ -14,7 +14,7 @@ mod revise_config;
 
 pub use better::Better;
 pub(crate) use better::read_better;
-pub use first::{Draw, Speaker, is_ended};
+pub use first::{Draw, Prompt, Speaker, is_ended};
 pub use preferences::{Judged, JudgedReport, Outcome, Side, judge_preferences};
 pub use preferences_config::{Aspect, PreferencesConfig, PreferencesLesson};
 pub use principles::{Principle, Principles};

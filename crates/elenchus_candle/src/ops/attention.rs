@@ -5,9 +5,9 @@ use std::ops::Range;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 use rayon::prelude::*;
 
-use super::{dot, exp, host};
+use super::{dot, exp, host, soft_cap, soft_capped};
 use crate::cache::{self, HostPage};
-use elenchus_lm::{KvCache, ModelConfig, PAGE_TOKENS, window_start};
+use elenchus_lm::{BlockSpec, KvCache, ModelConfig, PAGE_TOKENS, window_start};
 
 /// One sequence's part of a batch: its cache (new keys and values already written) and its new rows.
 pub(crate) struct Sequence<'a> {
@@ -53,6 +53,7 @@ fn composed(q: &Tensor, config: &ModelConfig, layer: usize, sequences: &[Sequenc
         let q = q.narrow(0, row, *tokens)?.reshape((*tokens, num_heads, head_dim))?.transpose(0, 1)?.contiguous()?;
         let scale = f64::from(config.attention_scale());
         let scores = (q.matmul(&k.t()?.contiguous()?)? * scale)?; // (heads, tokens, total)
+        let scores = soft_cap(scores, config.layers[layer].attention_cap)?;
         let seen = |token: usize, key: usize| {
             key <= past + token && key >= window_start(config.layers[layer].sliding_window, past + token)
         };
@@ -112,29 +113,27 @@ fn attend_token(
 ) {
     let (head_dim, kv_dim) = (config.head_dim, config.kv_dim());
     let group = config.num_heads / config.num_kv_heads;
-    let seen = window_start(config.layers[layer].sliding_window, position)..position + 1;
+    let BlockSpec { sliding_window, attention_cap, .. } = config.layers[layer];
+    let seen = window_start(sliding_window, position)..position + 1;
     for (head, (q, y)) in q.chunks_exact(head_dim).zip(y.chunks_exact_mut(head_dim)).enumerate() {
         let column = head / group * head_dim;
         let at = |position: usize| position % PAGE_TOKENS * kv_dim + column;
         let page = |position: usize| pages[position / PAGE_TOKENS].layer(layer, kv_dim);
         let k = |position: usize| &page(position).0[at(position)..at(position) + head_dim];
         let v = |position: usize| &page(position).1[at(position)..at(position) + head_dim];
-        softmax_weights(q, seen.clone(), k, config.attention_scale(), weights);
+        weights.clear();
+        weights.extend(seen.clone().map(|position| dot(q, k(position)) * config.attention_scale()));
+        if let Some(cap) = attention_cap {
+            weights.iter_mut().for_each(|score| *score = soft_capped(*score, cap));
+        }
+        softmax(weights);
         weigh(seen.clone(), v, weights, y);
     }
 }
 
-/// `softmax(scale q k)` over the seen positions.
+/// In place.
 #[inline(always)]
-pub(super) fn softmax_weights<'a>(
-    q: &[f32],
-    seen: Range<usize>,
-    k: impl Fn(usize) -> &'a [f32],
-    scale: f32,
-    weights: &mut Vec<f32>,
-) {
-    weights.clear();
-    weights.extend(seen.map(|position| dot(q, k(position)) * scale));
+fn softmax(weights: &mut [f32]) {
     let largest = weights.iter().copied().fold(f32::NEG_INFINITY, f32::max);
     for weight in weights.iter_mut() {
         *weight = exp(*weight - largest);
@@ -165,12 +164,15 @@ pub(super) fn add_scaled(y: &mut [f32], scale: f32, x: &[f32]) {
 #[cfg(test)]
 mod tests {
     use super::{super::tests::*, *};
+    use elenchus_lm::PagesHeld;
+
     use crate::cache;
 
     /// A host and a device cache with the same `past` tokens, and `tokens` new ones after them.
     fn caches(config: &ModelConfig, seed: u64, past: usize, tokens: usize) -> (KvCache, KvCache) {
         let (host, device) = cache::both_layouts(config);
-        let (mut host, mut device) = (KvCache::new(host), KvCache::new(device));
+        let (mut host, mut device) =
+            (KvCache::new(host, &PagesHeld::default()), KvCache::new(device, &PagesHeld::default()));
         for (step, count) in [(0, past), (1, tokens)] {
             let (k, v) =
                 (random(seed + step, &[count, config.kv_dim()]), random(seed + step + 7, &[count, config.kv_dim()]));
@@ -191,8 +193,8 @@ mod tests {
 
     #[test]
     fn fused_equals_composed_over_ragged_lengths() {
-        for sliding_window in [None, Some(5), Some(40)] {
-            let config = windowed(sliding_window);
+        for (sliding_window, cap) in [(None, None), (Some(5), None), (Some(40), None), (Some(40), Some(1.5))] {
+            let config = windowed(sliding_window, cap);
             let lengths = [(0, 1), (0, 3), (31, 1), (31, 2), (32, 33), (70, 1), (5, 40)];
             let (host, device): (Vec<_>, Vec<_>) =
                 lengths.iter().zip(20..).map(|(&(past, tokens), seed)| caches(&config, seed, past, tokens)).unzip();
@@ -203,7 +205,7 @@ mod tests {
             };
             let fused = cached_attention(&q, &config, 1, &sequences(host.leak())).unwrap();
             let expected = cached_attention(&q, &config, 1, &sequences(device.leak())).unwrap();
-            assert!(distance(&fused, &expected) < 2e-6, "window {sliding_window:?}");
+            assert!(distance(&fused, &expected) < 2e-6, "window {sliding_window:?}, cap {cap:?}");
         }
     }
 }

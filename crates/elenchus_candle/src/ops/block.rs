@@ -8,8 +8,9 @@ use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Storage, Tensor,
 
 use super::{
     causal_attention::{CausalAttention, causal_attention},
-    gated_unit::{GateGradients, gated, gated_unit},
+    gated_unit::{GateGradients, activated, gated, gated_unit},
     host,
+    layer_norm::{add_layer_norm_gradient, layer_normalised},
     projection::{Adapted, LoraPart, Projection, add_scaled},
     rms_norm::{add_gradient, head_norm, normalised},
     rope::{Rotation, rope, rotate, unrotate},
@@ -18,7 +19,7 @@ use super::{
 };
 use elenchus_lm::{Activation, Linear};
 
-use crate::Norms;
+use crate::norms::{Norm, Norms};
 
 /// What a forward pass keeps for the gradient.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -34,8 +35,8 @@ pub enum Activations {
 
 /// One block of the model, prepared for a pass.
 pub(crate) struct Block {
-    /// In the order of [`Linear::ALL`].
-    pub projections: [Projection; 7],
+    /// In the order of [`Linear::ALL`]; `None` for what the layer does not have: the gate.
+    pub projections: [Option<Projection>; 7],
     pub rotation: Arc<Rotation>,
     /// The norms of q and of k, `(head_dim)` or as wide as all heads.
     pub qk_norm: Option<[Tensor; 2]>,
@@ -89,7 +90,7 @@ impl Block {
     fn composed(&self, x: &Tensor, variables: &[Variables]) -> Result<Tensor> {
         let linear = |x: &Tensor, linear: Linear, residual: Option<&Tensor>| {
             let lora = variables.iter().find(|(adapted, ..)| *adapted == linear).map(|(_, a, b)| (a, b));
-            self.projections[linear as usize].composed(x, lora, residual)
+            self.projection(linear)?.composed(x, lora, residual)
         };
         let add = |x: &Tensor, read: &Tensor, last: Linear, part: usize| match &self.norms.after {
             Some(_) => x + self.norms.added(linear(read, last, None)?, part, self.eps)?,
@@ -106,9 +107,22 @@ impl Block {
         let attended = scaled(causal_attention(&q, &k, &v, &self.attention)?)?;
         let x = add(x, &attended, Linear::O, 0)?;
         let h = self.norms.read(&x, 1, self.eps)?;
-        let (gate, up) = (linear(&h, Linear::Gate, None)?, linear(&h, Linear::Up, None)?);
-        let inner = scaled(gated_unit(&gate, &up, self.activation)?)?;
+        let up = linear(&h, Linear::Up, None)?;
+        let inner = match self.is_gated() {
+            true => gated_unit(&linear(&h, Linear::Gate, None)?, &up, self.activation)?,
+            false => activated(&up, self.activation)?,
+        };
+        let inner = scaled(inner)?;
         add(&x, &inner, Linear::Down, 1)
+    }
+
+    fn projection(&self, linear: Linear) -> Result<&Projection> {
+        let projection = self.projections[linear as usize].as_ref();
+        projection.ok_or_else(|| candle_core::Error::msg(format!("the block has no {linear}")))
+    }
+
+    fn is_gated(&self) -> bool {
+        self.projections[Linear::Gate as usize].is_some()
     }
 }
 
@@ -136,7 +150,8 @@ struct Kept {
     unnormed_parts: Option<[Rows; 2]>,
     /// The sum after attention.
     middle: Rows,
-    gate: Rows,
+    /// `None` in a block without a gate.
+    gate: Option<Rows>,
     up: Rows,
     /// The values between A and B of each adapted linear.
     inner: [Option<Rows>; 7],
@@ -159,7 +174,7 @@ impl BlockOp {
     fn forward(&self, x: &[f32], rows: usize, values: &CpuStorage) -> Result<(Rows, Kept)> {
         let mut inner = [const { None }; 7];
         let mut project = |linear: Linear, x: &Rows| {
-            let projection = &self.block.projections[linear as usize];
+            let projection = self.block.projection(linear)?;
             let (y, between) = projection.forward(x, self.lora(linear, values).as_ref())?;
             inner[linear as usize] = between;
             Ok::<_, candle_core::Error>(y)
@@ -184,9 +199,13 @@ impl BlockOp {
         let (mut middle, unnormed_attention) = self.added(project(Linear::O, &attended)?, 0)?;
         add_scaled(middle.values_mut()?, 1.0, x);
         let h = self.read(middle.values()?, 1, rows)?;
-        let (gate, up) = (project(Linear::Gate, &h)?, project(Linear::Up, &h)?);
+        let gate = match self.block.is_gated() {
+            true => Some(project(Linear::Gate, &h)?),
+            false => None,
+        };
+        let up = project(Linear::Up, &h)?;
         drop(h);
-        let (mut y, unnormed_ffn) = self.added(project(Linear::Down, &self.product(&gate, &up)?)?, 1)?;
+        let (mut y, unnormed_ffn) = self.added(project(Linear::Down, &self.product(gate.as_ref(), &up)?)?, 1)?;
         add_scaled(y.values_mut()?, 1.0, middle.values()?);
         let unnormed_parts = unnormed_attention.zip(unnormed_ffn).map(<[Rows; 2]>::from);
         let attended = self.adapts(&[Linear::O]).then_some(attended);
@@ -196,7 +215,15 @@ impl BlockOp {
     /// What attention (0) or the feed-forward part (1) reads.
     fn read(&self, x: &[f32], part: usize, rows: usize) -> Result<Rows> {
         match &self.block.norms.before {
-            Some(weights) => self.norm(x, &weights[part], rows),
+            Some(norms) => match &norms[part] {
+                Norm { weight, bias: None } => self.norm(x, weight, rows),
+                Norm { weight, bias: Some(bias) } => {
+                    let eps = self.block.eps;
+                    let y =
+                        with_host(weight, |weight| with_host(bias, |bias| layer_normalised(x, weight, bias, eps)))??;
+                    Rows::new(y, rows)
+                }
+            },
             None => Ok(Rows::new(x.to_vec(), rows)?),
         }
     }
@@ -220,7 +247,13 @@ impl BlockOp {
     /// Adds to `d_x` the gradient that reaches a part's input through what it reads.
     fn add_read_gradient(&self, x: &[f32], part: usize, grad: &Rows, d_x: &mut Rows) -> Result<()> {
         match &self.block.norms.before {
-            Some(weights) => self.add_norm_gradient(x, &weights[part], grad, d_x),
+            Some(norms) => match &norms[part] {
+                Norm { weight, bias: None } => self.add_norm_gradient(x, weight, grad, d_x),
+                Norm { weight, bias: Some(_) } => {
+                    let (grad, d_x, eps) = (grad.values()?, d_x.values_mut()?, self.block.eps);
+                    with_host(weight, |weight| add_layer_norm_gradient(x, weight, grad, eps, d_x))
+                }
+            },
             None => {
                 add_scaled(d_x.values_mut()?, 1.0, grad.values()?);
                 Ok(())
@@ -229,10 +262,14 @@ impl BlockOp {
     }
 
     /// The input of Down.
-    fn product(&self, gate: &Rows, up: &Rows) -> Result<Rows> {
-        let mut product = gated(gate.values()?, up.values()?, self.block.activation);
+    fn product(&self, gate: Option<&Rows>, up: &Rows) -> Result<Rows> {
+        let mut product = match gate {
+            Some(gate) => gated(gate.values()?, up.values()?, self.block.activation),
+            // What a unit gives whose other branch is 1.
+            None => gated(up.values()?, &vec![1.0; up.values()?.len()], self.block.activation),
+        };
         self.scale_residual(&mut product);
-        Rows::new(product, gate.rows())
+        Rows::new(product, up.rows())
     }
 
     /// Scales what is added to the residual stream, or its gradient. The linear between is the same either way.
@@ -262,31 +299,46 @@ impl BlockOp {
                 (None, ..) => None,
                 _ => bail!("the input of an adapted linear was not kept"),
             };
-            self.block.projections[linear as usize].backward(adapted, grad, &mut d_values, is_wanted)
+            self.block.projection(linear)?.backward(adapted, grad, &mut d_values, is_wanted)
         };
 
         let mut d_x = Rows::new(grad.to_vec(), rows)?;
         let product = match self.adapts(&[Linear::Down]) {
-            true => Some(self.product(&gate, &up)?),
+            true => Some(self.product(gate.as_ref(), &up)?),
             false => None,
         };
         let d_down = self.added_gradient(unnormed_ffn.as_ref(), 1, &d_x)?;
         let mut d_product = wanted(back(Linear::Down, product.as_ref(), d_down.as_ref().unwrap_or(&d_x), true)?)?;
         self.scale_residual(d_product.values_mut()?);
         drop((product, d_down, unnormed_ffn));
-        let (mut d_gate, mut d_up) = (vec![0f32; gate.values()?.len()], vec![0f32; up.values()?.len()]);
-        let gradients = GateGradients { gate: gate.values()?, up: up.values()?, grad: d_product.values()? };
-        gradients.write(self.block.activation, &mut d_gate, &mut d_up);
+        let (mut d_gate, mut d_up) = (vec![0f32; up.values()?.len()], vec![0f32; up.values()?.len()]);
+        match &gate {
+            Some(gate) => {
+                let gradients = GateGradients { gate: gate.values()?, up: up.values()?, grad: d_product.values()? };
+                gradients.write(self.block.activation, &mut d_gate, &mut d_up);
+            }
+            None => {
+                let ones = vec![1.0; up.values()?.len()];
+                let gradients = GateGradients { gate: up.values()?, up: &ones, grad: d_product.values()? };
+                gradients.write(self.block.activation, &mut d_up, &mut d_gate);
+            }
+        }
         drop((gate, up, d_product));
         let h = match self.adapts(&[Linear::Gate, Linear::Up]) {
             true => Some(self.read(middle.values()?, 1, rows)?),
             false => None,
         };
-        let mut d_h = wanted(back(Linear::Gate, h.as_ref(), &Rows::new(d_gate, rows)?, true)?)?;
-        let other = wanted(back(Linear::Up, h.as_ref(), &Rows::new(d_up, rows)?, true)?)?;
-        add_scaled(d_h.values_mut()?, 1.0, other.values()?);
+        let of_up = Rows::new(d_up, rows)?;
+        let d_h = if self.block.is_gated() {
+            let mut d_h = wanted(back(Linear::Gate, h.as_ref(), &Rows::new(d_gate, rows)?, true)?)?;
+            let other = wanted(back(Linear::Up, h.as_ref(), &of_up, true)?)?;
+            add_scaled(d_h.values_mut()?, 1.0, other.values()?);
+            d_h
+        } else {
+            wanted(back(Linear::Up, h.as_ref(), &of_up, true)?)?
+        };
         self.add_read_gradient(middle.values()?, 1, &d_h, &mut d_x)?;
-        drop((h, other, d_h, middle));
+        drop((h, of_up, d_h, middle));
 
         let d_o = self.added_gradient(unnormed_attention.as_ref(), 0, &d_x)?;
         let mut d_attended = wanted(back(Linear::O, attended.as_ref(), d_o.as_ref().unwrap_or(&d_x), true)?)?;
@@ -405,149 +457,4 @@ impl CustomOp2 for BlockOp {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::sync::Arc;
-
-    use candle_core::Device;
-
-    use super::{
-        super::{super::matrix::Matrix, DropoutMask, Rotation, tests::*},
-        *,
-    };
-    use elenchus_lm::ModelConfig;
-
-    use crate::{Segment, ops::tests::tiny};
-
-    /// Two sequences that begin with the same two tokens.
-    const SEGMENTS: [Segment; 3] = [
-        Segment { behind: None, length: 2 },
-        Segment { behind: Some(0), length: 3 },
-        Segment { behind: Some(0), length: 1 },
-    ];
-    const RANK: usize = 2;
-
-    /// What families' blocks differ in.
-    #[derive(Debug, Clone, Copy, PartialEq)]
-    enum Kind {
-        Llama,
-        /// Norms of the heads of q and k, and a scale of the residual stream.
-        Scaled,
-        /// Norms on both sides of the parts, and GeGLU.
-        Sandwich,
-        /// Norms after the parts, and of q and k as a whole.
-        After,
-    }
-
-    const KINDS: [Kind; 4] = [Kind::Llama, Kind::Scaled, Kind::Sandwich, Kind::After];
-
-    fn block(config: &ModelConfig, dropout: f32, kind: Kind) -> Block {
-        let positions: Vec<usize> = (0..5).chain([2]).collect();
-        let frequencies = &config.rope_frequencies().0[0];
-        let rotation = Arc::new(Rotation::new(config, frequencies, &positions, &Device::Cpu).unwrap());
-        // Small, so that attention is not too sharp for finite differences.
-        let qk_norm = |widths: [usize; 2]| {
-            [(5, widths[0]), (6, widths[1])]
-                .map(|(seed, width)| ((random(seed, &[width]) * 0.3).unwrap() + 0.6).unwrap())
-        };
-        let norm = |seed| (random(seed, &[config.hidden_size]) + 2.0).unwrap();
-        Block {
-            projections: Linear::ALL.map(|linear| {
-                let (rows, columns) = linear.shape(config);
-                let weight = (random(10 + linear as u64, &[rows, columns]) * 0.4).unwrap();
-                Projection {
-                    weight: Arc::new(Matrix::Dense(weight)),
-                    bias: (linear as usize).is_multiple_of(2).then(|| random(20 + linear as u64, &[rows])),
-                    scaling: 0.7,
-                    dropout: (dropout > 0.0).then(|| DropoutMask::new(dropout, linear as u64)),
-                }
-            }),
-            rotation,
-            qk_norm: match kind {
-                Kind::Scaled => Some(qk_norm([config.head_dim; 2])),
-                Kind::After => Some(qk_norm([config.q_dim(), config.kv_dim()])),
-                Kind::Llama | Kind::Sandwich => None,
-            },
-            residual_scale: if kind == Kind::Scaled { 0.6 } else { 1.0 },
-            norms: Norms {
-                before: (kind != Kind::After).then(|| [norm(1), norm(2)]),
-                after: matches!(kind, Kind::Sandwich | Kind::After).then(|| [norm(7), norm(8)]),
-            },
-            activation: if kind == Kind::Sandwich { Activation::GeluTanh } else { Activation::Silu },
-            eps: 1e-5,
-            attention: CausalAttention::new(config, &SEGMENTS),
-        }
-    }
-
-    /// `x`, then A and B of each linear.
-    fn inputs(config: &ModelConfig, linears: &[Linear]) -> Vec<Tensor> {
-        let both = linears.iter().flat_map(|linear| {
-            let (rows, columns) = linear.shape(config);
-            [random(20 + *linear as u64, &[RANK, columns]), random(30 + *linear as u64, &[rows, RANK])]
-        });
-        std::iter::once(random(3, &[6, config.hidden_size])).chain(both.map(|half| (half * 0.4).unwrap())).collect()
-    }
-
-    fn variables(linears: &[Linear], inputs: &[Tensor]) -> Vec<Variables> {
-        let halves = inputs[1..].chunks_exact(2);
-        linears.iter().zip(halves).map(|(linear, half)| (*linear, half[0].clone(), half[1].clone())).collect()
-    }
-
-    const ADAPTED: [&[Linear]; 5] =
-        [&[], &[Linear::Q, Linear::V], &[Linear::O], &[Linear::Down, Linear::Gate], &Linear::ALL];
-
-    /// Every gradient equals finite differences, for any adapted linears, with dropout and without.
-    #[test]
-    fn gradient_equals_finite_differences() {
-        let config = ModelConfig { hidden_size: 8, intermediate_size: 6, head_dim: 4, ..tiny() };
-        for linears in ADAPTED {
-            for (dropout, activations) in [(0.0, Activations::Keep), (0.3, Activations::Recompute)] {
-                for kind in KINDS {
-                    check_gradient(&inputs(&config, linears), |inputs| {
-                        let variables = variables(linears, inputs);
-                        block(&config, dropout, kind).apply(&inputs[0], &variables, activations).unwrap()
-                    });
-                }
-            }
-        }
-    }
-
-    /// Values and gradients equal those of tensor operations, also if the input is no variable, and for a second
-    /// gradient.
-    #[test]
-    fn fused_equals_composed() {
-        let config = tiny();
-        for linears in ADAPTED {
-            let inputs = inputs(&config, linears);
-            for (is_input_variable, kind) in KINDS.map(|kind| (true, kind)).into_iter().chain([(false, Kind::Llama)]) {
-                if !is_input_variable && linears.is_empty() {
-                    continue;
-                }
-                let vars: Vec<Var> = inputs.iter().map(|input| Var::from_tensor(input).unwrap()).collect();
-                let mut tensors: Vec<Tensor> = vars.iter().map(|var| var.as_tensor().clone()).collect();
-                if !is_input_variable {
-                    tensors[0] = tensors[0].detach();
-                }
-                let variables = variables(linears, &tensors);
-                let weighing = random(9, inputs[0].dims());
-                let loss = |y: &Tensor| (y * &weighing).unwrap().sum_all().unwrap();
-                let fused = block(&config, 0.2, kind).apply(&tensors[0], &variables, Activations::Keep).unwrap();
-                let composed = block(&config, 0.2, kind).composed(&tensors[0], &variables).unwrap();
-                assert!(distance(&fused, &composed) < 1e-4, "{linears:?}");
-                let expected = loss(&composed).backward().unwrap();
-                for _ in 0..2 {
-                    let grads = loss(&fused).backward().unwrap();
-                    for (at, var) in vars.iter().enumerate().skip(usize::from(!is_input_variable)) {
-                        // Gradients reach 1,200 here, where sums in another order differ by 2e-3: the test compares the
-                        // share of the largest (2.5e-6 measured on AVX2).
-                        let expected = expected.get(var).unwrap();
-                        let difference = distance(grads.get(var).unwrap(), expected);
-                        let largest = distance(expected, &expected.zeros_like().unwrap());
-                        assert!(difference < 1e-5 * largest, "{linears:?}, input {at}: {difference} of {largest}");
-                    }
-                }
-                let dropped = block(&config, 0.2, kind).apply(&tensors[0], &variables, Activations::Drop).unwrap();
-                assert!(!dropped.track_op() && distance(&fused, &dropped) == 0.0);
-            }
-        }
-    }
-}
+mod tests;

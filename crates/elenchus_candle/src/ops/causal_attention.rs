@@ -10,11 +10,11 @@ use pulp::{Arch, Simd, WithSimd};
 use rayon::prelude::*;
 
 use super::{
-    exp, host, largest, sum_lanes,
+    exp, host, largest, soft_cap, soft_cap_slope, soft_capped, sum_lanes,
     tile::{Panels, ROWS, product},
 };
 use crate::Segment;
-use elenchus_lm::{ModelConfig, window_start};
+use elenchus_lm::{BlockSpec, ModelConfig, window_start};
 
 /// Which rows see which, and in how many heads.
 #[derive(Clone)]
@@ -25,6 +25,8 @@ pub(crate) struct CausalAttention {
     /// Of the products of queries and keys.
     scale: f32,
     sliding_window: Option<usize>,
+    /// Of the scaled products.
+    cap: Option<f32>,
     spans: Vec<Span>,
 }
 
@@ -58,7 +60,7 @@ fn composed(q: &Tensor, k: &Tensor, v: &Tensor, op: &CausalAttention) -> Result<
         let (k, v) = (grouped(k)?, grouped(v)?);
         let q = q.narrow(0, span.rows.start, length)?.reshape((length, num_heads, head_dim))?;
         let q = q.transpose(0, 1)?.contiguous()?;
-        let scores = (q.matmul(&k.t()?.contiguous()?)? * f64::from(op.scale))?;
+        let scores = soft_cap((q.matmul(&k.t()?.contiguous()?)? * f64::from(op.scale))?, op.cap)?;
         let seen = |row: usize, key: usize| op.seen(span, row).contains(&key);
         let mask = (0..length).flat_map(|row| (0..keys).map(move |key| if seen(row, key) { 0.0 } else { f32::MIN }));
         let scores = scores.broadcast_add(&Tensor::from_iter(mask, q.device())?.reshape((1, length, keys))?)?;
@@ -110,13 +112,14 @@ impl CausalAttention {
             head_dim: config.head_dim,
             scale: config.attention_scale(),
             sliding_window: None,
+            cap: None,
             spans: spans.into_iter().filter(|span| !span.rows.is_empty()).collect(),
         }
     }
 
-    /// The same for a layer with a sliding window.
-    pub fn within(self, sliding_window: Option<usize>) -> Self {
-        Self { sliding_window, ..self }
+    /// The same for a layer: its sliding window and its cap.
+    pub fn of_layer(self, layer: &BlockSpec) -> Self {
+        Self { sliding_window: layer.sliding_window, cap: layer.attention_cap, ..self }
     }
 
     fn check(&self, rows: usize) -> Result<()> {
@@ -198,7 +201,7 @@ impl CausalAttention {
     }
 
     /// Attention weights of [`ROWS`] rows from `row` on, and the end of what the last of them sees; zeros elsewhere.
-    /// `q` has the head's rows.
+    /// `q` has the head's rows. Where scores are capped, `slopes` gets the cap's slope at each that is seen.
     #[inline(always)]
     fn weights<S: Simd>(
         &self,
@@ -209,6 +212,7 @@ impl CausalAttention {
         keys: &Panels<S>,
         tile: &mut Vec<[f32; ROWS]>,
         into: &mut [f32],
+        mut slopes: Option<&mut [f32]>,
     ) -> usize {
         let rows = ROWS.min(span.rows.len() - row);
         let limit = self.seen(span, row + rows - 1).end;
@@ -219,7 +223,18 @@ impl CausalAttention {
             let seen = if at < rows { self.seen(span, row + at) } else { 0..0 };
             scores[..seen.start].fill(0.0);
             scores[seen.end..].fill(0.0);
-            softmax(&mut scores[seen], self.scale);
+            match self.cap {
+                None => softmax(&mut scores[seen], self.scale),
+                Some(cap) => {
+                    let scores = &mut scores[seen.clone()];
+                    scores.iter_mut().for_each(|score| *score = soft_capped(*score * self.scale, cap));
+                    if let Some(slopes) = &mut slopes {
+                        let slopes = &mut slopes[at * keys.padded_width()..][seen];
+                        slopes.iter_mut().zip(&*scores).for_each(|(slope, y)| *slope = soft_cap_slope(*y, cap));
+                    }
+                    softmax(scores, 1.0);
+                }
+            }
         }
         limit
     }
@@ -336,7 +351,7 @@ impl HeadForward<'_> {
         for head in op.group(kv_head) {
             let q = span.own(q, op.q_width(), op.column(head));
             for row in (0..length).step_by(ROWS) {
-                let limit = op.weights(simd, span, row, &q, &keys, &mut tile, &mut weights);
+                let limit = op.weights(simd, span, row, &q, &keys, &mut tile, &mut weights, None);
                 pack_rows(&rows_of::<ROWS>(&weights, keys.padded_width(), limit), &mut tile);
                 product(simd, &tile, &values, 0..limit, head_dim, &mut outputs, false);
                 let rows = outputs.chunks_exact(values.padded_width()).take(length - row);
@@ -388,7 +403,7 @@ struct Gradients {
 }
 
 /// With weights `p`, `dp = grad v` and `D = p dp`: `dv = p^T grad`, `ds = p (dp - D)`, `dq = ds k`, `dk = ds^T q`, the last
-/// two times the scale.
+/// two times the scale. With a cap, `ds` is also multiplied by its slope.
 struct HeadBackward<'a> {
     forward: HeadForward<'a>,
     grad: &'a [f32],
@@ -418,6 +433,7 @@ impl HeadBackward<'_> {
         let padded = length.next_multiple_of(ROWS);
         let (mut p, mut d_s) = (vec![0f32; padded * width + ROWS], vec![0f32; padded * width + ROWS]);
         let mut outputs = vec![0f32; ROWS * narrow];
+        let mut slopes = op.cap.map(|_| vec![0f32; ROWS * width]);
         let mut tile = Vec::new();
         let mut d_q = Vec::with_capacity(op.group(kv_head).len() * length * head_dim);
         let padded_keys = seen.next_multiple_of(ROWS);
@@ -428,7 +444,7 @@ impl HeadBackward<'_> {
             for row in (0..length).step_by(ROWS) {
                 let part = row * width..(row + ROWS) * width;
                 let (p, d_s) = (&mut p[part.clone()], &mut d_s[part]);
-                let limit = op.weights(simd, span, row, &q, &keys, &mut tile, p);
+                let limit = op.weights(simd, span, row, &q, &keys, &mut tile, p, slopes.as_deref_mut());
                 pack_rows(&grad[row..length.min(row + ROWS)], &mut tile);
                 product(simd, &tile, &values, 0..head_dim, limit, d_s, false);
                 for (p, d_s) in p.chunks_exact(width).zip(d_s.chunks_exact_mut(width)) {
@@ -437,6 +453,10 @@ impl HeadBackward<'_> {
                         *d_s = p * (*d_s - along) * op.scale;
                     }
                     d_s[limit..].fill(0.0);
+                }
+                if let Some(slopes) = &slopes {
+                    // Where nothing is seen, `d_s` is 0, whatever an earlier row's slope is.
+                    d_s.iter_mut().zip(slopes).for_each(|(d_s, slope)| *d_s *= slope);
                 }
                 pack_rows(&rows_of::<ROWS>(d_s, width, limit), &mut tile);
                 product(simd, &tile, &key_rows, 0..limit, head_dim, &mut outputs, false);
@@ -474,12 +494,14 @@ mod tests {
 
     #[test]
     fn gradient_equals_finite_differences_and_packed_sequences_do_not_mix() {
-        for sliding_window in [None, Some(3)] {
+        for (sliding_window, attention_cap) in [(None, None), (Some(3), None), (None, Some(1.5)), (Some(3), Some(0.7))]
+        {
+            let layer = BlockSpec { sliding_window, attention_cap, ..BlockSpec::default() };
             let config = ModelConfig { head_dim: 5, ..tiny() };
             let (q, kv) = ([9, config.q_dim()], [9, config.kv_dim()]);
             let inputs = [random(1, &q), random(2, &kv), random(3, &kv)];
             let attend = |inputs: &[Tensor], segments: &[Segment]| {
-                let op = CausalAttention::new(&config, segments).within(sliding_window);
+                let op = CausalAttention::new(&config, segments).of_layer(&layer);
                 causal_attention(&inputs[0], &inputs[1], &inputs[2], &op).unwrap()
             };
             // Two sequences; two after a prefix; one after one; two of three after a prefix after a prefix.
@@ -505,7 +527,7 @@ mod tests {
             let packed = attend(&inputs, &tree);
             let check = |parts: &[(usize, usize)]| {
                 let difference = distance(&rows(&packed, parts), &alone(parts));
-                assert!(difference < 1e-6, "{parts:?}, window {sliding_window:?}: {difference}");
+                assert!(difference < 1e-6, "{parts:?}, {layer:?}: {difference}");
             };
             check(&[(0, 2)]);
             check(&[(0, 2), (2, 2), (4, 2)]);
@@ -520,13 +542,14 @@ mod tests {
 
     #[test]
     fn fused_equals_composed() {
-        for sliding_window in [None, Some(9)] {
+        for (sliding_window, attention_cap) in [(None, None), (Some(9), None), (Some(9), Some(1.5))] {
+            let layer = BlockSpec { sliding_window, attention_cap, ..BlockSpec::default() };
             let config = tiny();
             let (q, kv) = ([150, config.q_dim()], [150, config.kv_dim()]);
             let (q, k, v) = (random(1, &q), random(2, &kv), random(3, &kv));
             let lengths = [(None, 33), (Some(0), 1), (Some(0), 66), (Some(2), 40), (Some(2), 10)];
             let segments = lengths.map(|(behind, length)| segment(behind, length));
-            let op = CausalAttention::new(&config, &segments).within(sliding_window);
+            let op = CausalAttention::new(&config, &segments).of_layer(&layer);
             let fused = causal_attention(&q, &k, &v, &op).unwrap();
             assert!(distance(&fused, &composed(&q, &k, &v, &op).unwrap()) < 2e-6);
             assert!(causal_attention(&q, &k, &v, &CausalAttention::new(&config, &[segment(None, 34)])).is_err());

@@ -1,4 +1,4 @@
-//! `activation(gate) * up`, element by element: SwiGLU and GeGLU.
+//! `activation(gate) * up`, element by element: SwiGLU and GeGLU; and the activation alone.
 
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 use elenchus_lm::Activation;
@@ -11,6 +11,11 @@ struct GatedUnit(Activation);
 /// `activation(gate) * up`, both `(rows, width)`.
 pub(crate) fn gated_unit(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
     if gate.device().is_cpu() { gate.apply_op2(up, GatedUnit(activation)) } else { composed(gate, up, activation) }
+}
+
+/// `activation(x)`, where there is no gate: what a unit gives whose other branch is 1.
+pub(crate) fn activated(x: &Tensor, activation: Activation) -> Result<Tensor> {
+    gated_unit(x, &x.ones_like()?, activation)
 }
 
 fn composed(gate: &Tensor, up: &Tensor, activation: Activation) -> Result<Tensor> {
@@ -157,6 +162,7 @@ mod tests {
         let inputs = [random(1, &[3, 19]), random(2, &[3, 19])];
         for activation in ALL {
             check_gradient(&inputs, |inputs| gated_unit(&inputs[0], &inputs[1], activation).unwrap());
+            check_gradient(&inputs[..1], |inputs| activated(&inputs[0], activation).unwrap());
         }
     }
 }

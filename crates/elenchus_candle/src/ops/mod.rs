@@ -19,6 +19,7 @@ mod attention;
 mod block;
 mod causal_attention;
 mod gated_unit;
+mod layer_norm;
 mod lora;
 mod projection;
 mod rms_norm;
@@ -31,12 +32,13 @@ pub(crate) use attention::{Sequence, cached_attention};
 pub use block::Activations;
 pub(crate) use block::{Block, Variables};
 pub(crate) use causal_attention::CausalAttention;
-pub(crate) use gated_unit::gated_unit;
+pub(crate) use gated_unit::{activated, gated_unit};
+pub(crate) use layer_norm::layer_norm;
 pub(crate) use lora::{LoraSegment, PreparedPair, add_lora};
 pub(crate) use projection::{DropoutMask, Projection};
 pub(crate) use rms_norm::{head_norm, rms_norm};
 pub(crate) use rope::{Rotation, rope};
-pub(crate) use token_logprobs::token_logprobs;
+pub(crate) use token_logprobs::{Head, token_logprobs};
 
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 use pulp::{Arch, Simd, WithSimd};
@@ -105,6 +107,22 @@ fn dot(x: &[f32], y: &[f32]) -> f32 {
     sum_lanes(lanes)
 }
 
+/// Sum in the same lanes.
+#[inline(always)]
+fn sum(x: &[f32]) -> f32 {
+    let mut lanes = [0f32; 16];
+    let (chunks, tail) = x.as_chunks::<16>();
+    for chunk in chunks {
+        for (lane, x) in lanes.iter_mut().zip(chunk) {
+            *lane += x;
+        }
+    }
+    for (lane, x) in lanes.iter_mut().zip(tail) {
+        *lane += x;
+    }
+    sum_lanes(lanes)
+}
+
 /// The largest number, in lanes; negative infinity for an empty slice.
 #[inline(always)]
 fn largest(x: &[f32]) -> f32 {
@@ -126,6 +144,27 @@ fn sum_lanes(mut lanes: [f32; 16]) -> f32 {
         }
     }
     lanes[0]
+}
+
+/// `cap * tanh(x / cap)`, as `cap - 2 cap / (1 + e^(2x / cap))`.
+#[inline(always)]
+fn soft_capped(x: f32, cap: f32) -> f32 {
+    cap - 2.0 * cap / (1.0 + exp(x * (2.0 / cap)))
+}
+
+/// Its slope where it is `y`: `1 - tanh^2`.
+#[inline(always)]
+fn soft_cap_slope(y: f32, cap: f32) -> f32 {
+    let tanh = y / cap;
+    1.0 - tanh * tanh
+}
+
+/// The same of a tensor, differentiable.
+pub(crate) fn soft_cap(x: Tensor, cap: Option<f32>) -> Result<Tensor> {
+    match cap {
+        Some(cap) => (x / f64::from(cap))?.tanh()? * f64::from(cap),
+        None => Ok(x),
+    }
 }
 
 /// `e^x` within 2 units in the last place, in straight-line code that vectorises; 0 below -87.3, infinity above 88.7.
@@ -204,10 +243,12 @@ mod tests {
         }
     }
 
-    /// The same, whose layers see a window.
-    pub(crate) fn windowed(sliding_window: Option<usize>) -> ModelConfig {
+    /// The same, whose layers see a window and have a cap.
+    pub(crate) fn windowed(sliding_window: Option<usize>, attention_cap: Option<f32>) -> ModelConfig {
         let mut config = tiny();
-        config.layers.iter_mut().for_each(|layer| layer.sliding_window = sliding_window);
+        config.layers.iter_mut().for_each(|layer| {
+            (layer.sliding_window, layer.attention_cap) = (sliding_window, attention_cap);
+        });
         config
     }
 

@@ -8,22 +8,25 @@ use rayon::prelude::*;
 use super::{host, row_chunks, with_host};
 use elenchus_lm::{ModelConfig, RopeLayout};
 
-/// Cosines and sines of the positions in a batch, `(rows, head_dim / 2)` each; layers of one rotary base share them.
+/// Cosines and sines of the positions in a batch, `(rows, rotary_dim / 2)` each; layers of one rotary base share them.
 pub(crate) struct Rotation {
     cos: Tensor,
     sin: Tensor,
     layout: RopeLayout,
     head_dim: usize,
+    rotary_dim: usize,
 }
 
 impl Rotation {
-    /// From `head_dim / 2` frequencies; angles are computed in f32, as transformers does.
+    /// From `rotary_dim / 2` frequencies; angles are computed in f32, as transformers does.
     pub fn new(config: &ModelConfig, frequencies: &[f32], positions: &[usize], device: &Device) -> Result<Self> {
-        let half = config.head_dim / 2;
+        let ModelConfig { head_dim, rotary_dim, rope_layout: layout, rope_magnitude, .. } = *config;
+        let half = rotary_dim / 2;
         let angles = positions.iter().flat_map(|&position| frequencies.iter().map(move |f| position as f32 * f));
-        let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).unzip();
+        let scaled = |(sin, cos): (f32, f32)| (sin * rope_magnitude, cos * rope_magnitude);
+        let (sin, cos): (Vec<f32>, Vec<f32>) = angles.map(f32::sin_cos).map(scaled).unzip();
         let tensor = |values| Tensor::from_vec(values, (positions.len(), half), device);
-        Ok(Self { cos: tensor(cos)?, sin: tensor(sin)?, layout: config.rope_layout, head_dim: config.head_dim })
+        Ok(Self { cos: tensor(cos)?, sin: tensor(sin)?, layout, head_dim, rotary_dim })
     }
 
     /// Each layer's.
@@ -38,6 +41,7 @@ impl Rotation {
 struct Rope {
     layout: RopeLayout,
     head_dim: usize,
+    rotary_dim: usize,
     /// 1, or -1 to rotate back.
     direction: f32,
 }
@@ -45,7 +49,7 @@ struct Rope {
 /// Rotates every head of `x` `(rows, heads * head_dim)` by its row's position.
 pub(crate) fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     if x.device().is_cpu() {
-        let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction: 1.0 };
+        let op = Rope::new(rotation, 1.0);
         x.apply_op3(&rotation.cos, &rotation.sin, op)
     } else {
         composed(x, rotation)
@@ -54,18 +58,25 @@ pub(crate) fn rope(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
 
 fn composed(x: &Tensor, rotation: &Rotation) -> Result<Tensor> {
     let (rows, width) = x.dims2()?;
-    let (heads, half) = (width / rotation.head_dim, rotation.head_dim / 2);
+    let Rotation { head_dim, rotary_dim, .. } = *rotation;
+    let (heads, half) = (width / head_dim, rotary_dim / 2);
     let (cos, sin) = (rotation.cos.unsqueeze(1)?, rotation.sin.unsqueeze(1)?);
     // The two sides of each pair, (rows, heads, half).
     let (pairs, side) = match rotation.layout {
         RopeLayout::Halves => ((rows, heads, 2, half), 2),
         RopeLayout::Interleaved => ((rows, heads, half, 2), 3),
     };
-    let x = x.reshape(pairs)?;
+    let heads_of = x.reshape((rows, heads, head_dim))?;
+    let x = heads_of.narrow(2, 0, rotary_dim)?.reshape(pairs)?;
     let (a, b) = (x.narrow(side, 0, 1)?.squeeze(side)?, x.narrow(side, 1, 1)?.squeeze(side)?);
     let new_a = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
     let new_b = (a.broadcast_mul(&sin)? + b.broadcast_mul(&cos)?)?;
-    Tensor::stack(&[new_a, new_b], side)?.reshape((rows, width))
+    let rotated = Tensor::stack(&[new_a, new_b], side)?.reshape((rows, heads, rotary_dim))?;
+    if rotary_dim == head_dim {
+        return rotated.reshape((rows, width));
+    }
+    let rest = heads_of.narrow(2, rotary_dim, head_dim - rotary_dim)?;
+    Tensor::cat(&[rotated, rest], 2)?.reshape((rows, width))
 }
 
 /// Rotates the rows of `y` in place.
@@ -82,14 +93,19 @@ fn turned(y: &mut [f32], rows: usize, rotation: &Rotation, direction: f32) -> Re
     if rotation.cos.dim(0)? != rows {
         candle_core::bail!("rope: {rows} rows, but {} positions", rotation.cos.dim(0)?)
     }
-    let op = Rope { layout: rotation.layout, head_dim: rotation.head_dim, direction };
+    let op = Rope::new(rotation, direction);
     with_host(&rotation.cos, |cos| with_host(&rotation.sin, |sin| op.turn(y, cos, sin)))?
 }
 
 impl Rope {
-    /// Rotates every head of `y`; `cos` and `sin` have one row of half a head for each of its rows.
+    fn new(rotation: &Rotation, direction: f32) -> Self {
+        let Rotation { layout, head_dim, rotary_dim, .. } = *rotation;
+        Self { layout, head_dim, rotary_dim, direction }
+    }
+
+    /// Rotates every head of `y`; `cos` and `sin` have one row of half of what rotates for each of its rows.
     fn turn(&self, y: &mut [f32], cos: &[f32], sin: &[f32]) {
-        let half = self.head_dim / 2;
+        let half = self.rotary_dim / 2;
         let rows = cos.len() / half;
         let (width, chunk) = (y.len() / rows, row_chunks(rows, y.len() / rows));
         let parts = y.par_chunks_mut(chunk * width).zip(cos.par_chunks(chunk * half)).zip(sin.par_chunks(chunk * half));
@@ -98,6 +114,7 @@ impl Rope {
                 let rows = y.chunks_exact_mut(width).zip(cos.chunks_exact(half)).zip(sin.chunks_exact(half));
                 for ((row, cos), sin) in rows {
                     for head in row.chunks_exact_mut(self.head_dim) {
+                        let head = &mut head[..self.rotary_dim];
                         match self.layout {
                             RopeLayout::Halves => rotate_halves(head, cos, sin, self.direction),
                             RopeLayout::Interleaved => rotate_interleaved(head, cos, sin, self.direction),
@@ -128,7 +145,7 @@ impl CustomOp3 for Rope {
         Ok((CpuStorage::F32(y), x_l.shape().clone()))
     }
 
-    /// A rotation's gradient is the inverse rotation.
+    /// A rotation's gradient is the inverse rotation, times the same magnitude.
     fn bwd(
         &self,
         _: &Tensor,
@@ -166,13 +183,15 @@ mod tests {
 
     #[test]
     fn fused_equals_composed_in_both_layouts() {
-        for rope_layout in [RopeLayout::Halves, RopeLayout::Interleaved] {
-            let config = ModelConfig { rope_layout, ..tiny() };
+        for (rope_layout, rotary_dim) in
+            [(RopeLayout::Halves, 16), (RopeLayout::Interleaved, 16), (RopeLayout::Halves, 6)]
+        {
+            let config = ModelConfig { rope_layout, rotary_dim, rope_magnitude: 1.2, ..tiny() };
             let rotation =
                 Rotation::new(&config, &config.rope_frequencies().0[0], &[0, 1, 7, 100], &Device::Cpu).unwrap();
             let x = random(3, &[4, 3 * config.head_dim]);
             let difference = distance(&rope(&x, &rotation).unwrap(), &composed(&x, &rotation).unwrap());
-            assert!(difference < 1e-6, "{rope_layout:?}: {difference}");
+            assert!(difference < 1e-6, "{rope_layout:?}, {rotary_dim}: {difference}");
         }
     }
 
@@ -194,8 +213,10 @@ mod tests {
 
     #[test]
     fn gradient_equals_finite_differences() {
-        for rope_layout in [RopeLayout::Halves, RopeLayout::Interleaved] {
-            let config = ModelConfig { rope_layout, head_dim: 6, ..tiny() };
+        for (rope_layout, rotary_dim) in
+            [(RopeLayout::Halves, 6), (RopeLayout::Interleaved, 6), (RopeLayout::Halves, 4)]
+        {
+            let config = ModelConfig { rope_layout, head_dim: 6, rotary_dim, rope_magnitude: 1.2, ..tiny() };
             let rotation = Rotation::new(&config, &config.rope_frequencies().0[0], &[0, 3, 50], &Device::Cpu).unwrap();
             check_gradient(&[random(1, &[3, 12])], |inputs| rope(&inputs[0], &rotation).unwrap());
         }

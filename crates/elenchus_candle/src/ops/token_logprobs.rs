@@ -8,32 +8,39 @@ use std::sync::{Mutex, PoisonError};
 use candle_core::{CpuStorage, CustomOp1, InplaceOp1, Layout, Result, Shape, Tensor, bail};
 use rayon::prelude::*;
 
-use super::{super::matrix::Matrix, exp, host, largest, with_host};
+use super::{super::matrix::Matrix, exp, host, largest, soft_cap_slope, soft_capped, with_host};
 
 /// Positions whose logits are held at once: enough that a product pays for packing the head's weights, few enough that the
 /// logits (50 MB for 49,152 tokens) are a small part of a pass.
 const CHUNK: usize = 256;
 
+/// The last matrix, and the cap of what it gives.
+#[derive(Clone, Copy)]
+pub(crate) struct Head<'a> {
+    pub matrix: &'a Matrix,
+    pub logit_cap: Option<f32>,
+}
+
 /// `log softmax(head(x))[target]` for each row of `x` `(rows, hidden_size)`; (rows). With `gradient`, the result can be
 /// differentiated by `x`.
-pub(crate) fn token_logprobs(x: &Tensor, head: &Matrix, targets: &[u32], gradient: bool) -> Result<Tensor> {
+pub(crate) fn token_logprobs(x: &Tensor, head: Head<'_>, targets: &[u32], gradient: bool) -> Result<Tensor> {
     let rows = x.dim(0)?;
     if rows != targets.len() {
         bail!("token logprobs: {rows} positions, but {} targets", targets.len())
     }
     let (detached, mut logprobs, mut gradients) = (x.detach(), Vec::with_capacity(rows), Vec::new());
     for (start, targets) in (0..rows).step_by(CHUNK).zip(targets.chunks(CHUNK)) {
-        let logits = head.forward(&detached.narrow(0, start, targets.len())?)?;
+        let logits = head.matrix.forward(&detached.narrow(0, start, targets.len())?)?;
         let vocab_size = logits.dim(1)?;
         if let Some(target) = targets.iter().find(|target| **target as usize >= vocab_size) {
             bail!("token logprobs: target {target} is outside the vocabulary of {vocab_size}")
         }
         let logits = logits.to_device(&candle_core::Device::Cpu)?;
         let values = Mutex::new(Vec::new());
-        logits.inplace_op1(&ToGradient { targets, logprobs: &values })?;
+        logits.inplace_op1(&ToGradient { targets, logit_cap: head.logit_cap, logprobs: &values })?;
         logprobs.extend(values.into_inner().unwrap_or_else(PoisonError::into_inner));
         if gradient {
-            gradients.push(head.backward(&logits.to_device(x.device())?)?);
+            gradients.push(head.matrix.backward(&logits.to_device(x.device())?)?);
         }
     }
     let logprobs = Tensor::from_vec(logprobs, rows, x.device())?;
@@ -77,9 +84,20 @@ fn to_gradient(logits: &mut [f32], target: usize) -> f32 {
     at_target - total.ln()
 }
 
+/// The same for logits that are capped: the gradient for those that the head gave.
+#[inline(always)]
+fn to_gradient_through_cap(logits: &mut [f32], target: usize, cap: f32) -> f32 {
+    logits.iter_mut().for_each(|logit| *logit = soft_capped(*logit, cap));
+    let slopes: Vec<f32> = logits.iter().map(|capped| soft_cap_slope(*capped, cap)).collect();
+    let logprob = to_gradient(logits, target);
+    logits.iter_mut().zip(&slopes).for_each(|(gradient, slope)| *gradient *= slope);
+    logprob
+}
+
 /// Turns the rows of `(targets, vocab_size)` in place.
 struct ToGradient<'a> {
     targets: &'a [u32],
+    logit_cap: Option<f32>,
     /// The place for the rows' logprobs.
     logprobs: &'a Mutex<Vec<f32>>,
 }
@@ -94,7 +112,10 @@ impl InplaceOp1 for ToGradient<'_> {
             bail!("token logprobs: expected contiguous f32 logits, got {layout:?}")
         };
         let rows = logits[start..end].par_chunks_exact_mut(layout.dims()[1]).zip(self.targets);
-        let row = |(logits, target): (&mut [f32], &u32)| vectorised!(to_gradient(logits, *target as usize));
+        let row = |(logits, target): (&mut [f32], &u32)| match self.logit_cap {
+            None => vectorised!(to_gradient(logits, *target as usize)),
+            Some(cap) => vectorised!(to_gradient_through_cap(logits, *target as usize, cap)),
+        };
         let values = rows.map(row).collect();
         *self.logprobs.lock().unwrap_or_else(PoisonError::into_inner) = values;
         Ok(())
@@ -128,18 +149,22 @@ mod tests {
 
     #[test]
     fn value_and_gradient_over_several_chunks() {
-        let head = Matrix::Dense(random(1, &[37, 8]));
+        let matrix = Matrix::Dense(random(1, &[37, 8]));
         let targets: Vec<u32> = (0..CHUNK as u32 + 3).map(|at| at * 5 % 37).collect();
         let x = random(2, &[targets.len(), 8]);
-        let logits = head.forward(&x).unwrap().to_vec2::<f32>().unwrap();
-        let ours: Vec<f32> = token_logprobs(&x, &head, &targets, false).unwrap().to_vec1().unwrap();
-        for ((logits, target), ours) in logits.iter().zip(&targets).zip(ours) {
-            let total: f64 = logits.iter().map(|&logit| f64::from(logit).exp()).sum();
-            assert!((f64::from(ours) - (f64::from(logits[*target as usize]) - total.ln())).abs() < 1e-5);
+        let logits = matrix.forward(&x).unwrap().to_vec2::<f32>().unwrap();
+        for logit_cap in [None, Some(3.0)] {
+            let head = Head { matrix: &matrix, logit_cap };
+            let capped = |logit: f32| logit_cap.map_or(f64::from(logit), |cap| 3.0 * f64::from(logit / cap).tanh());
+            let ours: Vec<f32> = token_logprobs(&x, head, &targets, false).unwrap().to_vec1().unwrap();
+            for ((logits, target), ours) in logits.iter().zip(&targets).zip(ours) {
+                let total: f64 = logits.iter().map(|&logit| capped(logit).exp()).sum();
+                assert!((f64::from(ours) - (capped(logits[*target as usize]) - total.ln())).abs() < 1e-5);
+            }
+            let short = x.narrow(0, CHUNK - 2, 5).unwrap().contiguous().unwrap();
+            check_gradient(&[short], |inputs| token_logprobs(&inputs[0], head, &targets[CHUNK - 2..], true).unwrap());
+            assert!(token_logprobs(&x, head, &[0], true).is_err());
+            assert!(token_logprobs(&x.narrow(0, 0, 1).unwrap(), head, &[37], true).is_err());
         }
-        let short = x.narrow(0, CHUNK - 2, 5).unwrap().contiguous().unwrap();
-        check_gradient(&[short], |inputs| token_logprobs(&inputs[0], &head, &targets[CHUNK - 2..], true).unwrap());
-        assert!(token_logprobs(&x, &head, &[0], true).is_err());
-        assert!(token_logprobs(&x.narrow(0, 0, 1).unwrap(), &head, &[37], true).is_err());
     }
 }

@@ -27,14 +27,16 @@ pub(super) static GEMMA3: Architecture = Architecture {
     ..llama::BASE
 };
 
-const PLAIN: BlockSpec = BlockSpec {
+pub(super) const PLAIN: BlockSpec = BlockSpec {
     biases: [false; 7],
     rope_theta: None,
     rope_scaling: 1.0,
     qk_norm: Some(QkNorm::Heads),
     norms: NormPlacement::Both,
+    is_gated: true,
     activation: Activation::GeluTanh,
     sliding_window: None,
+    attention_cap: None,
 };
 
 /// GGUF files do not say which layers see everything; llama.cpp takes every sixth.
@@ -73,15 +75,22 @@ fn hf_block(config: &HfConfig, layer: usize) -> BlockSpec {
 }
 
 fn gguf_scales(keys: &GgufKeys<'_>) -> Result<Scales> {
+    scales(keys, LAYERS_OF_27B)
+}
+
+/// Gemma 2's too. The 27B model of each is known by its layers.
+pub(super) fn scales(keys: &GgufKeys<'_>, layers_of_27b: usize) -> Result<Scales> {
     let hidden = keys.usize("embedding_length")?;
     let attention = match keys.usize("block_count")? {
-        LAYERS_OF_27B => Some(1.0 / (hidden as f32 / keys.usize("attention.head_count")? as f32).sqrt()),
+        layers if layers == layers_of_27b => {
+            Some(1.0 / (hidden as f32 / keys.usize("attention.head_count")? as f32).sqrt())
+        }
         _ => None,
     };
     Ok(Scales { embedding: (hidden as f32).sqrt(), attention, ..Scales::default() })
 }
 
-fn hf_scales(config: &HfConfig) -> Scales {
+pub(super) fn hf_scales(config: &HfConfig) -> Scales {
     let embedding = (config.hidden_size as f32).sqrt();
     let attention = 1.0 / config.query_pre_attn_scalar.unwrap_or(256.0).sqrt();
     Scales { embedding, attention: Some(attention), ..Scales::default() }

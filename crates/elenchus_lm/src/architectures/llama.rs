@@ -2,7 +2,7 @@
 
 use super::{Architecture, TensorNames, flags};
 use crate::{
-    BlockSpec, Linear, Result, RopeLayout,
+    BlockSpec, Linear, NormKind, Result, RopeLayout,
     weights::{GgufKeys, HfConfig},
 };
 
@@ -11,7 +11,10 @@ pub(super) static LLAMA: Architecture = BASE;
 /// What most families share.
 pub(super) const BASE: Architecture = Architecture {
     name: "llama",
+    has_gguf: true,
     model_type: "llama",
+    norm: NormKind::RmsNorm,
+    has_position_embedding: false,
     gguf_rope_layout: RopeLayout::Interleaved,
     gguf_names: &GGUF_NAMES,
     hf_names: &HF_NAMES,
@@ -22,14 +25,24 @@ pub(super) const BASE: Architecture = Architecture {
     hf_ties_by_default: false,
     gguf_scales: None,
     hf_scales: None,
+    gguf_logit_cap: None,
+    hf_default_logit_cap: None,
     gguf_own_keys: &[],
+    hf_keys: &[],
+    hf_default_inner: None,
+    // Older checkpoints store the rotary frequencies.
+    hf_buffers: &[".rotary_emb.inv_freq"],
     hf_activation: "silu",
     hf_linear_rope: false,
+    has_long_rope: false,
+    has_partial_rotary: false,
+    hf_default_eps: 1e-6,
     hf_norm_offset: 0.0,
 };
 
-pub(super) static GGUF_NAMES: TensorNames = TensorNames {
+pub(super) const GGUF_NAMES: TensorNames = TensorNames {
     token_embedding: "token_embd",
+    position_embedding: "position_embd",
     output_norm: "output_norm",
     output: "output",
     block: "blk.",
@@ -38,12 +51,15 @@ pub(super) static GGUF_NAMES: TensorNames = TensorNames {
     post_attention_norm: "post_attention_norm",
     post_ffn_norm: "post_ffw_norm",
     linears: ["attn_q", "attn_k", "attn_v", "attn_output", "ffn_gate", "ffn_up", "ffn_down"],
+    is_transposed: false,
     q_norm: "attn_q_norm",
     k_norm: "attn_k_norm",
 };
 
 pub(super) const HF_NAMES: TensorNames = TensorNames {
     token_embedding: "model.embed_tokens",
+    // Families with one have other names throughout: `gpt2`.
+    position_embedding: "",
     output_norm: "model.norm",
     output: "lm_head",
     block: "model.layers.",
@@ -61,6 +77,7 @@ pub(super) const HF_NAMES: TensorNames = TensorNames {
         "mlp.up_proj",
         "mlp.down_proj",
     ],
+    is_transposed: false,
     q_norm: "self_attn.q_norm",
     k_norm: "self_attn.k_norm",
 };

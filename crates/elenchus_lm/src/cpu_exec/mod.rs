@@ -21,7 +21,9 @@ use self::{
 };
 use crate::{
     Adapter, BlockType, Error, Executor, KvCache, Logits, ModelConfig, RawTensor, Result, Row, Weights,
-    adapter_store::AdapterStore, executor::check_batch, kv_cache::PageLayout,
+    adapter_store::AdapterStore,
+    executor::check_batch,
+    kv_cache::{PageLayout, PagesHeld},
 };
 
 /// Settings of the engine.
@@ -69,6 +71,7 @@ impl Default for CpuSettings {
 pub struct CpuExecutor {
     config: ModelConfig,
     layout: PageLayout,
+    held: PagesHeld,
     kv_precision: KvPrecision,
     /// [`ModelConfig::rope_frequencies`].
     rope_frequencies: (Vec<Vec<f32>>, Vec<usize>),
@@ -112,6 +115,7 @@ impl CpuExecutor {
             rope_frequencies: config.rope_frequencies(),
             config,
             layout,
+            held: PagesHeld::default(),
             kv_precision,
             model,
             kernels,
@@ -157,7 +161,7 @@ impl Executor for CpuExecutor {
     }
 
     fn new_cache(&self) -> KvCache {
-        KvCache::new(self.layout.clone())
+        KvCache::new(self.layout.clone(), &self.held)
     }
 
     fn cache_bytes_per_token(&self) -> usize {

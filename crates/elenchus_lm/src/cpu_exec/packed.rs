@@ -17,7 +17,9 @@ pub(super) struct PackedModel {
     memory: Mmap,
     pub embedding: Matrix,
     pub output: Matrix,
-    pub output_norm: Vec<f32>,
+    /// What each position adds to its token's embedding, `(max_positions, hidden_size)`.
+    pub positions: Option<Vec<f32>>,
+    pub output_norm: Norm,
     pub layers: Vec<PackedLayer>,
 }
 
@@ -25,15 +27,23 @@ pub(super) struct PackedModel {
 #[derive(Debug)]
 pub(super) struct PackedLayer {
     /// Of what attention and the feed-forward part read.
-    pub norms: Option<[Vec<f32>; 2]>,
+    pub norms: Option<[Norm; 2]>,
     /// Of what the two add.
     pub post_norms: Option<[Vec<f32>; 2]>,
-    /// In the order of [`Linear::ALL`].
-    pub linears: [Matrix; 7],
+    /// In the order of [`Linear::ALL`]; `None` for what the layer does not have.
+    pub linears: [Option<Matrix>; 7],
     /// Biases of their products, padded to whole tiles.
     pub biases: [Option<Vec<f32>>; 7],
     /// The norms of q and of k, padded as what they norm.
     pub qk_norm: Option<[Vec<f32>; 2]>,
+}
+
+/// A norm of the residual stream, padded as it is.
+#[derive(Debug)]
+pub(super) struct Norm {
+    pub weight: Vec<f32>,
+    /// In LayerNorm.
+    pub bias: Option<Vec<f32>>,
 }
 
 /// A matrix's place and format.
@@ -70,17 +80,18 @@ impl PackedModel {
     /// Packs a model, on all threads of the team; dense matrices but the head become blocks of a type.
     pub fn new(weights: &Weights, dense: BlockType, team: &Team) -> Result<Self> {
         let config = weights.config();
-        let is_tied =
-            std::ptr::eq(weights.tensor(TensorName::TokenEmbedding)?.bytes, weights.tensor(TensorName::Output)?.bytes);
+        let is_tied = weights.is_tied();
         let mut sources = Vec::new();
         // The order of use; matrices that are read together alternate tile by tile: gate with up.
         let mut groups: Vec<Range<usize>> = Vec::new();
         for layer in 0..config.num_layers() {
-            for linear in Linear::ALL {
+            for linear in config.layers[layer].linears() {
                 let raw = weights.tensor(TensorName::Linear(layer, linear))?;
                 sources.push(Source::new(raw, row_order(config, linear)));
                 match linear {
-                    Linear::Up => groups.last_mut().expect("the gate comes before").end += 1,
+                    Linear::Up if config.layers[layer].is_gated => {
+                        groups.last_mut().expect("the gate comes before").end += 1;
+                    }
                     _ => groups.push(sources.len() - 1..sources.len()),
                 }
             }
@@ -98,11 +109,13 @@ impl PackedModel {
         fill(&sources, &groups, &matrices, &mut memory, team);
         let memory = memory.make_read_only().map_err(|source| Error::io(weights.path(), source))?;
 
-        let norm = |name| -> Result<Vec<f32>> {
-            let mut norm = weights.norm(name)?;
+        let padded = |mut norm: Vec<f32>| {
             norm.resize(norm.len().next_multiple_of(32), 0.0);
-            Ok(norm)
+            norm
         };
+        let rms_norm = |name| weights.norm(name).map(padded);
+        let norm =
+            |name| -> Result<Norm> { Ok(Norm { weight: rms_norm(name)?, bias: weights.norm_bias(name)?.map(padded) }) };
         let head_norm = |name| -> Result<Vec<f32>> {
             let mut norm = weights.norm(name)?;
             norm.resize(norm.len().next_multiple_of(LANES), 0.0);
@@ -120,6 +133,7 @@ impl PackedModel {
             bias.resize(bias.len().next_multiple_of(LANES), 0.0);
             Ok(Some(bias))
         };
+        let mut of_linears = matrices.iter().copied();
         let layers = (0..config.num_layers())
             .map(|layer| {
                 let [q, k, v, o, gate, up, down] = Linear::ALL.map(|linear| bias(layer, linear));
@@ -136,12 +150,14 @@ impl PackedModel {
                     post_norms: match config.layers[layer].norms.is_after() {
                         true => {
                             let [attention, ffn] =
-                                [TensorName::PostAttentionNorm(layer), TensorName::PostFfnNorm(layer)].map(norm);
+                                [TensorName::PostAttentionNorm(layer), TensorName::PostFfnNorm(layer)].map(rms_norm);
                             Some([attention?, ffn?])
                         }
                         false => None,
                     },
-                    linears: std::array::from_fn(|linear| matrices[7 * layer + linear]),
+                    linears: Linear::ALL.map(|linear| {
+                        config.layers[layer].has(linear).then(|| of_linears.next().expect("each has its place"))
+                    }),
                 })
             })
             .collect::<Result<_>>()?;
@@ -149,8 +165,13 @@ impl PackedModel {
         let embedding = if is_tied { output } else { matrices[matrices.len() - 2] };
         // A scale of the logits is one of what the head reads.
         let mut output_norm = norm(TensorName::OutputNorm)?;
-        output_norm.iter_mut().for_each(|weight| *weight *= config.scales.logits);
-        Ok(Self { memory, embedding, output, output_norm, layers })
+        let Norm { weight, bias } = &mut output_norm;
+        weight.iter_mut().chain(bias.iter_mut().flatten()).for_each(|number| *number *= config.scales.logits);
+        let positions = match config.has_position_embedding {
+            true => Some(weights.tensor(TensorName::PositionEmbedding)?.dequantise()),
+            false => None,
+        };
+        Ok(Self { memory, embedding, output, positions, output_norm, layers })
     }
 
     /// A matrix for the kernels.
@@ -174,14 +195,21 @@ impl PackedModel {
 
     /// Bytes of weights that one token reads: all but the rows of an embedding that is not also the head.
     pub fn bytes_per_token(&self) -> usize {
-        let linears = self.layers.iter().flat_map(|layer| layer.linears);
+        let linears = self.layers.iter().flat_map(|layer| layer.linears).flatten();
         linears.chain([self.output]).map(|matrix| matrix.tiles() * matrix.format.tile_bytes(matrix.blocks)).sum()
     }
 
     /// Bytes held.
     pub fn bytes(&self) -> usize {
-        let norms = 2 * self.layers.len() + 1;
-        self.memory.len() + norms * self.output_norm.len() * size_of::<f32>()
+        let norms = (2 * self.layers.len() + 1) * self.output_norm.weight.len();
+        self.memory.len() + (norms + self.positions.as_ref().map_or(0, Vec::len)) * size_of::<f32>()
+    }
+}
+
+impl PackedLayer {
+    /// A linear that the layer has.
+    pub fn linear(&self, linear: Linear) -> Matrix {
+        self.linears[linear as usize].expect("only the linears of a layer are used")
     }
 }
 

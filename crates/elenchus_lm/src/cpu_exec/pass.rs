@@ -11,7 +11,7 @@ use super::{
     CpuExecutor,
     adapter::{Scaled, ScaledPair},
     kernels::{LANES, PanelRow, Panels},
-    packed::{Matrix, PackedLayer},
+    packed::{Matrix, Norm, PackedLayer},
     step::Line,
 };
 use crate::Linear;
@@ -63,6 +63,9 @@ struct AdaptedLines<'a> {
 /// Parts of a step per thread, where there is more than one thread: a delayed thread leaves the rest to others.
 const PARTS: usize = 4;
 
+/// Tiles that are activated together where there is no gate.
+const ACTIVATED_TILES: usize = 16;
+
 /// Some tiles of one of a step's matrices.
 pub(super) struct TilesPart<'a> {
     pub matrix: usize,
@@ -88,16 +91,9 @@ impl<'a> Pass<'a> {
         Self { exec, groups, lines: lines.len(), hidden_stride: 3 * rank, rank, width }
     }
 
-    /// Adds what is pending to a line of the residual stream, and writes what the next part reads: the line normed by
-    /// `weight`, or as it is.
-    pub fn norm(
-        &self,
-        line: usize,
-        x: &mut [f32],
-        pending: Option<Pending<'_>>,
-        weight: Option<&[f32]>,
-        out: &mut [f32],
-    ) {
+    /// Adds what is pending to a line of the residual stream, and writes what the next part reads: the line normed, or as it
+    /// is.
+    pub fn norm(&self, line: usize, x: &mut [f32], pending: Option<Pending<'_>>, norm: Option<&Norm>, out: &mut [f32]) {
         let CpuExecutor { kernels, config, .. } = self.exec;
         let hidden = config.hidden_size;
         match pending {
@@ -108,13 +104,16 @@ impl<'a> Pass<'a> {
             Some(Pending { product, norm: Some(norm) }) => with_buffer(x.len(), |normed| {
                 gather(product, self.lines, line, &mut out[..hidden]);
                 out[hidden..].fill(0.0);
-                kernels.rms_norm(out, norm, normed, hidden, config.rms_norm_eps);
+                kernels.rms_norm(out, norm, normed, hidden, config.norm_eps);
                 kernels.add(x, normed, LANES);
             }),
             None => {}
         }
-        match weight {
-            Some(weight) => kernels.rms_norm(x, weight, out, hidden, config.rms_norm_eps),
+        match norm {
+            Some(Norm { weight, bias: None }) => kernels.rms_norm(x, weight, out, hidden, config.norm_eps),
+            Some(Norm { weight, bias: Some(bias) }) => {
+                kernels.layer_norm(x, (weight, bias), out, hidden, config.norm_eps);
+            }
             None => out.copy_from_slice(x),
         }
     }
@@ -188,7 +187,7 @@ impl<'a> Pass<'a> {
     pub fn tiles(&self, state: &State<'_>, number: usize, linears: &[Linear], out: &mut [f32]) {
         let exec = self.exec;
         let (layer, panels, hidden) = (&exec.model.layers[number], &*state.panels, &*state.hidden);
-        let matrices: Vec<Matrix> = linears.iter().map(|&linear| layer.linears[linear as usize]).collect();
+        let matrices: Vec<Matrix> = linears.iter().map(|&linear| layer.linear(linear)).collect();
         let mut parts = self.parts(&matrices, self.lines, out);
         exec.team.each(&mut parts, |part| {
             exec.kernels.multiply(&exec.model.view(matrices[part.matrix]), part.tiles.clone(), panels, part.out);
@@ -202,9 +201,9 @@ impl<'a> Pass<'a> {
     pub fn gate_and_up(&self, state: &State<'_>, number: usize, out: &mut [f32]) {
         let exec = self.exec;
         let (layer, panels, hidden) = (&exec.model.layers[number], &*state.panels, &*state.hidden);
-        let [gate, up] = [Linear::Gate, Linear::Up].map(|linear| exec.model.view(layer.linears[linear as usize]));
+        let [gate, up] = [Linear::Gate, Linear::Up].map(|linear| exec.model.view(layer.linear(linear)));
         let activation = exec.config.layers[number].activation;
-        let mut parts = self.parts(&[layer.linears[Linear::Gate as usize]], self.lines, out);
+        let mut parts = self.parts(&[layer.linear(Linear::Gate)], self.lines, out);
         exec.team.each(&mut parts, |part| {
             let tile_numbers = self.lines * LANES;
             let (gate_pairs, up_pairs) = (self.pairs(number, Linear::Gate, 0), self.pairs(number, Linear::Up, 1));
@@ -218,6 +217,20 @@ impl<'a> Pass<'a> {
                     self.lora_up(&up_pairs, tile..tile + 1, hidden, other);
                     exec.kernels.gated(activation, out, other);
                 }
+            });
+        });
+    }
+
+    /// The one product of a feed-forward part without a gate, and its activation.
+    pub fn activated(&self, state: &State<'_>, number: usize, out: &mut [f32]) {
+        let exec = self.exec;
+        self.tiles(state, number, &[Linear::Up], out);
+        let activation = exec.config.layers[number].activation;
+        let mut parts: Vec<&mut [f32]> = out.chunks_mut(ACTIVATED_TILES * self.lines * LANES).collect();
+        exec.team.each(&mut parts, |part| {
+            with_buffer(part.len(), |ones| {
+                ones.fill(1.0);
+                exec.kernels.gated(activation, part, ones);
             });
         });
     }

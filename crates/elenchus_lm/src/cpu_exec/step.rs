@@ -78,7 +78,7 @@ pub(super) struct Scratch {
     attended: Vec<f32>,
     /// The next addition to the residual stream, tile by tile.
     product: Vec<f32>,
-    /// The gated unit's output, tile by tile.
+    /// What the feed-forward part's last product reads, tile by tile.
     inner: Vec<f32>,
     /// Results of LoRA's first halves, `(lines, linears of the step, rank)`.
     hidden: Vec<f32>,
@@ -136,6 +136,10 @@ impl CpuExecutor {
             x.fill(0.0);
             self.model.row(self.model.embedding, line.token as usize, x);
             scale(x, config.scales.embedding);
+            if let Some(positions) = &self.model.positions {
+                let own = &positions[line.position * config.hidden_size..][..config.hidden_size];
+                x.iter_mut().zip(own).for_each(|(x, position)| *x += position);
+            }
         }
         let mut state = State { x, panels, hidden: room(hidden, n * pass.hidden_stride) };
         let rotations = self.rotations(lines, cos, sin);
@@ -147,8 +151,7 @@ impl CpuExecutor {
                 return None;
             }
             let spec = &config.layers[number];
-            let [attention_norm, ffn_norm] =
-                [0, 1].map(|part| layer.norms.as_ref().map(|norms| norms[part].as_slice()));
+            let [attention_norm, ffn_norm] = [0, 1].map(|part| layer.norms.as_ref().map(|norms| &norms[part]));
             let here = InLayer { lines, layer: number, rotation: rotations[rotation_of[number]] };
             // What the layer before adds; the first follows the embedding.
             let before = number.checked_sub(1).map(|before| pending(&self.model.layers[before], 1, product));
@@ -156,7 +159,7 @@ impl CpuExecutor {
             pass.rows(&mut state, (number, &linears), config.hidden_size, |line, x, out| {
                 pass.norm(line, x, before, attention_norm, out);
             });
-            let tiles = linears.map(|linear| layer.linears[linear as usize].tiles());
+            let tiles = linears.map(|linear| layer.linear(linear).tiles());
             let qkv = room(qkv, tiles.iter().sum::<usize>() * n * LANES);
             pass.tiles(&state, number, &linears, qkv);
             if let (Some(QkNorm::Whole), Some([q_norm, k_norm])) = (spec.qk_norm, &layer.qk_norm) {
@@ -185,11 +188,14 @@ impl CpuExecutor {
             });
             pass.tiles(&state, number, &[Linear::O], product);
             let attended = pending(layer, 0, product);
-            let linears = [Linear::Gate, Linear::Up];
-            pass.rows(&mut state, (number, &linears), config.hidden_size, |line, x, out| {
+            let linears: &[Linear] = if spec.is_gated { &[Linear::Gate, Linear::Up] } else { &[Linear::Up] };
+            pass.rows(&mut state, (number, linears), config.hidden_size, |line, x, out| {
                 pass.norm(line, x, Some(attended), ffn_norm, out);
             });
-            pass.gate_and_up(&state, number, inner);
+            match spec.is_gated {
+                true => pass.gate_and_up(&state, number, inner),
+                false => pass.activated(&state, number, inner),
+            }
             let activated: &[f32] = inner;
             pass.rows(&mut state, (number, &[Linear::Down]), config.intermediate_size, |line, _, out| {
                 let of_line = activated.as_chunks::<LANES>().0[line..].iter().step_by(n);
@@ -209,7 +215,7 @@ impl CpuExecutor {
             for line in 0..lines {
                 gather(product, lines, line, &mut x[..count]);
                 x[count..].fill(0.0);
-                self.kernels.rms_norm(x, weight, y, count, self.config.rms_norm_eps);
+                self.kernels.rms_norm(x, weight, y, count, self.config.norm_eps);
                 let tiles = product.as_chunks_mut::<LANES>().0[line..].iter_mut().step_by(lines);
                 tiles.zip(y.as_chunks::<LANES>().0).for_each(|(tile, y)| *tile = *y);
             }
@@ -219,7 +225,8 @@ impl CpuExecutor {
     /// One for each set of rotary frequencies.
     fn rotations<'a>(&self, lines: &[Line], cos: &'a mut Vec<f32>, sin: &'a mut Vec<f32>) -> Vec<Rotation<'a>> {
         let sets = &self.rope_frequencies.0;
-        let (head_dim, half) = (self.config.head_dim, self.config.head_dim / 2);
+        let (head_dim, rotary_dim) = (self.config.head_dim, self.config.rotary_dim);
+        let (half, magnitude) = (rotary_dim / 2, self.config.rope_magnitude);
         let padded = head_dim.next_multiple_of(LANES);
         let size = lines.len() * padded;
         let (cos, sin) = (room(cos, sets.len() * size), room(sin, sets.len() * size));
@@ -229,11 +236,14 @@ impl CpuExecutor {
             for (line, (cos, sin)) in lines.iter().zip(cos.chunks_exact_mut(padded).zip(sin.chunks_exact_mut(padded))) {
                 for (i, frequency) in frequencies.iter().enumerate() {
                     let (s, c) = libm::sincosf(line.position as f32 * frequency);
+                    let (s, c) = (s * magnitude, c * magnitude);
                     (cos[i], cos[half + i]) = (c, c);
                     (sin[i], sin[half + i]) = (-s, s);
                 }
+                // What does not rotate stays as it is.
+                cos[rotary_dim..head_dim].fill(1.0);
                 cos[head_dim..].fill(0.0);
-                sin[head_dim..].fill(0.0);
+                sin[rotary_dim..].fill(0.0);
             }
             Rotation { cos, sin }
         };
@@ -250,16 +260,17 @@ impl CpuExecutor {
         head: &mut [f32],
         partners: &mut [f32],
     ) {
-        let (head_dim, half, padded) = (self.config.head_dim, self.config.head_dim / 2, head.len());
+        let (head_dim, rotary_dim, padded) = (self.config.head_dim, self.config.rotary_dim, head.len());
         product.gather(line, first, &mut head[..head_dim]);
         head[head_dim..].fill(0.0);
         if let Some(norm) = product.norm {
-            self.kernels.rms_norm(head, norm, partners, head_dim, self.config.rms_norm_eps);
+            self.kernels.rms_norm(head, norm, partners, head_dim, self.config.norm_eps);
             head.copy_from_slice(partners);
         }
-        partners[head_dim..].fill(0.0);
-        partners[..half].copy_from_slice(&head[half..head_dim]);
-        partners[half..head_dim].copy_from_slice(&head[..half]);
+        let half = rotary_dim / 2;
+        partners[rotary_dim..].fill(0.0);
+        partners[..half].copy_from_slice(&head[half..rotary_dim]);
+        partners[half..rotary_dim].copy_from_slice(&head[..half]);
         let Rotation { cos, sin } = rotation.line(line, padded);
         self.kernels.rotate(head, partners, cos, sin);
     }
@@ -349,7 +360,8 @@ impl CpuExecutor {
             let pages: Vec<&[u8]> =
                 (first_page..=last_page).map(|page| &cache.page::<Vec<u8>>(page)[at..at + head_bytes]).collect();
             let queries = &mut *part.queries;
-            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries };
+            let cap = config.layers[layer].attention_cap;
+            let attention = Attention { pages: &pages, first_page, precision, head_dim, seen: &seen, queries, cap };
             self.kernels.attend(attention);
         });
     }
@@ -391,6 +403,9 @@ impl CpuExecutor {
                 wanted.logits = Vec::with_capacity(matrix.tiles() * LANES);
                 for tile in out.as_chunks::<LANES>().0[*at..].iter().step_by(n) {
                     wanted.logits.extend_from_slice(tile);
+                }
+                if let Some(cap) = config.logit_cap {
+                    self.kernels.soft_cap(&mut wanted.logits, cap);
                 }
                 wanted.logits.truncate(config.vocab_size);
             });

@@ -47,6 +47,34 @@ fn every_block_type_gives_the_same_bits_on_every_instruction_set() {
     }
 }
 
+#[test]
+fn every_kind_of_block_gives_the_same_bits_on_every_instruction_set_and_in_pieces() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let ids: Vec<u32> = (0..90).map(|at| 20 + at * 7 % 200).collect();
+    for architecture in ["qwen3", "olmo2", "gemma2", "gemma3", "phi3", "gpt2"] {
+        let model = TinyModel { architecture, dtype: BlockType::Q4_1, hidden: 256, ..TinyModel::default() };
+        model.gguf_by(&random_blocks).write(&path).unwrap();
+        let weights = Weights::open(&path, &mut |_| {}).unwrap();
+        let run = |kernels| {
+            let executor = CpuExecutor::with_kernels(&weights, CpuSettings::default(), kernels).unwrap();
+            let whole = all_logits(&executor, &ids, None);
+            assert!(whole.iter().all(|logit| logit.is_finite()), "{architecture}");
+            let mut cache = executor.new_cache();
+            for piece in ids.chunks(37) {
+                let row = Row { tokens: piece, adapter: None, cache: &mut cache, logits: Logits::Last };
+                let last = executor.forward(&mut [row]).unwrap().remove(0);
+                let end = cache.len() * last.len();
+                assert!(whole[end - last.len()..end] == last, "{architecture}: cut");
+            }
+            whole
+        };
+        let mut results = Kernels::available().into_iter().map(run);
+        let best = results.next().unwrap();
+        assert!(results.all(|other| other == best), "{architecture}: instruction sets differ");
+    }
+}
+
 /// The same numbers on x86-64 and on aarch64, where `.ci/run` runs this test under emulation: weights, adapter, rotary
 /// embedding, kernels and sampler.
 #[test]
@@ -188,7 +216,7 @@ fn a_cache_takes_the_bytes_it_is_said_to_take() {
         assert_eq!(executor.cache_bytes_per_token(), expected);
         let mut cache = [executor.new_cache()];
         last_logits(&executor, &[vec![20; 33]], &[None], &mut cache);
-        assert_eq!(KvCache::resident_bytes(&cache), 2 * 32 * expected);
+        assert_eq!(cache[0].held().bytes(), 2 * 32 * expected);
     }
 }
 

@@ -12,7 +12,8 @@ use safetensors::Dtype;
 
 use super::{
     LoraPair, Pairs, Precision,
-    matrix::{Half, Halves, Matrix, TensorKey, commonest},
+    fused::modules,
+    matrix::{Half, Halves, Matrix, TensorKey, commonest, module_name},
 };
 use crate::{
     BlockType, Error, Linear, ModelConfig, Result,
@@ -23,8 +24,9 @@ const ALPHA: &str = "adapter.lora.alpha";
 
 /// The file to write; the pairs fit the configuration.
 pub fn to_writer(name: &str, pairs: &Pairs, config: &ModelConfig, precision: Precision) -> Result<GgufWriter> {
+    let modules = modules(pairs, config.architecture.gguf_names).map_err(|reason| Error::adapter(name, reason))?;
     // For llama.cpp, zero means that there is no alpha, and that A and B are not scaled at all.
-    let alphas = pairs.values().map(LoraPair::alpha).filter(|&alpha| alpha as f32 != 0.0);
+    let alphas = modules.iter().map(|module| module.pair.alpha()).filter(|&alpha| alpha as f32 != 0.0);
     let alpha = commonest(alphas.map(f64::to_bits)).map_or(1.0, f64::from_bits);
     let mut writer = GgufWriter::new();
     writer
@@ -37,17 +39,19 @@ pub fn to_writer(name: &str, pairs: &Pairs, config: &ModelConfig, precision: Pre
         Precision::F32 => BlockType::F32,
         Precision::F16 => BlockType::F16,
     };
-    for (&(layer, linear), pair) in pairs {
+    for module in &modules {
+        let pair = &module.pair;
         let LoraPair { a, b, rank, scaling } = pair;
         let (rows, columns) = pair.shape();
         let more = if pair.alpha() == alpha { 1.0 } else { f64::from(*scaling) * *rank as f64 / alpha };
         let scaled = |row: usize| b[row * rank..(row + 1) * rank].iter().map(move |&b| (f64::from(b) * more) as f32);
-        let b: Vec<f32> = match row_order(linear, config) {
+        let b: Vec<f32> = match row_order(&module.parts, config) {
             Some(order) => order.into_iter().flat_map(scaled).collect(),
             None => (0..rows).flat_map(scaled).collect(),
         };
         for (half, values, shape) in [(Half::A, a, [*rank, columns]), (Half::B, &b, [rows, *rank])] {
-            let tensor = tensor_name(layer, linear, half);
+            let half = if matches!(half, Half::A) { 'a' } else { 'b' };
+            let tensor = format!("{}.weight.lora_{half}", module.name(config.architecture.gguf_names));
             let bytes = precision
                 .encode(values)
                 .map_err(|reason| Error::adapter(name, format!("tensor `{tensor}`: {reason}")))?;
@@ -83,7 +87,7 @@ pub fn read(path: &Path, config: &ModelConfig) -> Result<Pairs> {
     }
     let mut halves = Halves::default();
     for (tensor, info) in file.tensors() {
-        let key = parse_tensor_name(tensor).map_err(fail)?;
+        let key = parse_tensor_name(tensor, config).map_err(fail)?;
         let dtype = match info.dtype {
             BlockType::F32 => Dtype::F32,
             BlockType::F16 => Dtype::F16,
@@ -99,25 +103,26 @@ pub fn read(path: &Path, config: &ModelConfig) -> Result<Pairs> {
     if halves.is_empty() {
         return Err(fail("it holds no tensors (hint: was it trained?)".into()));
     }
-    halves.into_pairs(&name, |_, rank| Ok(if alpha == 0.0 { 1.0 } else { alpha / rank as f32 }))
+    halves.into_pairs(&name, Some(config), |_, rank| Ok(if alpha == 0.0 { 1.0 } else { alpha / rank as f32 }))
 }
 
 /// For each row of the base's GGUF file, the row of PEFT's order that it holds. A base opened from a Hugging Face
 /// folder has rows in that order; its GGUF file does not.
-fn row_order(linear: Linear, config: &ModelConfig) -> Option<Vec<usize>> {
-    let heads = match linear {
-        Linear::Q => config.num_heads,
-        Linear::K => config.num_kv_heads,
+fn row_order(parts: &[Linear], config: &ModelConfig) -> Option<Vec<usize>> {
+    let heads = match parts {
+        [Linear::Q] => config.num_heads,
+        [Linear::K] => config.num_kv_heads,
+        // No family whose rows are in another order has them in one matrix with others.
         _ => return None,
     };
     ModelConfig { rope_layout: config.architecture.gguf_rope_layout, ..config.clone() }.rope_row_order(heads)
 }
 
 fn in_peft_order(matrix: Matrix, key: &TensorKey, config: &ModelConfig) -> Result<Matrix, String> {
-    let (Half::B, Some(order)) = (key.half, row_order(key.linear, config)) else { return Ok(matrix) };
+    let (Half::B, Some(order)) = (key.half, row_order(&key.parts, config)) else { return Ok(matrix) };
     let Matrix { rows, columns, data } = matrix;
     if rows != order.len() {
-        let (linear, expected) = (key.linear, order.len());
+        let (linear, expected) = (key.parts[0], order.len());
         let what = format!("layer {} `{linear}`: lora_b has {rows} rows, but the base expects {expected}", key.layer);
         return Err(format!("{what} (hint: trained on another base model?)"));
     }
@@ -128,24 +133,19 @@ fn in_peft_order(matrix: Matrix, key: &TensorKey, config: &ModelConfig) -> Resul
     Ok(Matrix { rows, columns, data: peft })
 }
 
-fn tensor_name(layer: usize, linear: Linear, half: Half) -> String {
-    let half = match half {
-        Half::A => 'a',
-        Half::B => 'b',
-    };
-    format!("blk.{layer}.{}.weight.lora_{half}", linear.gguf_name())
-}
-
-fn parse_tensor_name(name: &str) -> Result<TensorKey, String> {
+fn parse_tensor_name(name: &str, config: &ModelConfig) -> Result<TensorKey, String> {
     static KEY: LazyLock<Regex> =
         LazyLock::new(|| Regex::new(r"^blk\.(\d{1,6})\.(\w+)\.weight\.lora_([ab])$").expect("the pattern is constant"));
     let refuse = || format!("tensor `{name}` is not LoRA of a known linear layer (hint: q, k, v, o, gate, up or down)");
     let parts = KEY.captures(name).ok_or_else(refuse)?;
-    Ok(TensorKey {
-        layer: parts[1].parse().map_err(|_| refuse())?,
-        linear: Linear::ALL.into_iter().find(|linear| linear.gguf_name() == &parts[2]).ok_or_else(refuse)?,
-        half: if &parts[3] == "a" { Half::A } else { Half::B },
-    })
+    let layer = parts[1].parse().map_err(|_| refuse())?;
+    let linears = config.architecture.gguf_names.parts(&parts[2]);
+    let module = match linears.as_slice() {
+        [] => return Err(refuse()),
+        [linear] => format!("model.{}", module_name(layer, *linear)),
+        _ => format!("blk.{layer}.{}", &parts[2]),
+    };
+    Ok(TensorKey { layer, parts: linears, module, half: if &parts[3] == "a" { Half::A } else { Half::B } })
 }
 
 #[cfg(test)]

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use safetensors::Dtype;
 
-use super::{LoraPair, Pairs, Precision};
-use crate::{Error, Linear, Result};
+use super::{LoraPair, Pairs, Precision, fused::split};
+use crate::{Error, Linear, ModelConfig, Result};
 
 /// One of a pair's two matrices.
 #[derive(Debug, Clone, Copy)]
@@ -19,7 +19,10 @@ pub enum Half {
 /// Where a tensor belongs.
 pub(super) struct TensorKey {
     pub layer: usize,
-    pub linear: Linear,
+    /// The linears of its module, more than one where the base has them in one matrix.
+    pub parts: Vec<Linear>,
+    /// Its module's whole name.
+    pub module: String,
     pub half: Half,
 }
 
@@ -56,13 +59,14 @@ impl Matrix {
 
 /// Matrices without their other half so far.
 #[derive(Default)]
-pub(super) struct Halves(BTreeMap<(usize, Linear), [Option<Matrix>; 2]>);
+pub(super) struct Halves(BTreeMap<(usize, Vec<Linear>), (String, [Option<Matrix>; 2])>);
 
 impl Halves {
     /// Adds a matrix; each is allowed once.
     pub fn insert(&mut self, tensor_name: &str, key: &TensorKey, matrix: Matrix) -> Result<(), String> {
-        let slot = &mut self.0.entry((key.layer, key.linear)).or_default()[key.half as usize];
-        match slot.replace(matrix) {
+        let entry = self.0.entry((key.layer, key.parts.clone())).or_default();
+        entry.0.clone_from(&key.module);
+        match entry.1[key.half as usize].replace(matrix) {
             None => Ok(()),
             Some(_) => Err(format!("tensor `{tensor_name}` is there twice under two names")),
         }
@@ -73,11 +77,16 @@ impl Halves {
         self.0.is_empty()
     }
 
-    /// The pairs, once every A has its B of the same rank; `scaling` is called with module name and rank.
-    pub fn into_pairs(self, name: &str, scaling: impl Fn(&str, usize) -> Result<f32, String>) -> Result<Pairs> {
+    /// The pairs, once every A has its B of the same rank; `scaling` is called with module name and rank. The
+    /// configuration says how high the parts of a module are, where it is known.
+    pub fn into_pairs(
+        self,
+        name: &str,
+        config: Option<&ModelConfig>,
+        scaling: impl Fn(&str, usize) -> Result<f32, String>,
+    ) -> Result<Pairs> {
         let mut pairs = BTreeMap::new();
-        for ((layer, linear), halves) in self.0 {
-            let module = format!("model.{}", module_name(layer, linear));
+        for ((layer, parts), (module, halves)) in self.0 {
             let [Some(a), Some(b)] = halves else {
                 return Err(Error::adapter(name, format!("`{module}` has only one of lora_A and lora_B")));
             };
@@ -87,7 +96,14 @@ impl Halves {
                 return Err(Error::adapter(name, reason));
             }
             let scaling = scaling(&module, rank).map_err(|reason| Error::adapter(name, reason))?;
-            pairs.insert((layer, linear), LoraPair { a: a.data, b: b.data, rank, scaling });
+            let pair = LoraPair { a: a.data, b: b.data, rank, scaling };
+            let split = split(&parts, pair, config).map_err(|reason| format!("`{module}`: {reason}"));
+            for (linear, pair) in split.map_err(|reason| Error::adapter(name, reason))? {
+                if pairs.insert((layer, linear), pair).is_some() {
+                    let reason = format!("`{}` is there twice under two names", module_name(layer, linear));
+                    return Err(Error::adapter(name, reason));
+                }
+            }
         }
         Ok(pairs)
     }
@@ -113,7 +129,7 @@ impl Precision {
     }
 }
 
-/// The end of a module's name in PEFT, which no other module of a model shares.
+/// What a linear is called in messages and in a trainer's checkpoints: as the end of Llama's module in PEFT.
 pub(super) fn module_name(layer: usize, linear: Linear) -> String {
     format!("layers.{layer}.{}.{linear}", linear.hf_module())
 }

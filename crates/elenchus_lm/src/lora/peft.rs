@@ -11,12 +11,16 @@ use serde_json::{Value, json};
 
 use super::{
     LoraPair, Pairs, Precision,
+    fused::Module,
     matrix::{Half, Halves, Matrix, TensorKey, commonest, module_name},
 };
-use crate::{Error, Linear, Result};
+use crate::{
+    Error, Linear, Result,
+    architectures::{TensorNames, all_hf_names},
+};
 
-/// The updates in the two files; `name` is the adapter's name in errors.
-pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Pairs> {
+/// The updates in the two files, and how their base's family names its modules; `name` is the adapter's name in errors.
+pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<(Pairs, &'static TensorNames)> {
     let config = PeftConfig::parse(name, config_json)?;
     let tensors = SafeTensors::deserialize(safetensors).map_err(|error| {
         Error::adapter(
@@ -25,8 +29,9 @@ pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Pairs>
         )
     })?;
     let mut halves = Halves::default();
+    let mut families = all_hf_names().to_vec();
     for (tensor_name, view) in tensors.iter() {
-        let key = parse_tensor_name(tensor_name).map_err(|reason| Error::adapter(name, reason))?;
+        let key = parse_tensor_name(tensor_name, &mut families).map_err(|reason| Error::adapter(name, reason))?;
         Matrix::read(tensor_name, view.dtype(), view.shape(), view.data())
             .and_then(|matrix| halves.insert(tensor_name, &key, matrix))
             .map_err(|reason| Error::adapter(name, reason))?;
@@ -34,60 +39,75 @@ pub fn read(name: &str, config_json: &[u8], safetensors: &[u8]) -> Result<Pairs>
     if halves.is_empty() {
         return Err(Error::adapter(name, "adapter_model.safetensors holds no tensors (hint: was it trained?)"));
     }
-    halves.into_pairs(name, |module, rank| {
+    let pairs = halves.into_pairs(name, None, |module, rank| {
         let configured = config.rank(module);
         if configured != rank {
             let reason = format!("`{module}` has rank {rank}, but adapter_config.json says {configured}");
             return Err(format!("{reason} (hint: do the two files belong together?)"));
         }
         Ok(config.scaling(module, rank))
-    })
+    })?;
+    Ok((pairs, families[0]))
 }
 
 /// `adapter_config.json`: the commonest rank and alpha, and patterns for the modules that have others. PEFT warns of
 /// every module it adapts and finds no weights for, so linears are named alone only if each is adapted in all layers.
-pub fn config(pairs: &Pairs, base_model_name: &str) -> String {
-    let (rank, common_alpha) = commonest(pairs.values().map(|pair| (pair.rank, pair.alpha().to_bits())))
-        .map_or((8, 8.0), |(rank, alpha)| (rank, f64::from_bits(alpha)));
+pub fn config(modules: &[Module], names: &TensorNames, base_model_name: &str) -> String {
+    let (rank, common_alpha) =
+        commonest(modules.iter().map(|module| (module.pair.rank, module.pair.alpha().to_bits())))
+            .map_or((8, 8.0), |(rank, alpha)| (rank, f64::from_bits(alpha)));
     let mut rank_pattern = serde_json::Map::new();
     let mut alpha_pattern = serde_json::Map::new();
-    for (&(layer, linear), pair) in pairs {
+    for module in modules {
+        let (name, pair) = (module.short_name(names), &module.pair);
         if pair.rank != rank {
-            rank_pattern.insert(module_name(layer, linear), pair.rank.into());
+            rank_pattern.insert(name.clone(), pair.rank.into());
         }
         if pair.alpha() != common_alpha {
-            alpha_pattern.insert(module_name(layer, linear), pair.alpha().into());
+            alpha_pattern.insert(name, pair.alpha().into());
         }
     }
-    let linears: BTreeSet<Linear> = pairs.keys().map(|&(_, linear)| linear).collect();
-    let layers = pairs.keys().map(|(layer, _)| layer + 1).max().unwrap_or(0);
-    let targets: Vec<String> = if pairs.len() == layers * linears.len() {
-        linears.into_iter().map(|linear| linear.to_string()).collect()
+    let kinds: BTreeSet<&[Linear]> = modules.iter().map(|module| module.parts.as_slice()).collect();
+    let layers = modules.iter().map(|module| module.layer + 1).max().unwrap_or(0);
+    let targets: Vec<String> = if modules.len() == layers * kinds.len() {
+        kinds.into_iter().map(|parts| target(names, parts[0]).to_owned()).collect()
     } else {
-        pairs.keys().map(|&(layer, linear)| module_name(layer, linear)).collect()
+        modules.iter().map(|module| module.short_name(names)).collect()
     };
     let config = json!({
         "peft_type": "LORA", "task_type": "CAUSAL_LM", "base_model_name_or_path": base_model_name,
         "inference_mode": true, "r": rank, "lora_alpha": common_alpha, "lora_dropout": 0.0, "use_rslora": false,
-        "use_dora": false, "bias": "none", "fan_in_fan_out": false, "modules_to_save": null,
+        "use_dora": false, "bias": "none", "fan_in_fan_out": names.is_transposed, "modules_to_save": null,
         "rank_pattern": rank_pattern, "alpha_pattern": alpha_pattern, "target_modules": targets,
     });
     format!("{config:#}\n")
 }
 
-/// `adapter_model.safetensors`.
-pub fn to_safetensors(name: &str, pairs: &Pairs, precision: Precision) -> Result<Vec<u8>> {
+/// The end of a module's name that no module of another kind in a block shares: `q_proj`.
+fn target(names: &TensorNames, linear: Linear) -> &'static str {
+    let path = names.linears[linear as usize];
+    let last = |path: &'static str| path.rsplit('.').next().unwrap_or(path);
+    let is_shared = names.linears.iter().any(|&other| other != path && last(other) == last(path));
+    if is_shared { path } else { last(path) }
+}
+
+/// `adapter_model.safetensors`; `names` are those of the modules.
+pub fn to_safetensors(
+    name: &str,
+    (modules, names): (&[Module], &TensorNames),
+    precision: Precision,
+) -> Result<Vec<u8>> {
     let dtype = match precision {
         Precision::F32 => Dtype::F32,
         Precision::F16 => Dtype::F16,
     };
-    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::with_capacity(2 * pairs.len());
-    for (&(layer, linear), pair) in pairs {
-        let LoraPair { a, b, rank, .. } = pair;
+    let mut tensors: Vec<(String, Vec<usize>, Vec<u8>)> = Vec::with_capacity(2 * modules.len());
+    for module in modules {
+        let LoraPair { a, b, rank, .. } = &module.pair;
         for (half, values, shape) in
             [(Half::A, a, vec![*rank, a.len() / rank]), (Half::B, b, vec![b.len() / rank, *rank])]
         {
-            let tensor = tensor_name(layer, linear, half);
+            let tensor = format!("base_model.model.{}.lora_{half:?}.weight", module.name(names));
             let bytes = precision
                 .encode(values)
                 .map_err(|reason| Error::adapter(name, format!("tensor `{tensor}`: {reason}")))?;
@@ -176,12 +196,11 @@ impl PeftConfig {
     }
 }
 
-/// Fields of `adapter_config.json` that change what the weights mean.
-const UNSUPPORTED: [(&str, &str); 14] = [
+/// Fields of `adapter_config.json` that change what the weights mean. `fan_in_fan_out` does not: it describes the base.
+const UNSUPPORTED: [(&str, &str); 13] = [
     ("use_dora", "DoRA"),
     ("modules_to_save", "training whole modules beside LoRA"),
     ("lora_bias", "a bias on lora_B"),
-    ("fan_in_fan_out", "transposed weights"),
     ("layer_replication", "repeated layers"),
     ("trainable_token_indices", "trained token embeddings"),
     ("target_parameters", "LoRA on bare parameters"),
@@ -208,15 +227,16 @@ fn first_match(pattern: &[(Regex, f64)], module: &str) -> Option<f64> {
     pattern.iter().find(|(regex, _)| regex.is_match(module)).map(|(_, value)| *value)
 }
 
-/// PEFT's name of a tensor.
+/// PEFT's name of a tensor in Llama's family, by which trainers know variables of all families.
 pub fn tensor_name(layer: usize, linear: Linear, half: Half) -> String {
     format!("base_model.model.model.{}.lora_{half:?}.weight", module_name(layer, linear))
 }
 
-fn parse_tensor_name(name: &str) -> Result<TensorKey, String> {
+/// Keeps only the families that have the tensor's module.
+fn parse_tensor_name(name: &str, families: &mut Vec<&'static TensorNames>) -> Result<TensorKey, String> {
     static KEY: LazyLock<Regex> = LazyLock::new(|| {
         // Older PEFT versions keep the adapter's name: `lora_A.default.weight`.
-        Regex::new(r"^base_model\.model\.(?:model\.)?layers\.(\d{1,6})\.(self_attn|mlp)\.(\w+)\.lora_([AB])(?:\.\w+)?\.weight$")
+        Regex::new(r"^base_model\.model\.(?:\w+\.)?(layers\.|h\.)(\d{1,6})\.([\w.]+)\.lora_([AB])(?:\.\w+)?\.weight$")
             .expect("the pattern is constant")
     });
     let refuse =
@@ -236,10 +256,14 @@ fn parse_tensor_name(name: &str) -> Result<TensorKey, String> {
         };
         return Err(refuse(what));
     };
-    let linear = Linear::from_hf_name(&parts[3]).filter(|linear| linear.hf_module() == &parts[2]);
+    let layer: usize = parts[2].parse().map_err(|_| refuse("has an absurd layer number"))?;
+    let of = |names: &TensorNames| if names.short_block() == &parts[1] { names.parts(&parts[3]) } else { Vec::new() };
+    families.retain(|names| !of(names).is_empty());
+    let names = families.first().ok_or_else(|| refuse("is not a known linear layer beside the others"))?;
     Ok(TensorKey {
-        layer: parts[1].parse().map_err(|_| refuse("has an absurd layer number"))?,
-        linear: linear.ok_or_else(|| refuse("is not a known linear layer"))?,
+        layer,
+        parts: of(names),
+        module: format!("{}{layer}.{}", names.block, &parts[3]),
         half: if &parts[4] == "A" { Half::A } else { Half::B },
     })
 }

@@ -113,6 +113,7 @@ fn what_cannot_be_honoured_is_refused_by_name() {
         ("base_model.model.model.layers.0.self_attn.q_proj.bias", "biases"),
         ("base_model.model.model.norm.weight", "whole trained weights"),
         ("base_model.model.model.layers.0.mlp.q_proj.lora_A.weight", "not a known linear"),
+        ("base_model.model.model.h.0.self_attn.k_proj.lora_A.weight", "not a known linear"),
     ] {
         check_refused(CONFIG, &odd(name), &[name, says]);
     }
@@ -137,6 +138,34 @@ fn another_width_is_reported_with_its_numbers() {
     assert!(error.contains("lora_A has 8 columns, but the base expects 64"), "{error}");
     config.layers.clear();
     assert!(adapter.check_fits(&config).unwrap_err().to_string().contains("the base has 0 layers"));
+}
+
+#[test]
+fn an_adapter_of_a_gate_does_not_fit_a_family_without_one() {
+    let config = crate::testing::TinyModel { architecture: "gpt2", ..Default::default() }.config();
+    let pair = |linear: Linear| {
+        let (rows, columns) = linear.shape(&config);
+        LoraPair { a: vec![0.5; columns], b: vec![0.25; rows], rank: 1, scaling: 2.0 }
+    };
+    let adapter = |linear| LoraAdapter::from_pairs("it", BTreeMap::from([((1, linear), pair(linear))]));
+    let folder = tempfile::tempdir().unwrap();
+    let gate = adapter(Linear::Gate);
+    assert!(gate.check_fits(&config).unwrap_err().to_string().contains("layer 1 `gate_proj`: the base has none"));
+    let error = gate.for_family(config.architecture).save(folder.path(), "gpt2", Precision::F32).unwrap_err();
+    assert!(error.to_string().contains("has no gate_proj"), "{error}");
+    // `c_proj` alone would name the attention's too.
+    let down = adapter(Linear::Down).for_family(config.architecture);
+    down.check_fits(&config).unwrap();
+    down.save(folder.path(), "gpt2", Precision::F32).unwrap();
+    let saved: serde_json::Value =
+        serde_json::from_slice(&fs::read(folder.path().join("adapter_config.json")).unwrap()).unwrap();
+    assert_eq!(saved["target_modules"], serde_json::json!(["h.1.mlp.c_proj"]));
+    assert_eq!(saved["fan_in_fan_out"], true);
+    assert_eq!(LoraAdapter::open(folder.path()).unwrap().pairs(), down.pairs());
+    let neo = Architecture::by_model_type("gpt_neo").unwrap();
+    let config = ModelConfig { architecture: neo, ..config };
+    let error = down.save_gguf(&folder.path().join("a.gguf"), &config, Precision::F32).unwrap_err().to_string();
+    assert!(error.contains("llama.cpp does not know gpt_neo"), "{error}");
 }
 
 #[test]

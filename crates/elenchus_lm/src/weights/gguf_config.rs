@@ -7,10 +7,11 @@ use crate::{
 };
 
 /// Keys that change the computation in ways this crate does not support, and the values that do not.
-const NEUTRAL: [(&str, &[Neutral]); 15] = [
+const NEUTRAL: [(&str, &[Neutral]); 16] = [
     ("expert_count", &[Neutral::Zero]),
     ("rope.scaling.type", &[Neutral::Text("none"), Neutral::Text("")]),
     ("rope.scaling.factor", &[Neutral::Zero, Neutral::One]),
+    ("rope.scaling.attn_factor", &[Neutral::One]),
     ("rope.scale_linear", &[Neutral::Zero, Neutral::One]),
     ("attention.sliding_window", &[Neutral::Zero]),
     ("attention.causal", &[Neutral::True]),
@@ -51,6 +52,9 @@ impl Neutral {
 
 /// The tensor that holds [`ModelConfig::rope_factors`].
 pub(super) const ROPE_FACTORS: &str = "rope_freqs.weight";
+
+/// LongRoPE's: for sequences up to the original context, and for longer ones.
+pub(super) const LONG_ROPE_FACTORS: [&str; 2] = ["rope_factors_short.weight", "rope_factors_long.weight"];
 
 /// The keys of a file's own architecture.
 pub(crate) struct GgufKeys<'a> {
@@ -132,9 +136,12 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
             return Err(Error::model_file(gguf.path(), reason));
         }
     };
-    for key in ["attention.value_length", "rope.dimension_count"] {
+    let rotary_dim = keys.usize_or("rope.dimension_count", head_dim)?;
+    for (key, must_be_equal) in
+        [("attention.value_length", true), ("rope.dimension_count", !architecture.has_partial_rotary)]
+    {
         let dim = keys.usize_or(key, head_dim)?;
-        if dim != head_dim {
+        if must_be_equal && dim != head_dim {
             let what = format!("`{}` = {dim} in heads of {head_dim}", keys.key(key));
             return unsupported(what, "the two must be equal");
         }
@@ -145,7 +152,21 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
     };
     let num_layers = keys.usize("block_count")?;
     super::check_num_layers(num_layers).map_err(|reason| Error::model_file(gguf.path(), reason))?;
-    let rope_factors = gguf.tensor(ROPE_FACTORS).map(|(info, bytes)| info.dtype.dequantise(bytes)).unwrap_or_default();
+    let factors = |name| gguf.tensor(name).map(|(info, bytes)| info.dtype.dequantise(bytes));
+    let context = keys.usize("context_length")?;
+    let (rope_factors, rope_magnitude, max_positions) = match architecture.has_long_rope {
+        true => {
+            let magnitude = keys.f32_or("rope.scaling.attn_factor", 1.0)?;
+            match factors(LONG_ROPE_FACTORS[0]) {
+                Some(short) => {
+                    let original = keys.usize_or("rope.scaling.original_context_length", context)?;
+                    (short, magnitude, context.min(original))
+                }
+                None => (Vec::new(), magnitude, context),
+            }
+        }
+        false => (factors(ROPE_FACTORS).unwrap_or_default(), 1.0, context),
+    };
     let scales = architecture.gguf_scales.map_or(Ok(Scales::default()), |scales| scales(&keys))?;
     let config = ModelConfig {
         architecture,
@@ -156,11 +177,16 @@ pub fn read(gguf: &Gguf) -> Result<ModelConfig> {
         num_heads,
         num_kv_heads: keys.usize_or("attention.head_count_kv", num_heads)?,
         head_dim,
-        rms_norm_eps: gguf.f32(&keys.key("attention.layer_norm_rms_epsilon"))?,
+        rotary_dim,
+        norm: architecture.norm,
+        norm_eps: gguf.f32(&keys.key(architecture.norm.gguf_eps_key()))?,
         rope_layout: architecture.gguf_rope_layout,
         rope_factors,
+        rope_magnitude,
         scales,
-        max_positions: keys.usize("context_length")?,
+        logit_cap: architecture.gguf_logit_cap.map_or(Ok(None), |cap| cap(&keys))?,
+        has_position_embedding: architecture.has_position_embedding,
+        max_positions,
     };
     super::check_config(&config).map_err(|reason| Error::model_file(gguf.path(), reason))?;
     Ok(config)

@@ -83,7 +83,7 @@ fn a_gguf_that_cannot_be_run_is_refused_by_name() {
     check("llama.attention.head_count_kv", 0, "the number of key/value heads is 0");
     check("llama.attention.head_count_kv", 3, "4 heads cannot share 3 key/value heads");
     check("llama.attention.head_count_kv", 4, "is [32, 64], but the configuration asks for [64, 64]");
-    check("llama.attention.layer_norm_rms_epsilon", f32::NAN, "the RMSNorm epsilon is NaN");
+    check("llama.attention.layer_norm_rms_epsilon", f32::NAN, "the epsilon of the norms is NaN");
     check("llama.rope.freq_base", 0.0, "the rotary base is 0");
     check("llama.context_length", 0, "the context length is 0");
 }
@@ -133,6 +133,39 @@ fn a_family_with_biases_is_read_with_them_or_not_at_all() {
     writer.write(&path).unwrap();
     let error = error_of(Weights::open(&path, &mut |_| {}));
     assert!(error.contains("tensor `blk.1.attn_v.bias` is missing"), "{error}");
+}
+
+#[test]
+fn parts_of_a_fused_tensor_are_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("tiny.gguf");
+    let model = TinyModel { architecture: "phi3", ..TinyModel::default() };
+    model.write_gguf(&path);
+    let weights = Weights::open(&path, &mut |_| {}).unwrap();
+    assert_eq!(weights.config(), &model.config());
+    let gguf = Gguf::open(&path).unwrap();
+    for (name, parts) in [("attn_qkv", &Linear::ALL[..3]), ("ffn_up", &Linear::ALL[4..6])] {
+        let (info, whole) = gguf.tensor(&format!("blk.1.{name}.weight")).unwrap();
+        let parts: Vec<_> =
+            parts.iter().map(|&linear| weights.tensor(TensorName::Linear(1, linear)).unwrap()).collect();
+        assert_eq!(parts.iter().map(|part| part.shape[0]).sum::<usize>(), info.shape[0]);
+        assert!(parts.iter().flat_map(|part| part.bytes.iter()).eq(whole), "{name}");
+    }
+    // LongRoPE's short factors, at the context they are for.
+    let mut writer = model.gguf();
+    for (name, factor) in [("rope_factors_short.weight", 1.5f32), ("rope_factors_long.weight", 9.0)] {
+        writer.tensor(name, &[6], BlockType::F32, factor.to_le_bytes().repeat(6));
+    }
+    writer.set("phi3.rope.scaling.attn_factor", 1.25).set("phi3.rope.scaling.original_context_length", 1024);
+    writer.write(&path).unwrap();
+    let long = Weights::open(&path, &mut |_| {}).unwrap();
+    let ModelConfig { rope_factors, rope_magnitude, max_positions, .. } = long.config();
+    assert_eq!((rope_factors.as_slice(), *rope_magnitude, *max_positions), ([1.5; 6].as_slice(), 1.25, 1024));
+    let mut writer = model.gguf();
+    writer.replace("phi3.attention.head_count_kv", 4);
+    writer.write(&path).unwrap();
+    let error = error_of(Weights::open(&path, &mut |_| {}));
+    assert!(error.contains("tensor `blk.0.attn_qkv.weight` is [128, 64], but the configuration asks for [192, 64]"));
 }
 
 #[test]
@@ -199,6 +232,62 @@ fn a_hugging_face_folder_is_read_tied_and_untied() {
         let file_hash = Sha256::digest(fs::read(folder.path().join("model.safetensors")).unwrap());
         assert_eq!(weights.hash().as_slice(), Sha256::digest(file_hash).as_slice());
     }
+}
+
+/// As the first checkpoints of GPT-2 lie on Hugging Face: saved without the head, so without `transformer.`, with the causal
+/// mask, and with a row for each input.
+#[test]
+fn a_folder_of_gpt_2_is_read_without_its_first_name_and_transposed() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = json!({
+        "model_type": "gpt2", "vocab_size": 5, "n_embd": 4, "n_head": 2, "n_layer": 1, "n_positions": 3,
+        "activation_function": "gelu_new",
+    });
+    fs::write(folder.path().join("config.json"), config.to_string()).unwrap();
+    let write = |extra: &[(&str, &[usize])]| {
+        let mut tensors: Vec<(&str, &[usize])> = vec![
+            ("wte.weight", &[5, 4]),
+            ("wpe.weight", &[3, 4]),
+            ("h.0.attn.bias", &[1, 1, 3, 3]),
+            ("h.0.attn.c_attn.weight", &[4, 12]),
+            ("h.0.attn.c_attn.bias", &[12]),
+            ("h.0.attn.c_proj.weight", &[4, 4]),
+            ("h.0.mlp.c_fc.weight", &[4, 16]),
+            ("h.0.mlp.c_fc.bias", &[16]),
+            ("h.0.mlp.c_proj.weight", &[16, 4]),
+        ];
+        for vector in [
+            "ln_f.weight",
+            "ln_f.bias",
+            "h.0.ln_1.weight",
+            "h.0.ln_1.bias",
+            "h.0.ln_2.weight",
+            "h.0.ln_2.bias",
+            "h.0.attn.c_proj.bias",
+            "h.0.mlp.c_proj.bias",
+        ] {
+            tensors.push((vector, &[4]));
+        }
+        tensors.extend(extra);
+        let counting: Vec<u8> = (0..64).flat_map(|at| (at as f32).to_le_bytes()).collect();
+        let views = tensors.iter().map(|&(name, shape)| {
+            let bytes = &counting[..4 * shape.iter().product::<usize>()];
+            (name, safetensors::tensor::TensorView::new(safetensors::Dtype::F32, shape.to_vec(), bytes).unwrap())
+        });
+        fs::write(folder.path().join("model.safetensors"), safetensors::serialize(views, None).unwrap()).unwrap();
+        Weights::open(folder.path(), &mut |_| {})
+    };
+    let weights = write(&[]).unwrap();
+    let values = |name| weights.tensor(name).unwrap().dequantise();
+    // Row r, column c of the file is 12 r + c; keys are its columns 4 to 7.
+    let keys: Vec<f32> = (4..8).flat_map(|column| (0..4).map(move |row| (12 * row + column) as f32)).collect();
+    assert_eq!(values(TensorName::Linear(0, Linear::K)), keys);
+    assert_eq!(values(TensorName::Bias(0, Linear::V)), [8.0, 9.0, 10.0, 11.0]);
+    let down = weights.tensor(TensorName::Linear(0, Linear::Down)).unwrap();
+    assert_eq!((down.shape.as_slice(), down.dequantise()[1]), ([4, 16].as_slice(), 4.0));
+    assert_eq!(weights.norm_bias(TensorName::OutputNorm).unwrap().unwrap(), [0.0, 1.0, 2.0, 3.0]);
+    let error = error_of(write(&[("h.0.crossattention.c_attn.weight", &[4, 12])]));
+    assert!(error.contains("tensor `h.0.crossattention.c_attn.weight` is not supported"), "{error}");
 }
 
 #[test]

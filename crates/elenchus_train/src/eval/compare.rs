@@ -27,7 +27,7 @@ pub use table::table;
 
 use self::{
     measures::{DISTINCT, Histogram, distincts},
-    speak::{exchange, speak_best, speak_once},
+    speak::{TOGETHER, exchange, speak},
 };
 use crate::{
     Error, Example, Result,
@@ -146,7 +146,7 @@ pub struct VoiceReport {
     pub kl: Option<Interval>,
     /// On the lesson's held-out replies. None for a voice that says the best of several: its adapter's row has it.
     pub perplexity: Option<f64>,
-    /// Of the reply in the middle, prompt and all.
+    /// Of the reply in the middle, prompt and all: its share of the time of those decoded with it.
     pub seconds: f64,
     /// What it said, one reply to each prompt.
     pub replies: Vec<Reply>,
@@ -292,14 +292,13 @@ fn answers(
     on_progress: &mut impl FnMut(&str, usize, usize),
 ) -> Result<Answers> {
     let mut answers = Answers { replies: Vec::new(), tokens: Vec::new() };
-    for (place, prompt) in prompts.iter().enumerate() {
+    for (batch, some) in prompts.chunks(TOGETHER).enumerate() {
+        let place = batch * TOGETHER;
         on_progress(&format!("{}: speaks", candidate.name), place, prompts.len());
-        let (reply, spoken) = match setup.choice {
-            Some(judges) if candidate.best_of > 1 => speak_best(setup, candidate, judges, prompt, place, seed)?,
-            _ => speak_once(setup, candidate, prompt, place, 0, seed)?,
-        };
-        answers.replies.push(reply);
-        answers.tokens.push((spoken.prompt, spoken.tokens));
+        for (reply, spoken) in speak(setup, candidate, (place, some), setup.choice, seed)? {
+            answers.replies.push(reply);
+            answers.tokens.push((spoken.prompt, spoken.tokens));
+        }
     }
     Ok(answers)
 }

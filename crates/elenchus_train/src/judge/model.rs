@@ -3,7 +3,7 @@
 //! say.
 
 use elenchus_dialogue::Model;
-use elenchus_lm::{Adapter, Rng, Sampler, SamplerSettings, generate};
+use elenchus_lm::{Adapter, Continuation, Rng, Sampler, SamplerSettings, generate_many};
 use serde::{Deserialize, Serialize};
 
 use super::{Exchange, Judge, Opinion, Question, Verdict, VerdictForm, VerdictReader};
@@ -73,22 +73,31 @@ impl ModelJudge {
         Ok(Self { settings, model, adapter, reader })
     }
 
-    /// What the model says of one exchange; the reason where its context has no room for the question.
-    fn words(&self, exchange: &Exchange) -> Result<Result<String, String>> {
+    /// The question about an exchange; the reason where its context has no room for it.
+    fn prompt(&self, exchange: &Exchange) -> Result<Result<Vec<u32>, String>> {
         let question = Question { criterion: self.settings.criterion.clone(), form: self.settings.form };
-        let Model { executor, tokenizer, template, .. } = &self.model;
+        let Model { tokenizer, template, .. } = &self.model;
         let prompt = template.encode(tokenizer, &question.messages(exchange), true)?;
-        let context = self.model.max_tokens();
-        if prompt.len() >= context {
-            let tokens = prompt.len();
-            return Ok(Err(format!("no verdict: the question has {tokens} tokens, the model's context {context}")));
-        }
+        let (tokens, context) = (prompt.len(), self.model.max_tokens());
+        Ok(if tokens < context {
+            Ok(prompt)
+        } else {
+            Err(format!("no verdict: the question has {tokens} tokens, the model's context {context}"))
+        })
+    }
+
+    /// What the model says to each prompt, decoded together.
+    fn words(&self, prompts: &[&[u32]]) -> Result<Vec<String>> {
+        let Model { executor, tokenizer, .. } = &self.model;
         let settings = SamplerSettings { temperature: self.settings.temperature, ..SamplerSettings::SOFTMAX };
-        let mut sampler = Sampler { settings, rng: Rng::from_seed(self.settings.seed) };
-        let most = self.settings.max_tokens.min(context - prompt.len());
-        let is_end = |id| tokenizer.is_end(id);
-        let ids = generate(&**executor, &prompt, self.adapter.as_ref(), &mut sampler, most, is_end)?;
-        Ok(Ok(tokenizer.decode(&ids).trim().to_owned()))
+        let continuations = prompts.iter().map(|prompt| Continuation {
+            prompt,
+            adapter: self.adapter.as_ref(),
+            sampler: Sampler { settings: settings.clone(), rng: Rng::from_seed(self.settings.seed) },
+            max_tokens: self.settings.max_tokens.min(self.model.max_tokens() - prompt.len()),
+        });
+        let said = generate_many(&**executor, continuations.collect(), |id| tokenizer.is_end(id))?;
+        Ok(said.iter().map(|ids| tokenizer.decode(ids).trim().to_owned()).collect())
     }
 }
 
@@ -98,15 +107,17 @@ impl Judge for ModelJudge {
     }
 
     fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Verdict>> {
-        let verdict = |exchange| {
-            Ok(match self.words(exchange)? {
-                Ok(words) => {
-                    let score = self.reader.read(&words)?.map(Opinion::value);
-                    Verdict { words, score, ..Verdict::default() }
-                }
-                Err(reason) => Verdict { words: reason, ..Verdict::default() },
-            })
+        let prompts = exchanges.iter().map(|exchange| self.prompt(exchange)).collect::<Result<Vec<_>>>()?;
+        let asked: Vec<&[u32]> = prompts.iter().flatten().map(Vec::as_slice).collect();
+        let mut said = self.words(&asked)?.into_iter();
+        let verdict = |prompt: Result<Vec<u32>, String>| {
+            let words = match prompt {
+                Ok(_) => said.next().unwrap_or_default(),
+                Err(words) => return Ok(Verdict { words, ..Verdict::default() }),
+            };
+            let score = self.reader.read(&words)?.map(Opinion::value);
+            Ok(Verdict { words, score, ..Verdict::default() })
         };
-        exchanges.iter().map(verdict).collect()
+        prompts.into_iter().map(verdict).collect()
     }
 }

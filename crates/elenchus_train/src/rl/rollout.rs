@@ -98,7 +98,8 @@ pub(super) fn resume(sampling: Sampling<'_>, mut cache: KvCache, last: u32, coun
     finish(sampling, sequences)
 }
 
-/// Token by token to the end of all.
+/// Token by token to the end of all. A loop of its own, because a response needs the log-probability of each token and keeps
+/// its cache, which [`elenchus_lm::generate_many`] does not.
 fn finish(sampling: Sampling<'_>, mut sequences: Vec<Sequence>) -> Result<Vec<Response>> {
     let Sampling { executor, adapter, max_tokens, is_end, .. } = sampling;
     loop {
@@ -143,8 +144,8 @@ mod tests {
         assert_eq!(responses.len(), 6);
         let settings = SamplerSettings::SOFTMAX;
         for (place, response) in responses.iter().enumerate() {
-            let mut sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(mixed(5, place as u64)) };
-            let alone = generate(&executor, prompts[place / 2], None, &mut sampler, 12, is_end).unwrap();
+            let sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(mixed(5, place as u64)) };
+            let alone = generate(&executor, prompts[place / 2], None, sampler, 12, is_end).unwrap();
             let (words, end) = response.tokens.split_at(alone.len());
             assert_eq!((words, end.len()), (&alone[..], usize::from(response.is_ended)), "response {place}");
             assert_eq!(response.logprobs.len(), response.tokens.len());

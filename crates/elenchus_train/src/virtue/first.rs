@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, Model, Request, Spoken, StopReason, Turn, speak};
+use elenchus_dialogue::{Character, Model, Request, Spoken, StopReason, Turn, speak_many};
 use elenchus_lm::{Adapter, Rng};
 
 use crate::{Result, data::STRANGER, numeric::mixed};
@@ -30,33 +30,44 @@ pub struct Draw {
     pub draw: u64,
 }
 
-impl Speaker<'_> {
-    /// The answer to the newest turn; none where it has no words.
-    pub(super) fn say(&self, turns: &[Turn], draw: Draw) -> Result<Option<String>> {
-        let spoken = self.say_knowing(&[], turns, draw)?;
-        Ok((!spoken.text.trim().is_empty()).then(|| spoken.text.trim().to_owned()))
-    }
+/// What a character answers.
+#[derive(Clone, Copy)]
+pub struct Prompt<'a> {
+    /// The conversation; its newest turn is answered.
+    pub turns: &'a [Turn],
+    /// Facts of the game in the prompt.
+    pub facts: &'a [String],
+    /// What the answer's generator follows from.
+    pub draw: Draw,
+}
 
-    /// The same with facts in the prompt, and with the reply's tokens.
-    pub fn say_knowing(&self, facts: &[String], turns: &[Turn], draw: Draw) -> Result<Spoken> {
+impl Speaker<'_> {
+    /// The answers, decoded together; each is what it would be alone.
+    pub fn answer(&self, prompts: &[Prompt<'_>]) -> Result<Vec<Spoken>> {
         let Self { model, character, adapter } = *self;
-        let Draw { seed, number, draw } = draw;
-        let rng = Rng::from_seed(mixed(mixed(seed, number as u64), draw));
-        let request = Request {
+        let character = Arc::new(character.clone());
+        let request = |&Prompt { turns, facts, draw }: &Prompt<'_>| Request {
             voice: adapter.cloned().map(Into::into),
             facts: facts.to_vec(),
-            rng,
-            ..Request::new(Arc::new(character.clone()), turns.to_vec())
+            rng: Rng::from_seed(mixed(mixed(draw.seed, draw.number as u64), draw.draw)),
+            ..Request::new(character.clone(), turns.to_vec())
         };
-        Ok(speak(model, &request)?)
+        Ok(speak_many(model, &prompts.iter().map(request).collect::<Vec<_>>())?)
     }
 
-    /// What the character says when it is asked about a reply of its own.
-    pub(super) fn say_about(&self, turns: &[Turn], reply: &str, asks: &str, draw: Draw) -> Result<Option<String>> {
+    /// The answers' words; none where there are none.
+    pub(super) fn say<'t>(&self, said: impl IntoIterator<Item = (&'t [Turn], Draw)>) -> Result<Vec<Option<String>>> {
+        let prompts: Vec<Prompt<'_>> =
+            said.into_iter().map(|(turns, draw)| Prompt { turns, facts: &[], draw }).collect();
+        let words = |spoken: Spoken| Some(spoken.text.trim().to_owned()).filter(|words| !words.is_empty());
+        Ok(self.answer(&prompts)?.into_iter().map(words).collect())
+    }
+
+    /// A conversation in which the character is asked about a reply of its own.
+    pub(super) fn asked_about(&self, turns: &[Turn], reply: &str, asks: &str) -> Vec<Turn> {
         let asker = turns.last().map_or(STRANGER, |turn| turn.speaker.as_str());
         let turn = |speaker: &str, text: &str| Turn { speaker: speaker.to_owned(), text: text.to_owned() };
-        let more = [turn(&self.character.name, reply), turn(asker, asks)];
-        self.say(&[turns, &more].concat(), draw)
+        [turns, &[turn(&self.character.name, reply), turn(asker, asks)]].concat()
     }
 }
 

@@ -146,15 +146,13 @@ pub fn judge_preferences(
     let numbers: Vec<usize> = (0..prompts.len()).collect();
     for some in numbers.chunks(TOGETHER) {
         let mut asked: Vec<(Judged, Vec<[Message; 2]>)> = Vec::new();
+        let new: Vec<usize> = some.iter().copied().filter(|prompt| !known.contains_key(prompt)).collect();
+        for candidates in candidates(lesson, speaker, &new)? {
+            run.append(CANDIDATES, &candidates)?;
+            known.insert(candidates.prompt, candidates);
+        }
         for &prompt in some {
-            let candidates = match known.remove(&prompt) {
-                Some(candidates) => candidates,
-                None => {
-                    let candidates = candidates(lesson, speaker, prompt)?;
-                    run.append(CANDIDATES, &candidates)?;
-                    candidates
-                }
-            };
+            let Some(candidates) = known.remove(&prompt) else { continue };
             for aspect in &config.aspects {
                 let (outcome, questions) = questions(lesson, &candidates, aspect);
                 asked.push((Judged { prompt, aspect: aspect.name.clone(), outcome, verdicts: Vec::new() }, questions));
@@ -205,28 +203,38 @@ pub fn judge_preferences(
     Ok(Some(report))
 }
 
-/// Two answers, and what the character says of each.
-fn candidates(lesson: &PreferencesLesson, speaker: Speaker<'_>, prompt: usize) -> Result<Candidates> {
+/// Two answers to each of some prompts, and what the character says of each answer.
+fn candidates(lesson: &PreferencesLesson, speaker: Speaker<'_>, numbers: &[usize]) -> Result<Vec<Candidates>> {
     let PreferencesLesson { config, prompts, .. } = lesson;
-    let context = &prompts[prompt];
-    let side = |draw: u64| {
-        let Some(reply) = speaker.say(context, Draw { seed: config.seed, number: prompt, draw })? else {
-            return Ok(None);
-        };
-        let mut about = BTreeMap::new();
+    let draw = |number: usize, draw: u64| Draw { seed: config.seed, number, draw };
+    let both = numbers.iter().flat_map(|&prompt| [0, 1].map(|side| (prompt, side)));
+    let said = speaker.say(both.map(|(prompt, side)| (prompts[prompt].as_slice(), draw(prompt, side))))?;
+    let mut sides: Vec<Option<Side>> =
+        said.into_iter().map(|reply| reply.map(|reply| Side { reply, about: BTreeMap::new() })).collect();
+
+    // What each is asked of its reply: the side's place, the aspect's name, the conversation, the draw.
+    let mut asked = Vec::new();
+    for (place, side) in sides.iter().enumerate() {
+        let (Some(side), prompt) = (side, numbers[place / 2]) else { continue };
         for (at, aspect) in config.aspects.iter().enumerate() {
             let Some(asks) = &aspect.asks else { continue };
+            let turns = speaker.asked_about(&prompts[prompt], &side.reply, asks);
             // Behind the draws of both sides.
-            let draw = 2 + 2 * at as u64 + draw;
-            if let Some(said) =
-                speaker.say_about(context, &reply, asks, Draw { seed: config.seed, number: prompt, draw })?
-            {
-                about.insert(aspect.name.clone(), said);
-            }
+            asked.push((place, &aspect.name, turns, draw(prompt, 2 + 2 * at as u64 + place as u64 % 2)));
         }
-        Ok::<_, Error>(Some(Side { reply, about }))
+    }
+    let said = speaker.say(asked.iter().map(|(_, _, turns, draw)| (turns.as_slice(), *draw)))?;
+    for ((place, aspect, ..), said) in asked.iter().zip(said) {
+        if let (Some(side), Some(said)) = (&mut sides[*place], said) {
+            side.about.insert((*aspect).clone(), said);
+        }
+    }
+    let of = |(&prompt, sides): (&usize, &[Option<Side>])| Candidates {
+        prompt,
+        context: prompts[prompt].clone(),
+        sides: [sides[0].clone(), sides[1].clone()],
     };
-    Ok(Candidates { prompt, context: context.clone(), sides: [side(0)?, side(1)?] })
+    Ok(numbers.iter().zip(sides.chunks_exact(2)).map(of).collect())
 }
 
 /// What is asked of a judge, in both orders; where nothing need be asked, the outcome.

@@ -107,24 +107,26 @@ pub fn revise(
     let mut firsts = vec![String::new(); prompts.len()];
     let numbers: Vec<usize> = (0..prompts.len()).collect();
     for some in numbers.chunks(TOGETHER) {
+        let mut unanswered = Vec::new();
         for &prompt in some {
-            let reply = match known.next(prompt, None) {
-                Some(reply) => reply,
-                None => {
-                    let Some(reply) =
-                        speaker.say(&prompts[prompt], Draw { seed: config.seed, number: prompt, draw: 0 })?
-                    else {
-                        let reason = "the character had no words".to_owned();
-                        left_out.push(LeftOut { prompt, principle: None, reason });
-                        continue;
-                    };
-                    let step = Step { prompt, context: prompts[prompt].clone(), principle: None, reply: reply.clone() };
-                    run.append(STEPS, &step)?;
-                    reply
-                }
+            replies[prompt] = known.next(prompt, None);
+            if replies[prompt].is_none() {
+                unanswered.push(prompt);
+            }
+        }
+        let draw = |&prompt: &usize| (prompts[prompt].as_slice(), Draw { seed: config.seed, number: prompt, draw: 0 });
+        for (&prompt, reply) in unanswered.iter().zip(speaker.say(unanswered.iter().map(draw))?) {
+            let Some(reply) = reply else {
+                let reason = "the character had no words".to_owned();
+                left_out.push(LeftOut { prompt, principle: None, reason });
+                continue;
             };
-            firsts[prompt].clone_from(&reply);
+            let step = Step { prompt, context: prompts[prompt].clone(), principle: None, reply: reply.clone() };
+            run.append(STEPS, &step)?;
             replies[prompt] = Some(reply);
+        }
+        for &prompt in some {
+            firsts[prompt] = replies[prompt].clone().unwrap_or_default();
         }
         for principle in &principles.principles {
             let mut asked = Vec::new();

@@ -4,7 +4,7 @@
 //! Pages and stretches begin at multiples of their lengths however the prompt was read, and a query's arithmetic is the
 //! same alone and beside others: so a token's numbers do not depend on how its prompt was cut.
 
-use super::vector::{LANES, Vector, exp};
+use super::vector::{LANES, Vector, exp, soft_capped};
 use crate::kv_cache::PAGE_TOKENS;
 
 /// How a page stores keys and values.
@@ -57,6 +57,8 @@ pub(super) struct Task<'a> {
     pub queries: *mut f32,
     /// For each query the positions it sees: first and last.
     pub seen: &'a [(usize, usize)],
+    /// Of the scores, if there is one.
+    pub cap: Option<f32>,
 }
 
 // A page's keys are two vectors.
@@ -127,7 +129,7 @@ unsafe fn attend_together<V: Vector, N: KvNumbers, const M: usize>(task: &Task<'
                     continue;
                 }
                 let pages = begin / PAGE_TOKENS..end.div_ceil(PAGE_TOKENS);
-                let weigh = Softmax { weights, begin, end, bytes, pages, padded };
+                let weigh = Softmax { weights, begin, end, bytes, pages, padded, cap: task.cap };
                 rescale[m] = weigh.run::<V, N>(&mut largest[m], &mut total[m]);
             }
             let keys = (last + 1 - start).min(bytes.len() * PAGE_TOKENS);
@@ -162,6 +164,7 @@ struct Softmax<'a> {
     bytes: &'a [*const u8],
     pages: std::ops::Range<usize>,
     padded: usize,
+    cap: Option<f32>,
 }
 
 impl Softmax<'_> {
@@ -170,11 +173,17 @@ impl Softmax<'_> {
     unsafe fn run<V: Vector, N: KvNumbers>(self, largest: &mut f32, total: &mut f32) -> f32 {
         // SAFETY: `weights` holds a page's numbers for each of `bytes`, and `pages` lie within them.
         unsafe {
-            let Self { weights, begin, end, bytes, pages, padded } = self;
+            let Self { weights, begin, end, bytes, pages, padded, cap } = self;
             let seen = pages.start * PAGE_TOKENS..pages.end * PAGE_TOKENS;
             if N::SCALED {
                 for page in pages.clone() {
                     scale_by::<V>(&mut weights[page * PAGE_TOKENS..], bytes[page].add(2 * PAGE_TOKENS * padded));
+                }
+            }
+            if let Some(cap) = cap {
+                for at in seen.clone().step_by(LANES) {
+                    let weights = weights[at..].as_mut_ptr();
+                    V::store(weights, soft_capped::<V>(V::load(weights), cap));
                 }
             }
             weights[seen.start..begin].fill(f32::NEG_INFINITY);

@@ -140,6 +140,8 @@ pub(crate) struct Attention<'a> {
     pub seen: &'a [(usize, usize)],
     /// `(queries, head_dim padded to 16)`, scaled; overwritten with the attention output.
     pub queries: &'a mut [f32],
+    /// Scores are `cap * tanh(score / cap)`.
+    pub cap: Option<f32>,
 }
 
 type MultiplyFn = unsafe fn(&Tiles, &RawPanel);
@@ -150,11 +152,13 @@ pub(crate) struct Kernels {
     /// By format, then by the logarithm of the panel's height.
     multiply: [&'static [MultiplyFn]; 6],
     rms_norm: unsafe fn(*const f32, *const f32, *mut f32, usize, usize, f32),
+    layer_norm: unsafe fn(*const f32, (*const f32, *const f32), *mut f32, usize, usize, f32),
     quantise: unsafe fn(*const f32, usize, *mut i8, usize, *mut BlockNumbers, usize),
     add: unsafe fn(*mut f32, *const f32, usize, usize),
     rotate: unsafe fn(*mut f32, *const f32, *const f32, *const f32, usize),
     swiglu: unsafe fn(*mut f32, *const f32, usize),
     geglu: unsafe fn(*mut f32, *const f32, usize),
+    soft_cap: unsafe fn(*mut f32, usize, f32),
     /// For one row and for four.
     lora_down: [unsafe fn(*const f32, usize, usize, *const u16, usize, f32, *mut f32, usize); 2],
     lora_up: [unsafe fn(*const f32, usize, *const u16, usize, *mut f32); 2],
@@ -217,6 +221,19 @@ macro_rules! entry_points {
             }
 
             $(#[target_feature(enable = $feature)])?
+            unsafe fn layer_norm(
+                x: *const f32,
+                by: (*const f32, *const f32),
+                y: *mut f32,
+                vectors: usize,
+                count: usize,
+                eps: f32,
+            ) {
+                // SAFETY: the caller upholds this contract.
+                unsafe { rows::layer_norm::<V>(x, by, y, vectors, count, eps) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
             unsafe fn quantise(
                 x: *const f32,
                 blocks: usize,
@@ -251,6 +268,12 @@ macro_rules! entry_points {
             unsafe fn geglu(gate: *mut f32, up: *const f32, vectors: usize) {
                 // SAFETY: the caller upholds this contract.
                 unsafe { rows::geglu::<V>(gate, up, vectors) }
+            }
+
+            $(#[target_feature(enable = $feature)])?
+            unsafe fn soft_cap(x: *mut f32, vectors: usize, cap: f32) {
+                // SAFETY: the caller upholds this contract.
+                unsafe { rows::soft_cap::<V>(x, vectors, cap) }
             }
 
             $(#[target_feature(enable = $feature)])?
@@ -309,11 +332,13 @@ macro_rules! entry_points {
                     heights::<Q8Halves>(),
                 ],
                 rms_norm,
+                layer_norm,
                 quantise,
                 add,
                 rotate,
                 swiglu,
                 geglu,
+                soft_cap,
                 lora_down: [lora_down::<1>, lora_down::<4>],
                 lora_up: [lora_up::<1>, lora_up::<4>],
                 attend: [attend::<F16>, attend::<Int8>],
@@ -436,6 +461,15 @@ impl Kernels {
         unsafe { (self.rms_norm)(x.as_ptr(), weight.as_ptr(), y.as_mut_ptr(), x.len() / LANES, count, eps) }
     }
 
+    /// `y = (x - mean(x)) / deviation(x) * weight + bias` of `count` numbers, the same padding.
+    pub fn layer_norm(&self, x: &[f32], by: (&[f32], &[f32]), y: &mut [f32], count: usize, eps: f32) {
+        let (weight, bias) = by;
+        assert!([weight, bias, y].iter().all(|other| other.len() == x.len()) && x.len().is_multiple_of(LANES));
+        let by = (weight.as_ptr(), bias.as_ptr());
+        // SAFETY: the machine has the instruction set; all four are this long.
+        unsafe { (self.layer_norm)(x.as_ptr(), by, y.as_mut_ptr(), x.len() / LANES, count, eps) }
+    }
+
     /// Quantises a row into its place; `x` is as long as the row's blocks.
     pub fn quantise(&self, x: &[f32], row: &mut PanelRow<'_>) {
         assert_eq!(x.len(), row.blocks * 32);
@@ -470,6 +504,13 @@ impl Kernels {
         };
         // SAFETY: the machine has the instruction set; lengths as asserted.
         unsafe { kernel(gate.as_mut_ptr(), up.as_ptr(), up.len() / LANES) }
+    }
+
+    /// `x = cap * tanh(x / cap)`; the length is a multiple of 16.
+    pub fn soft_cap(&self, x: &mut [f32], cap: f32) {
+        assert!(x.len().is_multiple_of(LANES));
+        // SAFETY: the machine has the instruction set; the length as asserted.
+        unsafe { (self.soft_cap)(x.as_mut_ptr(), x.len() / LANES, cap) }
     }
 
     /// `out[m] = scale * a x[m]`: `x` is `(rows, x_width)`, `a` `(x_width, rank)` in f16, `out` `(rows, rank)` with
@@ -509,7 +550,7 @@ impl Kernels {
 
     /// Attends with a few queries of one key/value head.
     pub fn attend(&self, attention: Attention<'_>) {
-        let Attention { pages, first_page, precision, head_dim, seen, queries } = attention;
+        let Attention { pages, first_page, precision, head_dim, seen, queries, cap } = attention;
         assert!((1..=MAX_HEAD).contains(&head_dim), "heads are at most {MAX_HEAD} wide");
         let padded = head_dim.next_multiple_of(LANES);
         assert_eq!(queries.len(), seen.len() * padded, "a query is as wide as a padded head");
@@ -520,7 +561,7 @@ impl Kernels {
         );
         let pages: Vec<*const u8> = pages.iter().map(|page| page.as_ptr()).collect();
         let queries = queries.as_mut_ptr();
-        let task = Task { pages: &pages, first_page, head_dim, padded, queries, seen };
+        let task = Task { pages: &pages, first_page, head_dim, padded, queries, seen, cap };
         // SAFETY: the machine has the instruction set; pages and queries as asserted; pages are indexed through
         // `pages`, so that a position beyond them panics.
         unsafe { (self.attend[precision as usize])(&task) }

@@ -1,6 +1,6 @@
 //! Operations on a row of numbers between two products: norm, rotation, SwiGLU, and quantisation to blocks of 32.
 
-use super::vector::{LANES, Vector, exp};
+use super::vector::{LANES, Vector, exp, soft_capped};
 
 /// What a product needs to know about 32 quantised numbers.
 #[derive(Debug, Clone, Copy, Default, PartialEq)]
@@ -38,6 +38,44 @@ pub(super) unsafe fn rms_norm<V: Vector>(
         for at in 0..vectors {
             let normed = V::mul(V::load(x.add(at * LANES)), scale);
             V::store(y.add(at * LANES), V::mul(normed, V::load(weight.add(at * LANES))));
+        }
+    }
+}
+
+/// `y = (x - mean(x)) / deviation(x) * weight + bias`; lengths are `vectors` times 16, of which the first `count` are not
+/// padding, and `x` is zero in the rest.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `x`, `weight`, `bias` and `y` point to that many numbers.
+#[inline(always)]
+pub(super) unsafe fn layer_norm<V: Vector>(
+    x: *const f32,
+    (weight, bias): (*const f32, *const f32),
+    y: *mut f32,
+    vectors: usize,
+    count: usize,
+    eps: f32,
+) {
+    // SAFETY: 16 numbers at a time within the caller's lengths.
+    unsafe {
+        let mut sum = V::splat(0.0);
+        for at in 0..vectors {
+            sum = V::add(sum, V::load(x.add(at * LANES)));
+        }
+        let mean = V::sum(sum) / count as f32;
+        let mut squares = V::splat(0.0);
+        for at in 0..vectors {
+            let centred = V::sub(V::load(x.add(at * LANES)), V::splat(mean));
+            squares = V::mul_add(centred, centred, squares);
+        }
+        // Padding is as far from the mean as zero is.
+        let padding = (vectors * LANES - count) as f32 * mean * mean;
+        let scale = 1.0 / ((V::sum(squares) - padding) / count as f32 + eps).sqrt();
+        for at in 0..vectors {
+            let centred = V::sub(V::load(x.add(at * LANES)), V::splat(mean));
+            let normed = V::mul(centred, V::splat(scale));
+            let scaled = V::mul_add(normed, V::load(weight.add(at * LANES)), V::load(bias.add(at * LANES)));
+            V::store(y.add(at * LANES), scaled);
         }
     }
 }
@@ -145,6 +183,20 @@ pub(super) unsafe fn geglu<V: Vector>(gate: *mut f32, up: *const f32, vectors: u
             let negative = V::mul(V::mul(g, cubic), V::splat(-GELU_LINEAR));
             let gelu = V::div(g, V::add(one, exp::<V>(negative)));
             V::store(gate.add(at * LANES), V::mul(gelu, V::load(up.add(at * LANES))));
+        }
+    }
+}
+
+/// `x = cap * tanh(x / cap)`, 16 numbers at a time.
+///
+/// # Safety
+/// The machine has the instruction set of `V`. `x` points to `16 * vectors` numbers.
+#[inline(always)]
+pub(super) unsafe fn soft_cap<V: Vector>(x: *mut f32, vectors: usize, cap: f32) {
+    // SAFETY: 16 numbers at a time within the caller's length.
+    unsafe {
+        for at in (0..vectors * LANES).step_by(LANES) {
+            V::store(x.add(at), soft_capped::<V>(V::load(x.add(at)), cap));
         }
     }
 }

@@ -130,6 +130,11 @@ fn rows_are_the_same_bits_on_every_instruction_set() {
         let run = |kernels: &Kernels| {
             let mut normed = vec![0f32; width];
             kernels.rms_norm(&x, &y, &mut normed, width - 3, 1e-5);
+            let mut padded = x.clone();
+            padded[width - 3..].fill(0.0);
+            let mut layer_normed = vec![0f32; width];
+            kernels.layer_norm(&padded, (&y, &partners), &mut layer_normed, width - 3, 1e-5);
+            normed.extend(layer_normed);
             let mut added = x.clone();
             kernels.add(&mut added, &y, LANES);
             let mut gated = x.iter().map(|x| x * 40.0).collect::<Vec<_>>();
@@ -137,6 +142,9 @@ fn rows_are_the_same_bits_on_every_instruction_set() {
             let mut gelu = x.iter().map(|x| x * 4.0).collect::<Vec<_>>();
             kernels.gated(Activation::GeluTanh, &mut gelu, &y);
             gated.extend(gelu);
+            let mut capped = x.iter().map(|x| x * 40.0).collect::<Vec<_>>();
+            kernels.soft_cap(&mut capped, 30.0);
+            gated.extend(capped);
             let mut rotated = x.clone();
             kernels.rotate(&mut rotated, &partners, &cos, &sin);
             let row = panels(kernels, &x, 1);
@@ -225,7 +233,15 @@ fn what_would_reach_beyond_its_slices_panics() {
     let attend = |kernels: &Kernels, head_dim, first_page, seen| {
         let page = vec![0u8; KvPrecision::F16.page_bytes(16)];
         let (precision, queries) = (KvPrecision::F16, &mut [0.0; 16]);
-        kernels.attend(Attention { pages: &[&page], first_page, precision, head_dim, seen: &[seen], queries });
+        kernels.attend(Attention {
+            pages: &[&page],
+            first_page,
+            precision,
+            head_dim,
+            seen: &[seen],
+            queries,
+            cap: None,
+        });
     };
     check("heads are at most", &|kernels| attend(kernels, usize::MAX, 0, (0, 0)));
     check("first_page * PAGE_TOKENS <= first", &|kernels| attend(kernels, 16, 1, (31, 32)));
@@ -249,6 +265,26 @@ fn swiglu_and_norm_are_what_they_are_called() {
         let inner = (2.0 / std::f64::consts::PI).sqrt() * (x + 0.044715 * x.powi(3));
         let gelu = x / 2.0 * (1.0 + inner.tanh());
         assert!((f64::from(*y) - gelu).abs() <= 2e-6 * gelu.abs() + 1e-7, "{x}: {y} instead of {gelu}");
+    }
+    for scale in [0.001, 0.5, 4.0, 1e4] {
+        let scores: Vec<f32> = x.iter().map(|x| x * scale).collect();
+        y.copy_from_slice(&scores);
+        plain().soft_cap(&mut y, 50.0);
+        for (x, y) in scores.iter().map(|x| f64::from(*x)).zip(&y) {
+            let capped = 50.0 * (x / 50.0).tanh();
+            assert!((f64::from(*y) - capped).abs() <= 1e-5, "{x}: {y} instead of {capped}");
+        }
+    }
+    // Nineteen numbers far from zero, then padding.
+    let mut padded: Vec<f32> = x.iter().map(|x| x / 9.0 + 30.0).collect();
+    padded[19..].fill(0.0);
+    let bias = vec![0.5; 32];
+    plain().layer_norm(&padded, (&ones, &bias), &mut y, 19, 1e-5);
+    let mean = padded.iter().map(|x| f64::from(*x)).sum::<f64>() / 19.0;
+    let variance = padded[..19].iter().map(|x| (f64::from(*x) - mean).powi(2)).sum::<f64>() / 19.0;
+    for (x, y) in padded[..19].iter().zip(&y) {
+        let expected = (f64::from(*x) - mean) / (variance + 1e-5).sqrt() + 0.5;
+        assert!((f64::from(*y) - expected).abs() < 1e-5, "{y} instead of {expected}");
     }
     plain().rms_norm(&x, &ones, &mut y, 32, 1e-5);
     let mean = x.iter().map(|x| x * x).sum::<f32>() / 32.0;
@@ -286,17 +322,19 @@ fn lora_is_the_same_bits_on_every_instruction_set_and_beside_other_rows() {
 fn attention_is_the_same_bits_everywhere_and_near_the_formula() {
     let rng = &mut Pcg64Mcg::seed_from_u64(5);
     for precision in [KvPrecision::F16, KvPrecision::Int8] {
-        for (head_dim, tokens, queries, window) in [
-            (16, 1, 1, 99),
-            (64, 70, 3, 99),
-            (64, 97, 12, 99),
-            (80, 33, 7, 20),
-            (24, 40, 6, 5),
-            (128, 64, 4, 33),
-            (256, 10, 2, 99),
+        for (head_dim, tokens, queries, window, cap) in [
+            (16, 1, 1, 99, None),
+            (64, 70, 3, 99, None),
+            (64, 97, 12, 99, None),
+            (80, 33, 7, 20, None),
+            (80, 33, 7, 20, Some(1.5)),
+            (24, 40, 6, 5, None),
+            (128, 64, 4, 33, None),
+            (256, 10, 2, 99, Some(0.8)),
             // Beyond a stretch of pages, and windows that begin before one and end in it.
-            (64, 600, 13, 9_999),
-            (32, 258, 14, 40),
+            (64, 600, 13, 9_999, None),
+            (32, 258, 14, 40, None),
+            (32, 258, 14, 40, Some(2.0)),
         ] {
             let padded = usize::next_multiple_of(head_dim, LANES);
             let (k, v) = (numbers(rng, tokens * padded), numbers(rng, tokens * padded));
@@ -326,6 +364,7 @@ fn attention_is_the_same_bits_everywhere_and_near_the_formula() {
                     head_dim,
                     seen: &seen,
                     queries: &mut q,
+                    cap,
                 });
                 q
             };
@@ -338,10 +377,9 @@ fn attention_is_the_same_bits_everywhere_and_near_the_formula() {
                 assert_eq!(bits(&run(plain(), Some(query))), bits(own), "{precision:?} {head_dim} query {query}");
                 let weights: Vec<f64> = (seen[query].0..=seen[query].1)
                     .map(|token| {
-                        (0..head_dim)
-                            .map(|d| f64::from(q[query * padded + d] * k[token * padded + d]))
-                            .sum::<f64>()
-                            .exp()
+                        let products = (0..head_dim).map(|d| q[query * padded + d] * k[token * padded + d]);
+                        let score: f64 = products.map(f64::from).sum();
+                        cap.map_or(score, |cap| f64::from(cap) * (score / f64::from(cap)).tanh()).exp()
                     })
                     .collect();
                 let total: f64 = weights.iter().sum();

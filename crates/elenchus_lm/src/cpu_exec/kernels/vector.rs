@@ -85,6 +85,16 @@ pub(super) trait Vector: Copy {
     unsafe fn prefetch_far(at: *const u8);
 }
 
+/// `cap * tanh(x / cap)`, as `cap - 2 cap / (1 + e^(2x / cap))`: within some 1e-7 of the cap.
+#[inline(always)]
+pub(super) unsafe fn soft_capped<V: Vector>(x: V::F, cap: f32) -> V::F {
+    // SAFETY: lane arithmetic under this function's own contract.
+    unsafe {
+        let rest = V::add(exp::<V>(V::mul(x, V::splat(2.0 / cap))), V::splat(1.0));
+        V::sub(V::splat(cap), V::div(V::splat(2.0 * cap), rest))
+    }
+}
+
 /// `e^x` within 2 units in the last place for x from -87 to 88, and clamped to the ends beyond.
 ///
 /// Cephes' `expf`: reduce by multiples of ln 2 in two parts, then a polynomial of degree five.

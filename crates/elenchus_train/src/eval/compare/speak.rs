@@ -2,7 +2,7 @@
 
 use std::{collections::BTreeMap, sync::Arc, time::Instant};
 
-use elenchus_dialogue::{Request, Spoken, StopReason, Turn, speak};
+use elenchus_dialogue::{Request, Spoken, StopReason, Turn, speak_many};
 use elenchus_lm::{Adapter, LoraAdapter, Rng};
 use serde::{Deserialize, Serialize};
 
@@ -36,7 +36,7 @@ pub struct Reply {
     pub is_ended: bool,
     /// Its words.
     pub words: usize,
-    /// From the prompt's first token to the reply's last.
+    /// Its share of the time in which the replies beside it were decoded, prompts included.
     pub seconds: f64,
     /// Each judge's score; none where it could not score it.
     #[serde(default)]
@@ -85,54 +85,80 @@ pub(super) fn exchange(prompt: &[Turn], reply: &Reply) -> Exchange {
     Exchange { context: prompt.to_vec(), reply: reply.text.clone(), is_ended: reply.is_ended }
 }
 
-/// The candidate's answer to the prompt at `place`; `draw` counts its answers to the same prompt.
-pub(super) fn speak_once(
+/// Prompts answered between two calls of `on_progress`.
+pub(super) const TOGETHER: usize = 16;
+
+/// One answer of a candidate among its answers to a prompt, and its tokens.
+type Answer = (Reply, Spoken);
+
+/// The candidate's answers to some prompts, the first of which is at `place`, decoded together: `draws` to each prompt, those
+/// of a prompt beside each other.
+fn speak_some(
     setup: &EvalSetup<'_>,
     candidate: &Candidate,
-    prompt: &[Turn],
-    place: usize,
-    draw: u64,
+    (place, prompts): (usize, &[Vec<Turn>]),
+    draws: std::ops::Range<u64>,
     seed: u64,
-) -> Result<(Reply, Spoken)> {
+) -> Result<Vec<Answer>> {
     let EvalSetup { model, character, .. } = *setup;
-    let rng = Rng::from_seed(mixed(mixed(seed, place as u64), draw));
-    let (adapter, turns) = (candidate.adapter(), candidate.after_shown(prompt));
-    let request = Request { voice: adapter.map(Into::into), rng, ..Request::new(Arc::new(character.clone()), turns) };
+    let (adapter, character) = (candidate.adapter(), Arc::new(character.clone()));
+    let requests = prompts.iter().zip(place..).flat_map(|(prompt, place)| {
+        let (character, adapter) = (&character, &adapter);
+        draws.clone().map(move |draw| Request {
+            voice: adapter.clone().map(Into::into),
+            rng: Rng::from_seed(mixed(mixed(seed, place as u64), draw)),
+            ..Request::new(character.clone(), candidate.after_shown(prompt))
+        })
+    });
+    let requests: Vec<Request> = requests.collect();
     let clock = Instant::now();
-    let spoken = speak(model, &request)?;
-    let reply = Reply {
-        text: spoken.text.clone(),
-        is_ended: !matches!(spoken.stop, StopReason::MaxTokens | StopReason::ContextFull),
-        words: words(&spoken.text),
-        seconds: clock.elapsed().as_secs_f64(),
-        scores: BTreeMap::new(),
+    let spoken = speak_many(model, &requests)?;
+    let seconds = clock.elapsed().as_secs_f64() / requests.len().max(1) as f64;
+    let answer = |spoken: Spoken| {
+        let reply = Reply {
+            text: spoken.text.clone(),
+            is_ended: !matches!(spoken.stop, StopReason::MaxTokens | StopReason::ContextFull),
+            words: words(&spoken.text),
+            seconds,
+            scores: BTreeMap::new(),
+        };
+        (reply, spoken)
     };
-    Ok((reply, spoken))
+    Ok(spoken.into_iter().map(answer).collect())
 }
 
-/// The answer with the best score among several; the first is what the candidate says anyway. Its seconds are those of
-/// all of them, without the judges'.
-pub(super) fn speak_best(
+/// What the candidate says to some prompts, the first of which is at `place`.
+///
+/// With `best_of`, it is the answer with the best score of `judges` among several, the first of which is what the candidate
+/// says anyway; its seconds are those of all of them, without the judges'.
+pub(super) fn speak(
     setup: &EvalSetup<'_>,
     candidate: &Candidate,
-    judges: &Judges,
-    prompt: &[Turn],
-    place: usize,
+    (place, prompts): (usize, &[Vec<Turn>]),
+    judges: Option<&Judges>,
     seed: u64,
-) -> Result<(Reply, Spoken)> {
-    let (first, others) = (0, 1..candidate.best_of as u64);
-    let mut best = speak_once(setup, candidate, prompt, place, first, seed)?;
-    let score = |reply: &Reply| Ok::<_, crate::Error>(judges.judge(&[exchange(prompt, reply)])?[0].score);
-    let (mut best_score, mut seconds) = (score(&best.0)?, best.0.seconds);
-    for draw in others {
-        let next = speak_once(setup, candidate, prompt, place, draw, seed)?;
-        seconds += next.0.seconds;
-        let next_score = score(&next.0)?;
-        // One without a score is worse than any with one.
-        if next_score.is_some_and(|next| best_score.is_none_or(|best| next > best)) {
-            (best, best_score) = (next, next_score);
-        }
-    }
-    best.0.seconds = seconds;
-    Ok(best)
+) -> Result<Vec<Answer>> {
+    let several = judges.filter(|_| candidate.best_of > 1);
+    let draws = if several.is_some() { candidate.best_of } else { 1 };
+    let spoken = speak_some(setup, candidate, (place, prompts), 0..draws as u64, seed)?;
+    let Some(judges) = several else { return Ok(spoken) };
+
+    let exchanges = spoken.iter().enumerate().map(|(at, (reply, _))| exchange(&prompts[at / draws], reply));
+    let scores = judges.judge(&exchanges.collect::<Vec<_>>())?.into_iter().map(|judged| judged.score);
+    let mut scored = spoken.into_iter().zip(scores);
+    let best = prompts.iter().map(|_| {
+        let of = scored.by_ref().take(draws);
+        // One without a score is worse than any with one, and of equals the first is kept.
+        let better = |best: (Answer, Option<f32>), next: (Answer, Option<f32>)| match (best.1, next.1) {
+            (Some(best_score), Some(next_score)) if next_score > best_score => next,
+            (None, Some(_)) => next,
+            _ => best,
+        };
+        of.reduce(better)
+    });
+    let best = best.flatten().map(|((mut reply, spoken), _)| {
+        reply.seconds *= draws as f64;
+        (reply, spoken)
+    });
+    Ok(best.collect())
 }
