@@ -210,10 +210,11 @@ fn quantize(input: PathBuf, out: &Path, block_type: BlockType) -> Result<()> {
     bar.finish_and_clear();
     let written = Weights::summary(out)?;
     print(&format!(
-        "{}: {}, {:.0} M parameters, {block_type}, {} (from {})\n",
+        "{}: {}, {:.0} M parameters, {}, {} (from {})\n",
         out.display(),
         written.architecture,
         written.parameters as f64 / 1e6,
+        written.block_type,
         size(written.file_bytes),
         size(weights.file_bytes())
     ))

@@ -1,15 +1,22 @@
-//! Numbers to blocks: Q8_0 and Q4_0 to the bit as llama.cpp's reference quantisers, Q4_K by a search of our own.
+//! Numbers to blocks: Q8_0, Q5_0 and Q4_0 to the bit as llama.cpp's reference quantisers, Q4_K by a search of our own.
 
 use half::{bf16, f16};
 
 use crate::BlockType;
 
 impl BlockType {
-    /// The types that numbers can be quantised to.
+    /// The types that a model can be quantised to.
     pub const QUANTISABLE: [Self; 3] = [Self::Q8_0, Self::Q4K, Self::Q4_0];
 
-    /// Numbers as blocks of a dense type or of one of [`Self::QUANTISABLE`], `None` for another type. An incomplete block
-    /// at the end is left out.
+    /// The type of a matrix of so many columns in a model that is quantised to this one. A row is whole blocks: a matrix that
+    /// is too narrow for Q4_K takes Q5_0, as in llama.cpp. `None` where none of them fits.
+    pub(crate) fn for_columns(self, columns: usize) -> Option<Self> {
+        let narrower: &[Self] = if self == Self::Q4K { &[Self::Q5_0] } else { &[] };
+        [self].iter().chain(narrower).copied().find(|dtype| columns.is_multiple_of(dtype.block_size()))
+    }
+
+    /// Numbers as blocks of a dense type, of one of [`Self::QUANTISABLE`] or of Q5_0; `None` for another type. An
+    /// incomplete block at the end is left out.
     pub fn quantise(self, values: &[f32]) -> Option<Vec<u8>> {
         let blocks = values.as_chunks::<32>().0.iter();
         Some(match self {
@@ -17,6 +24,7 @@ impl BlockType {
             Self::F16 => values.iter().flat_map(|&value| f16::from_f32(value).to_le_bytes()).collect(),
             Self::BF16 => values.iter().flat_map(|&value| bf16::from_f32(value).to_le_bytes()).collect(),
             Self::Q8_0 => blocks.flat_map(q8_0).collect(),
+            Self::Q5_0 => blocks.flat_map(q5_0).collect(),
             Self::Q4_0 => blocks.flat_map(q4_0).collect(),
             Self::Q4K => values.as_chunks::<256>().0.iter().flat_map(q4k).collect(),
             _ => return None,
@@ -39,16 +47,35 @@ fn q8_0(values: &[f32; 32]) -> [u8; 34] {
     block
 }
 
-/// The value of largest magnitude becomes -8, whatever its sign. Source: `quantize_row_q4_0_ref`.
+/// The scale of the two types below: the value of largest magnitude becomes the lowest quant, whatever its sign.
+fn signed_scale(values: &[f32; 32], lowest: f32) -> f32 {
+    values.iter().fold(0f32, |largest, &value| if value.abs() > largest.abs() { value } else { largest }) / lowest
+}
+
+/// Source: `quantize_row_q4_0_ref`.
 fn q4_0(values: &[f32; 32]) -> [u8; 18] {
-    let largest = values.iter().fold(0f32, |largest, &value| if value.abs() > largest.abs() { value } else { largest });
-    let scale = largest / -8.0;
+    let scale = signed_scale(values, -8.0);
     let inverse = inverse(scale);
     let quant = |value: f32| ((value * inverse + 8.5) as u8).min(15);
     let mut block = [0; 18];
     block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
     for at in 0..16 {
         block[2 + at] = quant(values[at]) | quant(values[at + 16]) << 4;
+    }
+    block
+}
+
+/// The fifth bits stand before the nibbles. Source: `quantize_row_q5_0_ref`.
+fn q5_0(values: &[f32; 32]) -> [u8; 22] {
+    let scale = signed_scale(values, -16.0);
+    let inverse = inverse(scale);
+    let quants = values.map(|value| ((value * inverse + 16.5) as u8).min(31));
+    let fifth = quants.iter().enumerate().fold(0u32, |bits, (at, quant)| bits | u32::from(quant >> 4) << at);
+    let mut block = [0; 22];
+    block[..2].copy_from_slice(&f16::from_f32(scale).to_le_bytes());
+    block[2..6].copy_from_slice(&fifth.to_le_bytes());
+    for at in 0..16 {
+        block[6 + at] = quants[at] & 15 | quants[at + 16] << 4;
     }
     block
 }
@@ -159,11 +186,11 @@ mod tests {
     use super::*;
 
     #[test]
-    fn q8_0_and_q4_0_are_to_the_bit_those_of_the_gguf_package() {
+    fn q8_0_q5_0_and_q4_0_are_to_the_bit_those_of_the_gguf_package() {
         // `tests/fixtures/gguf_blocks.py`.
         let reference = SafeTensors::deserialize(include_bytes!("../tests/fixtures/gguf_blocks.safetensors")).unwrap();
         let numbers = BlockType::F32.dequantise(reference.tensor("numbers").unwrap().data());
-        for (block_type, name) in [(BlockType::Q8_0, "Q8_0"), (BlockType::Q4_0, "Q4_0")] {
+        for (block_type, name) in [(BlockType::Q8_0, "Q8_0"), (BlockType::Q5_0, "Q5_0"), (BlockType::Q4_0, "Q4_0")] {
             let expected = reference.tensor(&format!("{name}.quantised")).unwrap();
             assert!(block_type.quantise(&numbers).unwrap() == expected.data(), "{name}");
         }
@@ -228,5 +255,8 @@ mod tests {
         let zeros = BlockType::Q4K.quantise(&[0.0; 256]).unwrap();
         assert!(BlockType::Q4K.dequantise(&zeros).iter().all(|&value| value == 0.0));
         assert_eq!(BlockType::Q6K.quantise(&[0.0; 256]), None);
+        assert_eq!(BlockType::Q4K.for_columns(512), Some(BlockType::Q4K));
+        assert_eq!(BlockType::Q4K.for_columns(576), Some(BlockType::Q5_0));
+        assert_eq!(BlockType::Q4_0.for_columns(48), None);
     }
 }

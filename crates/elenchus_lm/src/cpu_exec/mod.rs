@@ -36,7 +36,7 @@ pub struct CpuSettings {
     /// How keys and values are stored.
     pub kv_precision: KvPrecision,
     /// What dense matrices are quantised to, one of [`BlockType::QUANTISABLE`]. Q8_0, the default, loses least; Q4_K and
-    /// Q4_0 take half of its memory. The head keeps eight bits, and so does what is not as wide as whole blocks.
+    /// Q4_0 take half of its memory. The head keeps eight bits; what is too narrow for Q4_K's blocks of 256 becomes Q5_0.
     pub dense: BlockType,
 }
 

@@ -228,7 +228,10 @@ impl<'a> Source<'a> {
 
     /// Makes a dense matrix one of these blocks, if it is as wide as whole ones.
     fn quantise_dense(&mut self, to: BlockType) {
-        if self.raw.dtype.is_dense() && to != BlockType::Q8_0 && self.columns().is_multiple_of(to.block_size()) {
+        if let Some(to) = to.for_columns(self.columns())
+            && self.raw.dtype.is_dense()
+            && to != BlockType::Q8_0
+        {
             self.format = format_of(to).unwrap_or(Format::Q8);
             self.quantised = Some(to);
         }

@@ -220,6 +220,30 @@ fn a_cache_takes_the_bytes_it_is_said_to_take() {
     }
 }
 
+#[test]
+fn packing_types_with_one_stored_scale_loses_nothing() {
+    let folder = tempfile::tempdir().unwrap();
+    let team = Team::new(1, || {}).unwrap();
+    for dtype in [
+        BlockType::Q4_0,
+        BlockType::Q5_0,
+        BlockType::Q8_0,
+        BlockType::IQ4NL,
+        BlockType::TQ1_0,
+        BlockType::TQ2_0,
+        BlockType::MXFP4,
+    ] {
+        let weights = tiny(folder.path(), dtype);
+        let packed = PackedModel::new(&weights, BlockType::Q8_0, &team).unwrap();
+        let expected = weights.tensor(crate::TensorName::TokenEmbedding).unwrap().dequantise();
+        let mut row = vec![0.0; weights.config().hidden_size];
+        for (number, expected) in expected.chunks_exact(row.len()).enumerate() {
+            packed.row(packed.embedding, number, &mut row);
+            assert!(row == expected, "{dtype}: row {number}");
+        }
+    }
+}
+
 /// Half of the memory, and logits that resemble those of eight bits: `tests/save_gguf.rs` compares them with a file of the
 /// same blocks.
 #[test]

@@ -21,7 +21,7 @@ enum Written {
 impl Weights {
     /// Writes the model with its tokenizer and chat template as a GGUF file whose matrices are of a type of
     /// [`BlockType::QUANTISABLE`]; `progress` is called with the share written, 0 to 1. The head, or an embedding that is
-    /// also the head, gets Q8_0, and so do matrices that are not as wide as whole blocks; vectors stay f32.
+    /// also the head, gets Q8_0; matrices too narrow for whole blocks get Q5_0 in place of Q4_K, or F16; vectors stay f32.
     ///
     /// # Errors
     /// The model is quantised already, or its tokenizer or architecture cannot be written in GGUF.
@@ -123,14 +123,12 @@ impl Weights {
             _ => false,
         };
         let columns = tensor.shape.last().copied().unwrap_or_default();
-        let fits = |dtype: &BlockType| columns.is_multiple_of(dtype.block_size());
-        let wanted: &[BlockType] = match (tensor.shape.len(), is_head) {
-            (1, _) => &[BlockType::F32],
+        let dtype = match (tensor.shape.len(), is_head) {
+            (1, _) => BlockType::F32,
             // llama.cpp keeps six bits here, and more errors are heard from it than from any other matrix.
-            (_, true) => &[BlockType::Q8_0, BlockType::F16],
-            (_, false) => &[block_type, BlockType::Q8_0, BlockType::F16],
+            (_, true) => BlockType::Q8_0.for_columns(columns).unwrap_or(BlockType::F16),
+            (_, false) => block_type.for_columns(columns).unwrap_or(BlockType::F16),
         };
-        let dtype = wanted.iter().copied().find(fits).unwrap_or(BlockType::F32);
         Ok((own_name, tensor.shape, dtype))
     }
 
