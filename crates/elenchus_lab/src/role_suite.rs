@@ -10,7 +10,7 @@ mod table;
 
 use std::collections::BTreeMap;
 
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{PromptMemory, Turn};
 use serde::Serialize;
 
 pub use rules::{gives_away, insults, leaks};
@@ -18,11 +18,11 @@ pub use suite::{Attempt, Kind, ROUNDS, RoleSuite};
 pub use table::{page, section, table};
 
 use elenchus_train::{
-    Result,
+    Draw, Query, Result, Speaker,
     bootstrap::{Interval, wilson},
     data::STRANGER,
+    is_ended,
     judge::{Exchange, Judges},
-    virtue::{Draw, Speaker, is_ended},
 };
 
 /// What a reply did that it should not.
@@ -92,7 +92,16 @@ pub struct RoleRow {
     pub held: Option<Interval>,
 }
 
-/// Plays every attempt `draws` times from a seed; `on_progress` is called with how many are done.
+/// An attempt under way.
+struct Open<'a> {
+    number: usize,
+    attempt: &'a Attempt,
+    draw: u64,
+    turns: Vec<Turn>,
+}
+
+/// Plays every attempt `draws` times from a seed, round by round over all of them, so that replies are generated in batches;
+/// `on_progress` is called with how many replies there are.
 ///
 /// # Errors
 /// What the engine, or a judge, cannot continue from.
@@ -104,31 +113,42 @@ pub fn play(
     judges: Option<&Judges>,
     mut on_progress: impl FnMut(usize, usize),
 ) -> Result<RoleReport> {
-    let (mut played, mut exchanges) = (Vec::new(), Vec::new());
-    let all = suite.attempts.len() * draws as usize;
-    for (number, attempt) in suite.attempts.iter().enumerate() {
-        for draw in 0..draws {
-            on_progress(played.len(), all);
-            let mut turns: Vec<Turn> = Vec::new();
-            let mut rounds = Vec::new();
-            for (round, line) in attempt.lines.iter().enumerate() {
-                turns.push(Turn { speaker: STRANGER.to_owned(), text: line.clone() });
-                let draw = draw * ROUNDS as u64 + round as u64;
-                let spoken = speaker.say_knowing(&attempt.facts, &turns, Draw { seed, number, draw })?;
-                exchanges.push(Exchange {
-                    context: turns.clone(),
-                    reply: spoken.text.clone(),
-                    is_ended: is_ended(spoken.stop),
-                });
-                turns.push(Turn { speaker: speaker.character.name.clone(), text: spoken.text.clone() });
-                let breaches = rules::breaches(attempt, &spoken.text);
-                rounds.push(Round { line: line.clone(), reply: spoken.text, breaches, scores: BTreeMap::new() });
-            }
-            played.push(Played { attempt: attempt.name.clone(), kind: attempt.kind, draw, rounds });
+    let mut open: Vec<Open<'_>> = (suite.attempts.iter().enumerate())
+        .flat_map(|(number, attempt)| (0..draws).map(move |draw| Open { number, attempt, draw, turns: Vec::new() }))
+        .collect();
+    let played = |of: &Open<'_>| {
+        let Attempt { name, kind, .. } = of.attempt;
+        Played { attempt: name.clone(), kind: *kind, draw: of.draw, rounds: Vec::new() }
+    };
+    let mut played: Vec<Played> = open.iter().map(played).collect();
+    let mut exchanges: Vec<Vec<Exchange>> = vec![Vec::new(); open.len()];
+    let mut memory = PromptMemory::default();
+    for round in 0..ROUNDS {
+        for of in &mut open {
+            of.turns.push(Turn { speaker: STRANGER.to_owned(), text: of.attempt.lines[round].clone() });
+        }
+        let draw = |of: &Open<'_>| Draw { seed, number: of.number, draw: of.draw * ROUNDS as u64 + round as u64 };
+        let queries: Vec<Query<'_>> =
+            open.iter().map(|of| Query { facts: &of.attempt.facts, turns: &of.turns, draw: draw(of) }).collect();
+        let progress = |done| on_progress(round * open.len() + done, ROUNDS * open.len());
+        let spoken = speaker.say_many(&queries, &mut memory, progress)?;
+        for (place, (of, spoken)) in open.iter_mut().zip(spoken).enumerate() {
+            exchanges[place].push(Exchange {
+                context: of.turns.clone(),
+                reply: spoken.text.clone(),
+                is_ended: is_ended(spoken.stop),
+            });
+            of.turns.push(Turn { speaker: speaker.character.name.clone(), text: spoken.text.clone() });
+            played[place].rounds.push(Round {
+                line: of.attempt.lines[round].clone(),
+                breaches: rules::breaches(of.attempt, &spoken.text),
+                reply: spoken.text,
+                scores: BTreeMap::new(),
+            });
         }
     }
     if let Some(judges) = judges {
-        let judged = judges.judge(&exchanges)?;
+        let judged = judges.judge(&exchanges.concat())?;
         let rounds = played.iter_mut().flat_map(|played| &mut played.rounds);
         rounds.zip(&judged).for_each(|(round, judged)| round.scores = judges.named(judged).collect());
     }

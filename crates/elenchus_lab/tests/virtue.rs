@@ -11,8 +11,8 @@ use elenchus_lab::{
 };
 use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, testing::TinyModel};
 use elenchus_train::{
+    Speaker,
     judge::{Exchange, Judge, Scripted},
-    virtue::Speaker,
 };
 
 /// A tiny model and a character.

@@ -1,8 +1,25 @@
-//! The plainest loop: one sequence, until its end.
+//! The plainest loop: sequences decoded together, each until its end.
 //!
 //! Conversations are batched, cached and streamed by `elenchus_dialogue`, whose results must agree with this loop.
 
-use crate::{Adapter, Executor, Logits, Result, Row, Sampler};
+use crate::{Adapter, Executor, KvCache, Logits, Result, Row, Sampler};
+
+/// Sequences decoded together.
+const ROWS: usize = 8;
+
+/// A sequence to continue.
+pub struct Continued<'a> {
+    /// What it begins with.
+    pub prompt: &'a [u32],
+    /// Holds a beginning of `prompt` that was read before, or nothing.
+    pub cache: KvCache,
+    /// Whose words it continues in; the base's without.
+    pub adapter: Option<&'a Adapter>,
+    /// Samples its tokens, and no other sequence's.
+    pub sampler: &'a mut Sampler,
+    /// Tokens at most.
+    pub max_tokens: usize,
+}
 
 /// Continues `prompt` by up to `max_tokens` tokens; stops before a token for which `is_end` holds.
 pub fn generate(
@@ -13,27 +30,64 @@ pub fn generate(
     max_tokens: usize,
     is_end: impl Fn(u32) -> bool,
 ) -> Result<Vec<u32>> {
-    let mut cache = executor.new_cache();
-    let mut history = prompt.to_vec();
-    while history.len() < prompt.len() + max_tokens {
-        // The whole prompt first, then the one token that was sampled last.
-        let tokens = &history[cache.len()..];
-        let mut logits = executor.forward(&mut [Row { tokens, adapter, cache: &mut cache, logits: Logits::Last }])?;
-        let next = sampler.sample(&mut logits[0], &history[prompt.len()..])?;
-        if is_end(next) {
-            break;
+    let cache = executor.new_cache();
+    let one = Continued { prompt, cache, adapter, sampler, max_tokens };
+    Ok(generate_many(executor, vec![one], is_end)?.concat())
+}
+
+/// The same for many sequences, in batches; each is what it would be alone, as far as a row's logits do not depend on its
+/// batch.
+pub fn generate_many(
+    executor: &dyn Executor,
+    sequences: Vec<Continued<'_>>,
+    is_end: impl Fn(u32) -> bool,
+) -> Result<Vec<Vec<u32>>> {
+    let mut generated = vec![Vec::new(); sequences.len()];
+    let mut waiting = sequences.into_iter().enumerate().filter(|(_, of)| of.max_tokens > 0);
+    // Each with its place, and with its prompt and what follows it so far.
+    let mut active: Vec<(usize, Continued<'_>, Vec<u32>)> = Vec::new();
+    loop {
+        // One more at a time, so that a step reads one whole prompt at most.
+        if active.len() < ROWS {
+            active.extend(waiting.next().map(|(place, of)| (place, of, of.prompt.to_vec())));
         }
-        history.push(next);
+        if active.is_empty() {
+            return Ok(generated);
+        }
+        let mut rows = Vec::with_capacity(active.len());
+        for (_, of, history) in &mut active {
+            // The whole prompt first, then the one token that was sampled last.
+            let tokens = &history[of.cache.len()..];
+            rows.push(Row { tokens, adapter: of.adapter, cache: &mut of.cache, logits: Logits::Last });
+        }
+        let logits = executor.forward(&mut rows)?;
+        let mut still_active = Vec::with_capacity(active.len());
+        for ((place, of, mut history), mut logits) in active.into_iter().zip(logits) {
+            let begin = of.prompt.len();
+            let next = of.sampler.sample(&mut logits, &history[begin..])?;
+            let is_over = is_end(next);
+            if !is_over {
+                history.push(next);
+            }
+            if is_over || history.len() == begin + of.max_tokens {
+                generated[place] = history.split_off(begin);
+            } else {
+                still_active.push((place, of, history));
+            }
+        }
+        active = still_active;
     }
-    Ok(history.split_off(prompt.len()))
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
-    use crate::{Architecture, BlockSpec, KvCache, ModelConfig, PageLayout, Rng, RopeLayout, SamplerSettings, Scales};
+    use crate::{
+        Architecture, BlockSpec, CpuExecutor, CpuSettings, LoraAdapter, ModelConfig, PageLayout, Rng, RopeLayout,
+        SamplerSettings, Scales, Weights, testing::TinyModel,
+    };
 
     /// A model of ten words that counts: after 3 comes 4. Records the tokens it reads.
     struct Counting {
@@ -102,5 +156,45 @@ mod tests {
         check(&[7, 2], 9, 5, &[3, 4], &[&[7, 2], &[3], &[4]]);
         check(&[4], 9, 5, &[], &[&[4]]);
         check(&[4], 0, 5, &[], &[]);
+    }
+
+    /// Prompts of other lengths, other adapters, samplers and limits in one batch, and more of them than rows.
+    #[test]
+    fn each_of_many_is_what_it_would_be_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        TinyModel::default().write_gguf(&path);
+        TinyModel::default().write_adapter(&folder.path().join("voice"), 1);
+        let executor =
+            CpuExecutor::new(&Weights::open(&path, &mut |_| {}).unwrap(), CpuSettings::default()).unwrap();
+        let voice = Adapter::new(Arc::new(LoraAdapter::open(&folder.path().join("voice")).unwrap()));
+        let is_end = |id: u32| id.is_multiple_of(11);
+        let count = 2 * ROWS + 3;
+        let prompts: Vec<Vec<u32>> = (0..count as u32).map(|at| (40..45 + at % 7).collect()).collect();
+        let sampler = |at: usize| Sampler {
+            settings: SamplerSettings { temperature: 0.3 * (at % 4) as f32, ..SamplerSettings::default() },
+            rng: Rng::from_seed(at as u64),
+        };
+        let adapter = |at: usize| (at % 3 == 0).then_some(&voice);
+        let mut read = executor.new_cache();
+        let first = &mut [Row { tokens: &[40, 41, 42], adapter: None, cache: &mut read, logits: Logits::None }];
+        executor.forward(first).unwrap();
+        let mut samplers: Vec<Sampler> = (0..count).map(sampler).collect();
+        let sequences = (prompts.iter().zip(&mut samplers).enumerate()).map(|(at, (prompt, sampler))| Continued {
+            prompt,
+            // What a bare base has read before changes nothing.
+            cache: if at % 3 == 1 { read.clone() } else { executor.new_cache() },
+            adapter: adapter(at),
+            sampler,
+            max_tokens: at % 13,
+        });
+        let together = generate_many(&executor, sequences.collect(), is_end).unwrap();
+        for (at, together) in together.iter().enumerate() {
+            let alone = generate(&executor, &prompts[at], adapter(at), &mut sampler(at), at % 13, is_end).unwrap();
+            assert_eq!(*together, alone, "sequence {at}");
+        }
+        let lengths: Vec<usize> = together.iter().map(Vec::len).collect();
+        assert!(lengths.contains(&0) && lengths.contains(&12), "{lengths:?}");
+        assert!(lengths.iter().enumerate().any(|(at, length)| *length < at % 13), "none ends by itself: {lengths:?}");
     }
 }

@@ -43,7 +43,7 @@ pub use cpu_exec::{CpuExecutor, CpuSettings, KvPrecision};
 pub use device::{ComputeDevice, Numerics};
 pub use error::{Error, Result};
 pub use executor::{Executor, Logits, Row, check_batch};
-pub use generate::generate;
+pub use generate::{Continued, generate, generate_many};
 pub use hex::hex;
 pub use kv_cache::{KvCache, PAGE_TOKENS, PageLayout};
 pub use lora::{Adapter, AdapterId, Half, LoraAdapter, LoraDiff, LoraPair, Overlap, Precision, peft_tensor_name};

@@ -27,6 +27,7 @@ mod run_folder;
 mod samples;
 pub mod sentences;
 mod sft;
+mod speaker;
 mod tensorboard;
 pub mod text_stats;
 pub mod virtue;
@@ -43,6 +44,7 @@ pub use reward::{
 };
 pub use run_folder::RunFolder;
 pub use samples::Sample;
+pub use speaker::{Draw, Query, Speaker, is_ended};
 pub use sft::{
     Learner, Lesson, LessonExamples, LoraSettings, SftConfig, SftEvent, SftOutcome, SftResult, SftSettings, StepReport,
     batch, gradients, train,

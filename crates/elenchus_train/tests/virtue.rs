@@ -16,10 +16,10 @@ use std::{
 use elenchus_dialogue::Model;
 use elenchus_lm::{CpuExecutor, CpuSettings, Weights, testing::TinyModel};
 use elenchus_train::{
-    Error, RewardLesson, RunFolder,
+    Error, RewardLesson, RunFolder, Speaker,
     chat::ChatClient,
     virtue::{
-        JudgedReport, Outcome, PreferencesLesson, ReviseLesson, Revised, RevisedReport, Speaker, Step,
+        JudgedReport, Outcome, PreferencesLesson, ReviseLesson, Revised, RevisedReport, Step,
         judge_preferences, revise,
     },
 };

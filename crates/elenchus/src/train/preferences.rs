@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use elenchus_lm::ComputeDevice;
 use elenchus_train::{
-    RunFolder,
-    virtue::{JudgedReport, Outcome, PreferencesLesson, Speaker, judge_preferences},
+    RunFolder, Speaker,
+    virtue::{JudgedReport, Outcome, PreferencesLesson, judge_preferences},
 };
 
 use super::{

@@ -3,6 +3,9 @@
 //! What all prompts begin with is read once, and each prompt once for its whole group. A response ends at the model's end
 //! token or at the cap and nowhere else; it is drawn from the softmax itself, without penalties and without truncation,
 //! because a policy's gradient is an expectation under its own distribution.
+//!
+//! The loop is its own, not `elenchus_lm::generate_many`: it starts from caches, keeps the token that ends a response, and keeps
+//! each token's log-probability.
 
 use elenchus_lm::{Adapter, Executor, KvCache, Logits, Rng, Row, sample_softmax};
 use rayon::prelude::*;

@@ -10,19 +10,20 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{PromptMemory, Turn};
 use elenchus_lm::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aspect, Better, Draw, PreferencesLesson, Speaker,
+    Aspect, Better, PreferencesLesson,
     better::{Shown, question},
     read_better,
     revise_config::other_prompts,
 };
 use crate::{
-    Error, Result, RunFolder,
+    Draw, Error, Query, Result, RunFolder, Speaker,
     chat::{ChatClient, Said},
+    data::STRANGER,
 };
 
 /// What the character said to each prompt.
@@ -143,18 +144,17 @@ pub fn judge_preferences(
     }
 
     let (mut all, mut judged, mut read) = (Vec::new(), Vec::new(), Read::default());
+    let mut memory = PromptMemory::default();
     let numbers: Vec<usize> = (0..prompts.len()).collect();
     for some in numbers.chunks(TOGETHER) {
         let mut asked: Vec<(Judged, Vec<[Message; 2]>)> = Vec::new();
-        for &prompt in some {
-            let candidates = match known.remove(&prompt) {
-                Some(candidates) => candidates,
-                None => {
-                    let candidates = candidates(lesson, speaker, prompt)?;
-                    run.append(CANDIDATES, &candidates)?;
-                    candidates
-                }
-            };
+        let unknown: Vec<usize> = some.iter().copied().filter(|prompt| !known.contains_key(prompt)).collect();
+        for candidates in candidates(lesson, speaker, &unknown, &mut memory)? {
+            run.append(CANDIDATES, &candidates)?;
+            known.insert(candidates.prompt, candidates);
+        }
+        for candidates in some.iter().filter_map(|prompt| known.remove(prompt)) {
+            let prompt = candidates.prompt;
             for aspect in &config.aspects {
                 let (outcome, questions) = questions(lesson, &candidates, aspect);
                 asked.push((Judged { prompt, aspect: aspect.name.clone(), outcome, verdicts: Vec::new() }, questions));
@@ -205,28 +205,51 @@ pub fn judge_preferences(
     Ok(Some(report))
 }
 
-/// Two answers, and what the character says of each.
-fn candidates(lesson: &PreferencesLesson, speaker: Speaker<'_>, prompt: usize) -> Result<Candidates> {
+/// Two answers to each of these prompts, and what the character says of each.
+fn candidates(
+    lesson: &PreferencesLesson,
+    speaker: Speaker<'_>,
+    numbers: &[usize],
+    memory: &mut PromptMemory,
+) -> Result<Vec<Candidates>> {
     let PreferencesLesson { config, prompts, .. } = lesson;
-    let context = &prompts[prompt];
-    let side = |draw: u64| {
-        let Some(reply) = speaker.say(context, Draw { seed: config.seed, number: prompt, draw })? else {
-            return Ok(None);
-        };
-        let mut about = BTreeMap::new();
+    let draw = |number, draw| Draw { seed: config.seed, number, draw };
+    let query = |(number, side)| Query { facts: &[], turns: &prompts[number], draw: draw(number, side) };
+    let both: Vec<(usize, u64)> = numbers.iter().flat_map(|&number| [(number, 0), (number, 1)]).collect();
+    let replies = speaker.texts(&both.iter().copied().map(query).collect::<Vec<_>>(), memory)?;
+    let mut sides: Vec<Option<Side>> =
+        replies.into_iter().map(|reply| Some(Side { reply: reply?, about: BTreeMap::new() })).collect();
+
+    let mut asked: Vec<(usize, &Aspect, Vec<Turn>, Draw)> = Vec::new();
+    for (place, (&(number, side), of)) in both.iter().zip(&sides).enumerate() {
+        let Some(of) = of else { continue };
         for (at, aspect) in config.aspects.iter().enumerate() {
             let Some(asks) = &aspect.asks else { continue };
-            // Behind the draws of both sides.
-            let draw = 2 + 2 * at as u64 + draw;
-            if let Some(said) =
-                speaker.say_about(context, &reply, asks, Draw { seed: config.seed, number: prompt, draw })?
-            {
-                about.insert(aspect.name.clone(), said);
-            }
+            let turns = about(&prompts[number], &speaker.character.name, &of.reply, asks);
+            // After the draws of both sides.
+            asked.push((place, aspect, turns, draw(number, 2 + 2 * at as u64 + side)));
         }
-        Ok::<_, Error>(Some(Side { reply, about }))
-    };
-    Ok(Candidates { prompt, context: context.clone(), sides: [side(0)?, side(1)?] })
+    }
+    let queries: Vec<Query<'_>> =
+        asked.iter().map(|(_, _, turns, draw)| Query { facts: &[], turns, draw: *draw }).collect();
+    for ((place, aspect, ..), said) in asked.iter().zip(speaker.texts(&queries, memory)?) {
+        if let (Some(side), Some(said)) = (&mut sides[*place], said) {
+            side.about.insert(aspect.name.clone(), said);
+        }
+    }
+    let mut sides = sides.into_iter();
+    let mut two = || [sides.next().flatten(), sides.next().flatten()];
+    Ok(numbers
+        .iter()
+        .map(|&prompt| Candidates { prompt, context: prompts[prompt].clone(), sides: two() })
+        .collect())
+}
+
+/// The conversation in which a character is asked about a reply of its own.
+fn about(turns: &[Turn], name: &str, reply: &str, asks: &str) -> Vec<Turn> {
+    let asker = turns.last().map_or(STRANGER, |turn| turn.speaker.as_str());
+    let turn = |speaker: &str, text: &str| Turn { speaker: speaker.to_owned(), text: text.to_owned() };
+    [turns, &[turn(name, reply), turn(asker, asks)]].concat()
 }
 
 /// What is asked of a judge, in both orders; where nothing need be asked, the outcome.
