@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 ///
 /// Dereferences to [`elenchus_dialogue::Conversation`]: `turns`, `rng`, `push`.
 ///
-/// Under another base model or adapter than it was saved with, the conversation goes on in the new voice; the log warns
+/// Under another base model or adapter than it was saved with, the conversation continues in the new voice; the log warns
 /// once, and [`base`](Self::base) and [`adapter`](Self::adapter) follow with the next reply.
 #[derive(Component, Clone, Debug, PartialEq, Serialize, Deserialize, Deref, DerefMut, Reflect)]
 #[reflect(opaque)]

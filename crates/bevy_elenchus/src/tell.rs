@@ -34,7 +34,7 @@ pub(crate) fn begin(world: &mut World, tell: Tell) {
     }
 }
 
-/// Each frame: every line that is being told goes on.
+/// Each frame: every line that is being told continues.
 pub(crate) fn go_on(handle: Res<EngineHandle>, speaking: Query<(Entity, &Speaking)>, mut commands: Commands) {
     if handle.paused {
         return;
