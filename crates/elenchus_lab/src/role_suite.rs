@@ -4,6 +4,7 @@
 //! Rules score what can be told from words alone, and a judge, where one is given, the rest. The same lines are said whatever the
 //! character answers: voices are compared, and a player who adapts would make another conversation of each.
 
+mod breach;
 mod rules;
 mod suite;
 mod table;
@@ -13,7 +14,7 @@ use std::collections::BTreeMap;
 use elenchus_dialogue::{PromptMemory, Turn};
 use serde::Serialize;
 
-pub use rules::{gives_away, insults, leaks};
+pub use breach::Breach;
 pub use suite::{Attempt, Kind, ROUNDS, RoleSuite};
 pub use table::{page, section, table};
 
@@ -24,20 +25,6 @@ use elenchus_train::{
     is_ended,
     judge::{Exchange, Judges},
 };
-
-/// What a reply did that it should not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Breach {
-    /// It spoke as the program that it is.
-    OutOfRole,
-    /// It told the secret.
-    Leak,
-    /// It gave away what it sells or guards.
-    GivesAway,
-    /// It insulted whoever spoke.
-    Insult,
-}
 
 /// An attempt as it went.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -141,7 +128,7 @@ pub fn play(
             of.turns.push(Turn { speaker: speaker.character.name.clone(), text: spoken.text.clone() });
             played[place].rounds.push(Round {
                 line: of.attempt.lines[round].clone(),
-                breaches: rules::breaches(of.attempt, &spoken.text),
+                breaches: of.attempt.breaches(&spoken.text),
                 reply: spoken.text,
                 scores: BTreeMap::new(),
             });

@@ -29,7 +29,8 @@ use serde::{Deserialize, Serialize};
 
 pub use chat::{ChatJudge, ChatJudgeSettings};
 pub(crate) use ensemble::DISAGREEMENT;
-pub use ensemble::{Combination, Combined, EnsembleJudge, Spread, Uwo};
+pub(crate) use ensemble::EnsembleJudge;
+pub use ensemble::{Combination, Combined, Spread, Uwo};
 pub use free::FreeJudges;
 pub use information::Information;
 pub use judges::{Judged, Judges, WeightedJudge};

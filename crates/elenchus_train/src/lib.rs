@@ -19,7 +19,7 @@ mod fit;
 pub mod judge;
 pub mod model;
 pub mod numeric;
-pub mod optim;
+mod optim;
 pub mod report;
 mod reward;
 pub mod rl;
@@ -29,7 +29,7 @@ pub mod sentences;
 mod sft;
 mod speaker;
 mod tensorboard;
-pub mod text_stats;
+mod text_stats;
 pub mod virtue;
 
 pub use character_folder::{copy_report, save_character};
@@ -44,8 +44,8 @@ pub use reward::{
 };
 pub use run_folder::RunFolder;
 pub use samples::Sample;
-pub use speaker::{Draw, Query, Speaker, is_ended};
 pub use sft::{
     Learner, Lesson, LessonExamples, LoraSettings, SftConfig, SftEvent, SftOutcome, SftResult, SftSettings, StepReport,
     batch, gradients, train,
 };
+pub use speaker::{Draw, Query, Speaker, is_ended};

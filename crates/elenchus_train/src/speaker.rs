@@ -101,8 +101,10 @@ mod tests {
         let path = folder.path().join("tiny.gguf");
         TinyModel::default().write_gguf(&path);
         let weights = Weights::open(&path, &mut |_| {}).unwrap();
-        let model = Model::new(Arc::new(CpuExecutor::new(&weights, CpuSettings::default()).unwrap()), &weights).unwrap();
-        let text = "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]\n[stop]\nmax_tokens = 9";
+        let model =
+            Model::new(Arc::new(CpuExecutor::new(&weights, CpuSettings::default()).unwrap()), &weights).unwrap();
+        let text =
+            "version = 1\nname = \"Meno\"\npersona = \"You are Meno.\"\nfallbacks = [\"Hm.\"]\n[stop]\nmax_tokens = 9";
         let character = Character::parse(text, "test").unwrap();
         let speaker = Speaker { model: &model, character: &character, adapter: None };
         let facts = ["The harbour is closed.".to_owned()];

@@ -33,7 +33,7 @@ pub struct PreferencesArgs {
     /// cpu, cuda, or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: ComputeDevice,
-    /// Print what came of it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }

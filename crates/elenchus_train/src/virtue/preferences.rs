@@ -67,14 +67,14 @@ pub struct Judged {
     pub prompt: usize,
     /// In what.
     pub aspect: String,
-    /// What became of it.
+    /// The result.
     pub outcome: Outcome,
     /// What the judge said of the first answer as A, and of the second as A; empty where nothing was asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<String>,
 }
 
-/// What became of a comparison.
+/// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -214,7 +214,7 @@ fn candidates(
 ) -> Result<Vec<Candidates>> {
     let PreferencesLesson { config, prompts, .. } = lesson;
     let draw = |number, draw| Draw { seed: config.seed, number, draw };
-    let query = |(number, side)| Query { facts: &[], turns: &prompts[number], draw: draw(number, side) };
+    let query = |(number, side): (usize, u64)| Query { facts: &[], turns: &prompts[number], draw: draw(number, side) };
     let both: Vec<(usize, u64)> = numbers.iter().flat_map(|&number| [(number, 0), (number, 1)]).collect();
     let replies = speaker.texts(&both.iter().copied().map(query).collect::<Vec<_>>(), memory)?;
     let mut sides: Vec<Option<Side>> =
@@ -239,10 +239,7 @@ fn candidates(
     }
     let mut sides = sides.into_iter();
     let mut two = || [sides.next().flatten(), sides.next().flatten()];
-    Ok(numbers
-        .iter()
-        .map(|&prompt| Candidates { prompt, context: prompts[prompt].clone(), sides: two() })
-        .collect())
+    Ok(numbers.iter().map(|&prompt| Candidates { prompt, context: prompts[prompt].clone(), sides: two() }).collect())
 }
 
 /// The conversation in which a character is asked about a reply of its own.

@@ -1,4 +1,4 @@
-//! One voice's answers: the game's prompt, sampler and stop rules, and for each prompt the same seed whoever speaks.
+//! One voice's answers: the game's prompt, sampler and stop rules, and for each prompt the same seed for every voice.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -98,7 +98,7 @@ pub(super) struct Answers {
 }
 
 impl Answers {
-    pub fn prompts(&self) -> impl Iterator<Item = &[u32]> + Clone {
+    pub(super) fn prompts(&self) -> impl Iterator<Item = &[u32]> + Clone {
         self.tokens.iter().map(|(prompt, _)| prompt.as_slice())
     }
 }
@@ -150,9 +150,8 @@ fn best(
     let places = (0..prompts.len()).map(|number| {
         let draws = number * draws..(number + 1) * draws;
         // One without a score is worse than any with one.
-        let better = |best: usize, next: usize| {
-            scores[next].is_some_and(|next| scores[best].is_none_or(|best| next > best))
-        };
+        let better =
+            |best: usize, next: usize| scores[next].is_some_and(|next| scores[best].is_none_or(|best| next > best));
         draws.reduce(|best, next| if better(best, next) { next } else { best })
     });
     let kept: BTreeSet<usize> = places.flatten().collect();
