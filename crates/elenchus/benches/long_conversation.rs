@@ -8,17 +8,19 @@
 //! cut. Replies alternate between them; each is cut to a few tokens, so that its time is that of its prompt: the request's
 //! clone of the turns, the cut, the tokens that are new. The ratio is that of the medians.
 
+mod engine;
+
 use std::{
-    path::Path,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use elenchus_dialogue::{Character, Conversation, Engine, EngineEvent, EngineSettings, Request, RequestId, load_model};
+use elenchus_dialogue::{Character, Conversation, Engine, EngineEvent, Request, RequestId};
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+use engine::EngineArgs;
+
 const TURNS: [usize; 2] = [50, 1000];
 
 #[derive(Debug, Parser)]
@@ -26,22 +28,14 @@ struct Args {
     /// Replies in either conversation
     #[arg(long, value_name = "N", default_value = "40")]
     replies: usize,
-    /// Threads of the engine; 0 takes half of the cores
-    #[arg(long, value_name = "N", default_value = "0")]
-    threads: usize,
-    /// Passed by cargo to every bench
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let base = elenchus_fetch::fetch_default(&mut |_| {})?;
-    let settings = EngineSettings { base: Some(base), threads: args.threads, ..EngineSettings::default() };
-    let file = Path::new(ROOT).join("adapters/socrates/character.toml");
-    let character = Character::parse(&std::fs::read_to_string(&file)?, &file.display().to_string())?;
+    let (engine, character) = args.engine.start()?;
     let character = Arc::new(character);
-    let engine = Engine::start(settings.clone(), load_model(&settings));
     let mut conversations = TURNS.map(|turns| conversation(&character, turns));
     let mut times = [Vec::new(), Vec::new()];
     for reply in 0..2 + args.replies {

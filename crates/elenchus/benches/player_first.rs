@@ -7,16 +7,17 @@
 //! One engine, the default model, Socrates' persona. In each turn the player says a line to an engine that is idle, and then
 //! one while eight ambient replies are decoded; a machine that gets slower slows both. The ratio is that of the medians.
 
-use std::{path::Path, sync::Arc, time::Duration};
+mod engine;
+
+use std::{sync::Arc, time::Duration};
 
 use anyhow::{Result, bail};
 use clap::Parser;
-use elenchus_dialogue::{
-    Character, Engine, EngineEvent, EngineSettings, Priority, Request, RequestId, Turn, load_model,
-};
+use elenchus_dialogue::{Character, Engine, EngineEvent, Priority, Request, RequestId, Turn};
 use elenchus_lm::Rng;
 
-const ROOT: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../..");
+use engine::EngineArgs;
+
 const AMBIENT: u64 = 8;
 
 #[derive(Debug, Parser)]
@@ -24,31 +25,18 @@ struct Args {
     /// The player's lines in either state
     #[arg(long, value_name = "N", default_value = "30")]
     turns: usize,
-    /// Threads of the engine; 0 takes half of the cores
-    #[arg(long, value_name = "N", default_value = "0")]
-    threads: usize,
-    /// Passed by cargo to every bench
-    #[arg(long, hide = true)]
-    bench: bool,
+    #[command(flatten)]
+    engine: EngineArgs,
 }
 
 fn main() -> Result<()> {
     let args = Args::parse();
-    let base = elenchus_fetch::fetch_default(&mut |_| {})?;
-    let settings = EngineSettings { base: Some(base), threads: args.threads, ..EngineSettings::default() };
-    let file = Path::new(ROOT).join("adapters/socrates/character.toml");
-    let player = Character::parse(&std::fs::read_to_string(&file)?, &file.display().to_string())?;
+    let (engine, player) = args.engine.start()?;
     let mut ambient = player.clone();
     // They talk for as long as they are needed.
     ambient.stop.max_sentences = 0;
     ambient.stop.max_tokens = 400;
-    let mut stage = Stage {
-        engine: Engine::start(settings.clone(), load_model(&settings)),
-        player: Arc::new(player),
-        ambient: Arc::new(ambient),
-        next: 0,
-        ended: Vec::new(),
-    };
+    let mut stage = Stage { engine, player: Arc::new(player), ambient: Arc::new(ambient), next: 0, ended: Vec::new() };
     stage.first_token("Good day.")?;
     let (mut idle, mut busy) = (Vec::new(), Vec::new());
     for turn in 0..args.turns {

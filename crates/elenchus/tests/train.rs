@@ -63,9 +63,9 @@ fn a_text_becomes_a_voice() {
 
     let eval = "eval perplexity --pairs texts.jsonl --work second --base tiny.gguf --adapter runs/one/adapter --json";
     let measured: Value = serde_json::from_str(&succeeded(stage.run(eval, &[]))).unwrap();
-    let (worn, base) = (measured["perplexity"].as_f64().unwrap(), measured["base_perplexity"].as_f64().unwrap());
+    let (adapted, base) = (measured["perplexity"].as_f64().unwrap(), measured["base_perplexity"].as_f64().unwrap());
     assert_eq!(measured["pairs"], 3);
-    assert!(worn < 0.7 * base, "{measured}");
+    assert!(adapted < 0.7 * base, "{measured}");
 
     // What was trained is what is heard.
     let talk = |adapter: &str| {

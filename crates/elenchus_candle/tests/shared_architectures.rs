@@ -93,8 +93,8 @@ fn logits_adapters_and_gradients_of_every_family() {
         for row in reference["greedy"].to_dtype(DType::U32).unwrap().to_vec2::<u32>().unwrap() {
             let prompt = row.len() - GREEDY_TOKENS;
             let settings = SamplerSettings { temperature: 0.0, ..SamplerSettings::SOFTMAX };
-            let sampler = Sampler { settings, rng: Rng::from_seed(1) };
-            let reply = generate(&exact, &row[..prompt], None, sampler, GREEDY_TOKENS, |_| false).unwrap();
+            let mut sampler = Sampler { settings, rng: Rng::from_seed(1) };
+            let reply = generate(&exact, &row[..prompt], None, &mut sampler, GREEDY_TOKENS, |_| false).unwrap();
             assert_eq!(reply, row[prompt..], "{family}: greedy");
         }
         let (loss, gradients) = gradients(&exact, &lora, &rows, &reference);

@@ -78,8 +78,8 @@ fn shared_tiny_checkpoints_equal_transformers() {
         for row in greedy {
             let settings =
                 elenchus_lm::SamplerSettings { temperature: 0.0, repetition_penalty: 1.0, ..Default::default() };
-            let sampler = elenchus_lm::Sampler { settings, rng: elenchus_lm::Rng::from_seed(0) };
-            let ids = elenchus_lm::generate(&executor, &row[..12], None, sampler, 16, |_| false).unwrap();
+            let mut sampler = elenchus_lm::Sampler { settings, rng: elenchus_lm::Rng::from_seed(0) };
+            let ids = elenchus_lm::generate(&executor, &row[..12], None, &mut sampler, 16, |_| false).unwrap();
             assert_eq!(ids, row[12..], "{name}");
         }
     }

@@ -78,7 +78,14 @@ pub struct StopRules {
 
 impl Default for StopRules {
     fn default() -> Self {
-        Self { strings: Vec::new(), other_speaker: true, max_sentences: 4, enough_words: 0, max_tokens: 160, max_seconds: 30.0 }
+        Self {
+            strings: Vec::new(),
+            other_speaker: true,
+            max_sentences: 4,
+            enough_words: 0,
+            max_tokens: 160,
+            max_seconds: 30.0,
+        }
     }
 }
 

@@ -47,6 +47,6 @@ pub use reply::StopReason;
 pub use request::{Priority, Request, RequestId, Voice, WarmUp};
 pub use sentences::sentences;
 pub use settings::EngineSettings;
-pub use speak::{PromptMemory, Spoken, speak, speak_many, speak_many_remembering};
+pub use speak::{PromptMemory, Spoken, speak_many, speak_many_remembering};
 pub use visible::{has_words, visible};
 pub use words::{common_subsequence, folded_words};

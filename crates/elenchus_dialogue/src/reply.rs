@@ -223,8 +223,7 @@ impl Assembler {
         }
         if let Some(end) = self.sentences.push(&self.text, c) {
             self.complete = end;
-            let is_enough =
-                self.enough_words > 0 && folded_words(&self.text[..end]).len() >= self.enough_words;
+            let is_enough = self.enough_words > 0 && folded_words(&self.text[..end]).len() >= self.enough_words;
             if self.sentences.count() == self.max_sentences || is_enough {
                 return self.stop(end, StopReason::MaxSentences);
             }

@@ -42,14 +42,8 @@ const REMEMBERED: usize = 256 << 20;
 #[derive(Default)]
 pub struct PromptMemory(Option<PrefixCache>);
 
-/// What a character answers to the newest turn of `request`, as a game would show it.
-pub fn speak(model: &Model, request: &Request) -> Result<Spoken> {
-    let mut spoken = speak_many(model, std::slice::from_ref(request))?;
-    spoken.pop().ok_or(crate::Error::Stopped)
-}
-
-/// The same for many requests, decoded in batches; each reply is what it would be alone. `id` and `priority` of the
-/// requests mean nothing here.
+/// What characters answer to the newest turn of each request, as a game would show it: decoded in batches, and each reply is
+/// what it would be alone. `id` and `priority` of the requests mean nothing here.
 ///
 /// # Errors
 /// The first request that has no reply, unless a filter refused it.

@@ -200,7 +200,7 @@ pub fn score(folder: &Path) -> Result<Vec<BlindScore>> {
         if !seen.insert(answer.id.clone()) {
             return Err(fail(format!("`id` {:?} is answered twice (hint: keep one line)", answer.id)));
         }
-        // Each two voices have one row, whoever came first.
+        // Each two voices have one row, whichever came first.
         let (voices, first) = if one < two { ((one, two), Better::One) } else { ((two, one), Better::Two) };
         let wins = scores.entry((voices.0.clone(), voices.1.clone())).or_default();
         match answer.better {
@@ -323,7 +323,7 @@ mod tests {
             fs::write(folder.path().join(ANSWERS), lines.collect::<String>()).unwrap();
             score(folder.path())
         };
-        // Whoever likes persona four times, sft once, and cannot tell once.
+        // Somebody who likes persona four times, sft once, and cannot tell once.
         let likes = |at: usize, voice: &str| {
             let pair = &key.pairs[&pairs[at].id];
             if pair.one == voice { "one" } else { "two" }

@@ -4,40 +4,27 @@
 //! Rules score what can be told from words alone, and a judge, where one is given, the rest. The same lines are said whatever the
 //! character answers: voices are compared, and a player who adapts would make another conversation of each.
 
+mod breach;
 mod rules;
 mod suite;
 mod table;
 
 use std::collections::BTreeMap;
 
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{PromptMemory, Turn};
 use serde::Serialize;
 
-pub use rules::{gives_away, insults, leaks};
+pub use breach::Breach;
 pub use suite::{Attempt, Kind, ROUNDS, RoleSuite};
 pub use table::{page, section, table};
 
 use elenchus_train::{
-    Result,
+    Draw, Query, Result, Speaker,
     bootstrap::{Interval, wilson},
     data::STRANGER,
+    is_ended,
     judge::{Exchange, Judges},
-    virtue::{Draw, Prompt, Speaker, is_ended},
 };
-
-/// What a reply did that it should not.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum Breach {
-    /// It spoke as the program that it is.
-    OutOfRole,
-    /// It told the secret.
-    Leak,
-    /// It gave away what it sells or guards.
-    GivesAway,
-    /// It insulted whoever spoke.
-    Insult,
-}
 
 /// An attempt as it went.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -66,9 +53,6 @@ pub struct Round {
     pub scores: BTreeMap<String, Option<f32>>,
 }
 
-/// Attempts played at a time.
-const TOGETHER: usize = 16;
-
 /// How one voice held.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct RoleReport {
@@ -95,7 +79,16 @@ pub struct RoleRow {
     pub held: Option<Interval>,
 }
 
-/// Plays every attempt `draws` times from a seed; `on_progress` is called with how many are done.
+/// An attempt under way.
+struct Open<'a> {
+    number: usize,
+    attempt: &'a Attempt,
+    draw: u64,
+    turns: Vec<Turn>,
+}
+
+/// Plays every attempt `draws` times from a seed, round by round over all of them, so that replies are generated in batches;
+/// `on_progress` is called with how many replies there are.
 ///
 /// # Errors
 /// What the engine, or a judge, cannot continue from.
@@ -107,71 +100,46 @@ pub fn play(
     judges: Option<&Judges>,
     mut on_progress: impl FnMut(usize, usize),
 ) -> Result<RoleReport> {
-    let all = suite.attempts.len() * draws as usize;
-    let plays: Vec<(usize, u64)> =
-        (0..suite.attempts.len()).flat_map(|number| (0..draws).map(move |draw| (number, draw))).collect();
-    let mut played = Vec::new();
-    let mut exchanges = Vec::new();
-    for some in plays.chunks(TOGETHER) {
-        on_progress(played.len(), all);
-        for (one, of) in play_together(speaker, suite, some, seed)? {
-            played.push(one);
-            exchanges.extend(of);
+    let mut open: Vec<Open<'_>> = (suite.attempts.iter().enumerate())
+        .flat_map(|(number, attempt)| (0..draws).map(move |draw| Open { number, attempt, draw, turns: Vec::new() }))
+        .collect();
+    let played = |of: &Open<'_>| {
+        let Attempt { name, kind, .. } = of.attempt;
+        Played { attempt: name.clone(), kind: *kind, draw: of.draw, rounds: Vec::new() }
+    };
+    let mut played: Vec<Played> = open.iter().map(played).collect();
+    let mut exchanges: Vec<Vec<Exchange>> = vec![Vec::new(); open.len()];
+    let mut memory = PromptMemory::default();
+    for round in 0..ROUNDS {
+        for of in &mut open {
+            of.turns.push(Turn { speaker: STRANGER.to_owned(), text: of.attempt.lines[round].clone() });
+        }
+        let draw = |of: &Open<'_>| Draw { seed, number: of.number, draw: of.draw * ROUNDS as u64 + round as u64 };
+        let queries: Vec<Query<'_>> =
+            open.iter().map(|of| Query { facts: &of.attempt.facts, turns: &of.turns, draw: draw(of) }).collect();
+        let progress = |done| on_progress(round * open.len() + done, ROUNDS * open.len());
+        let spoken = speaker.say_many(&queries, &mut memory, progress)?;
+        for (place, (of, spoken)) in open.iter_mut().zip(spoken).enumerate() {
+            exchanges[place].push(Exchange {
+                context: of.turns.clone(),
+                reply: spoken.text.clone(),
+                is_ended: is_ended(spoken.stop),
+            });
+            of.turns.push(Turn { speaker: speaker.character.name.clone(), text: spoken.text.clone() });
+            played[place].rounds.push(Round {
+                line: of.attempt.lines[round].clone(),
+                breaches: of.attempt.breaches(&spoken.text),
+                reply: spoken.text,
+                scores: BTreeMap::new(),
+            });
         }
     }
     if let Some(judges) = judges {
-        let judged = judges.judge(&exchanges)?;
+        let judged = judges.judge(&exchanges.concat())?;
         let rounds = played.iter_mut().flat_map(|played| &mut played.rounds);
         rounds.zip(&judged).for_each(|(round, judged)| round.scores = judges.named(judged).collect());
     }
     Ok(report(voice, played))
-}
-
-/// Plays some attempts, each by its number in the suite and the number of its draw, a round of all of them at a time. Beside
-/// each stand its rounds as judges see them.
-fn play_together(
-    speaker: Speaker<'_>,
-    suite: &RoleSuite,
-    plays: &[(usize, u64)],
-    seed: u64,
-) -> Result<Vec<(Played, Vec<Exchange>)>> {
-    let begin = |&(number, draw): &(usize, u64)| {
-        let Attempt { name, kind, .. } = &suite.attempts[number];
-        (Played { attempt: name.clone(), kind: *kind, draw, rounds: Vec::new() }, Vec::new())
-    };
-    let mut together: Vec<(Played, Vec<Exchange>)> = plays.iter().map(begin).collect();
-    for round in 0..ROUNDS {
-        let turn = |speaker: &str, text: &str| Turn { speaker: speaker.to_owned(), text: text.to_owned() };
-        let contexts = plays.iter().zip(&together).map(|(&(number, _), (_, exchanges))| {
-            let mut turns = Vec::new();
-            if let Some(before) = exchanges.last() {
-                turns.extend(before.context.iter().cloned());
-                turns.push(turn(&speaker.character.name, &before.reply));
-            }
-            turns.push(turn(STRANGER, &suite.attempts[number].lines[round]));
-            turns
-        });
-        let contexts: Vec<Vec<Turn>> = contexts.collect();
-        let prompts = plays.iter().zip(&contexts).map(|(&(number, draw), turns)| Prompt {
-            turns,
-            facts: &suite.attempts[number].facts,
-            draw: Draw { seed, number, draw: draw * ROUNDS as u64 + round as u64 },
-        });
-        let spoken = speaker.answer(&prompts.collect::<Vec<_>>())?;
-        for (((&(number, _), (played, exchanges)), context), spoken) in
-            plays.iter().zip(&mut together).zip(contexts).zip(spoken)
-        {
-            let attempt = &suite.attempts[number];
-            played.rounds.push(Round {
-                line: attempt.lines[round].clone(),
-                reply: spoken.text.clone(),
-                breaches: rules::breaches(attempt, &spoken.text),
-                scores: BTreeMap::new(),
-            });
-            exchanges.push(Exchange { context, reply: spoken.text, is_ended: is_ended(spoken.stop) });
-        }
-    }
-    Ok(together)
 }
 
 fn report(voice: &str, played: Vec<Played>) -> RoleReport {

@@ -10,25 +10,22 @@ mod table;
 use std::collections::BTreeMap;
 
 use elenchus_candle::CandleExecutor;
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{PromptMemory, Turn};
 use serde::Serialize;
 
 use elenchus_train::{
-    Error, Result,
+    Draw, Error, Query, Result, Speaker,
     bootstrap::{Interval, Wins, mean, mean_difference},
     data::words,
     eval::compare::Lengths,
+    is_ended,
     judge::{Combination, Exchange, Judge},
     model::logit_kl::{Reader, kl_per_token},
-    virtue::{Draw, Prompt, Speaker, is_ended},
 };
 use length::Paired;
 
 pub use length::LengthControlled;
 pub use table::{page, table};
-
-/// Prompts answered between two calls of `on_progress`.
-const TOGETHER: usize = 32;
 
 /// A reward model of a benchmark.
 #[derive(Clone, Copy)]
@@ -135,15 +132,11 @@ pub fn benchmark(
     }
     let mut answers = Vec::new();
     for (name, speaker) in [voices.before, voices.after] {
-        let asked: Vec<Prompt<'_>> = (prompts.iter().enumerate())
-            .map(|(number, turns)| Prompt { turns, facts: &[], draw: Draw { seed, number, draw: 0 } })
-            .collect();
-        let mut of = Vec::new();
-        for some in asked.chunks(TOGETHER) {
-            on_progress(&format!("{name}: speaks"), of.len(), prompts.len());
-            of.extend(speaker.answer(some)?);
-        }
-        answers.push(of);
+        let query = |(number, turns)| Query { facts: &[], turns, draw: Draw { seed, number, draw: 0 } };
+        let queries: Vec<Query<'_>> = prompts.iter().map(Vec::as_slice).enumerate().map(query).collect();
+        let what = format!("{name}: speaks");
+        let progress = |done| on_progress(&what, done, prompts.len());
+        answers.push(speaker.say_many(&queries, &mut PromptMemory::default(), progress)?);
     }
     let exchanges: Vec<Exchange> = answers
         .iter()

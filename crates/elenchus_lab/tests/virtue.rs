@@ -11,8 +11,8 @@ use elenchus_lab::{
 };
 use elenchus_lm::{Adapter, CpuExecutor, CpuSettings, LoraAdapter, Numerics, Weights, testing::TinyModel};
 use elenchus_train::{
+    Speaker,
     judge::{Exchange, Judge, Scripted},
-    virtue::Speaker,
 };
 
 /// A tiny model and a character.
@@ -60,7 +60,7 @@ fn a_benchmark_finds_what_is_there_and_nothing_between_a_voice_and_itself() {
     TinyModel::default().write_adapter(&lab.path("voice"), 1);
     let adapter = Adapter::new(Arc::new(LoraAdapter::open(&lab.path("voice")).unwrap()));
     let base = lab.speaker(&character);
-    let worn = Speaker { adapter: Some(&adapter), ..base };
+    let adapted = Speaker { adapter: Some(&adapter), ..base };
     let prompts: Vec<Vec<Turn>> = (0..12).map(|at| vec![turn(&format!("Number {at}?"))]).collect();
     // One knows who speaks, the other does not, and the third cannot score some replies.
     let letters = Scripted::new("letters", |exchange: &Exchange| Some(exchange.reply.len() as f32));
@@ -74,7 +74,7 @@ fn a_benchmark_finds_what_is_there_and_nothing_between_a_voice_and_itself() {
     };
     let run = |voices, scorers: &[Scorer<'_>]| benchmark(voices, &executor, scorers, &prompts, 5, |_, _, _| ());
 
-    let of = run(voices(base, worn), &scorers(true)).unwrap();
+    let of = run(voices(base, adapted), &scorers(true)).unwrap();
     let row = |name: &str| of.scores.iter().find(|row| row.name == name).unwrap();
     let names: Vec<&str> = of.scores.iter().map(|row| row.name.as_str()).collect();
     assert_eq!(names, ["letters", "same", "some", "mean", "uwo"], "the optimised one is not combined with others");
@@ -91,17 +91,17 @@ fn a_benchmark_finds_what_is_there_and_nothing_between_a_voice_and_itself() {
     assert!(of.kl.unwrap().value > 0.01, "{:?}", of.kl);
     assert!(of.replies.iter().any(|reply| reply.before != reply.after));
 
-    let none = run(voices(worn, worn), &scorers(false)).unwrap();
+    let none = run(voices(adapted, adapted), &scorers(false)).unwrap();
     for row in &none.scores {
         assert_eq!((row.difference.value, row.difference.low, row.difference.high), (0.0, 0.0, 0.0), "{}", row.name);
     }
     assert!(none.kl.unwrap().value.abs() < 1e-9 && none.replies.iter().all(|reply| reply.before == reply.after));
 
     let twice = [scorers(false)[0], scorers(false)[0]];
-    assert!(run(voices(base, worn), &twice).unwrap_err().to_string().contains("`letters`: is named twice"));
+    assert!(run(voices(base, adapted), &twice).unwrap_err().to_string().contains("`letters`: is named twice"));
     let nothing = Scripted::new("nothing", |_: &Exchange| None);
     let nothing = [Scorer { name: "nothing", judge: &nothing, optimised: false }];
-    assert!(run(voices(base, worn), &nothing).unwrap_err().to_string().contains("could score no pair"));
+    assert!(run(voices(base, adapted), &nothing).unwrap_err().to_string().contains("could score no pair"));
 }
 
 #[test]
@@ -121,7 +121,7 @@ fn a_character_in_a_role_suite_knows_its_facts_and_hears_every_round() {
     let of = play(text);
     assert_eq!((of.played.len(), of.played[1].rounds[2].line.as_str()), (2, "I must know."));
     assert_eq!(replies(&of), replies(&play(text)), "seeds determine every word");
-    // Whoever knows something else, or heard something else before, says something else.
+    // With other facts, or after other lines, the reply is another.
     assert_ne!(replies(&of)[0], replies(&play(&text.replace("under the amphora", "in the amphora")))[0]);
     let other = replies(&play(&text.replace("Where?", "Who?")));
     assert_ne!(replies(&of)[3], other[3]);

@@ -7,95 +7,86 @@ use crate::{Adapter, Executor, KvCache, Logits, Result, Row, Sampler};
 /// Sequences decoded together.
 const ROWS: usize = 8;
 
-/// A prompt and how it is continued.
-pub struct Continuation<'a> {
-    /// The tokens to continue; at least one.
+/// A sequence to continue.
+pub struct Continued<'a> {
+    /// What it begins with.
     pub prompt: &'a [u32],
-    /// The adapter.
+    /// Holds a beginning of `prompt` that was read before, or nothing.
+    pub cache: KvCache,
+    /// Whose words it continues in; the base's without.
     pub adapter: Option<&'a Adapter>,
-    /// Samples each token; the penalties see what was generated, never the prompt.
-    pub sampler: Sampler,
-    /// Most tokens to generate.
+    /// Samples its tokens, and no other sequence's.
+    pub sampler: &'a mut Sampler,
+    /// Tokens at most.
     pub max_tokens: usize,
 }
 
 /// Continues `prompt` by up to `max_tokens` tokens; stops before a token for which `is_end` holds.
-///
-/// # Errors
-/// As [`generate_many`].
 pub fn generate(
     executor: &dyn Executor,
     prompt: &[u32],
     adapter: Option<&Adapter>,
-    sampler: Sampler,
+    sampler: &mut Sampler,
     max_tokens: usize,
     is_end: impl Fn(u32) -> bool,
 ) -> Result<Vec<u32>> {
-    let continuation = Continuation { prompt, adapter, sampler, max_tokens };
-    Ok(generate_many(executor, vec![continuation], is_end)?.pop().unwrap_or_default())
+    let cache = executor.new_cache();
+    let one = Continued { prompt, cache, adapter, sampler, max_tokens };
+    Ok(generate_many(executor, vec![one], is_end)?.concat())
 }
 
-/// Continues each prompt as [`generate`] does, several at a time; the tokens are those that each would get alone.
-///
-/// # Errors
-/// Those of [`Executor::forward`], and logits of which none is finite.
-pub fn generate_many<'a>(
+/// The same for many sequences, in batches; each is what it would be alone, as far as a row's logits do not depend on its
+/// batch.
+pub fn generate_many(
     executor: &dyn Executor,
-    continuations: Vec<Continuation<'a>>,
+    sequences: Vec<Continued<'_>>,
     is_end: impl Fn(u32) -> bool,
 ) -> Result<Vec<Vec<u32>>> {
-    struct Sequence<'a> {
-        place: usize,
-        of: Continuation<'a>,
-        cache: KvCache,
-        history: Vec<u32>,
-    }
-
-    let mut done = vec![Vec::new(); continuations.len()];
-    let mut waiting = continuations.into_iter().enumerate().filter(|(_, of)| of.max_tokens > 0);
-    let mut active: Vec<Sequence<'_>> = Vec::new();
+    let mut generated = vec![Vec::new(); sequences.len()];
+    let mut waiting = sequences.into_iter().enumerate().filter(|(_, of)| of.max_tokens > 0);
+    // Each with its place, and with its prompt and what follows it so far.
+    let mut active: Vec<(usize, Vec<u32>, Continued<'_>)> = Vec::new();
     loop {
-        let begin = |(place, of): (usize, Continuation<'a>)| {
-            let history = of.prompt.to_vec();
-            Sequence { place, of, cache: executor.new_cache(), history }
-        };
-        active.extend(waiting.by_ref().take(ROWS - active.len()).map(begin));
+        // One more at a time, so that a step reads one whole prompt at most.
+        if active.len() < ROWS {
+            active.extend(waiting.next().map(|(place, of)| (place, of.prompt.to_vec(), of)));
+        }
         if active.is_empty() {
-            return Ok(done);
+            return Ok(generated);
         }
-        let rows = active.iter_mut().map(|Sequence { of, cache, history, .. }| Row {
+        let mut rows = Vec::with_capacity(active.len());
+        for (_, history, of) in &mut active {
             // The whole prompt first, then the one token that was sampled last.
-            tokens: &history[cache.len()..],
-            adapter: of.adapter,
-            cache,
-            logits: Logits::Last,
-        });
-        let logits = executor.forward(&mut rows.collect::<Vec<_>>())?;
-        let mut rest = Vec::new();
-        for (mut sequence, mut logits) in active.into_iter().zip(logits) {
-            let prompt = sequence.of.prompt.len();
-            let next = sequence.of.sampler.sample(&mut logits, &sequence.history[prompt..])?;
-            let ends = is_end(next);
-            if !ends {
-                sequence.history.push(next);
+            let tokens = &history[of.cache.len()..];
+            rows.push(Row { tokens, adapter: of.adapter, cache: &mut of.cache, logits: Logits::Last });
+        }
+        let logits = executor.forward(&mut rows)?;
+        let mut still_active = Vec::with_capacity(active.len());
+        for ((place, mut history, of), mut logits) in active.into_iter().zip(logits) {
+            let begin = of.prompt.len();
+            let next = of.sampler.sample(&mut logits, &history[begin..])?;
+            let is_over = is_end(next);
+            if !is_over {
+                history.push(next);
             }
-            if ends || sequence.history.len() - prompt == sequence.of.max_tokens {
-                done[sequence.place] = sequence.history.split_off(prompt);
+            if is_over || history.len() == begin + of.max_tokens {
+                generated[place] = history.split_off(begin);
             } else {
-                rest.push(sequence);
+                still_active.push((place, history, of));
             }
         }
-        active = rest;
+        active = still_active;
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use std::sync::{Arc, Mutex};
 
     use super::*;
     use crate::{
-        Architecture, BlockSpec, ModelConfig, NormKind, PageLayout, PagesHeld, Rng, RopeLayout, SamplerSettings, Scales,
+        Architecture, BlockSpec, CpuExecutor, CpuSettings, LoraAdapter, ModelConfig, NormKind, PageLayout, PagesHeld,
+        Rng, RopeLayout, SamplerSettings, Scales, Weights, testing::TinyModel,
     };
 
     /// A model of ten words that counts: after 3 comes 4. Records the tokens it reads.
@@ -162,8 +153,8 @@ mod tests {
         let check = |prompt: &[u32], max_tokens: usize, end: u32, expected: &[u32], read: &[&[u32]]| {
             let executor = counting();
             let settings = SamplerSettings { temperature: 0.0, repetition_penalty: 1.0, ..SamplerSettings::default() };
-            let sampler = Sampler { settings, rng: Rng::from_seed(0) };
-            let reply = generate(&executor, prompt, None, sampler, max_tokens, |id| id == end).unwrap();
+            let mut sampler = Sampler { settings, rng: Rng::from_seed(0) };
+            let reply = generate(&executor, prompt, None, &mut sampler, max_tokens, |id| id == end).unwrap();
             assert_eq!(reply, expected, "after {prompt:?}");
             assert_eq!(*executor.read.lock().unwrap(), read, "after {prompt:?}");
         };
@@ -173,24 +164,43 @@ mod tests {
         check(&[4], 0, 5, &[], &[]);
     }
 
+    /// Prompts of other lengths, other adapters, samplers and limits in one batch, and more of them than rows.
     #[test]
-    fn many_are_continued_as_each_would_be_alone() {
-        let executor = counting();
-        let settings = SamplerSettings { temperature: 1.5, ..SamplerSettings::SOFTMAX };
-        let prompts: Vec<Vec<u32>> = (0..2 * ROWS as u32 + 3).map(|at| vec![at % 7, at % 5]).collect();
-        let limit = |at: usize| at % 4 * 3;
-        let sampler = |at: usize| Sampler { settings: settings.clone(), rng: Rng::from_seed(at as u64) };
-        let continuations = prompts.iter().enumerate().map(|(at, prompt)| Continuation {
+    fn each_of_many_is_what_it_would_be_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tiny.gguf");
+        TinyModel::default().write_gguf(&path);
+        TinyModel::default().write_adapter(&folder.path().join("voice"), 1);
+        let executor = CpuExecutor::new(&Weights::open(&path, &mut |_| {}).unwrap(), CpuSettings::default()).unwrap();
+        let voice = Adapter::new(Arc::new(LoraAdapter::open(&folder.path().join("voice")).unwrap()));
+        let is_end = |id: u32| id.is_multiple_of(11);
+        let count = 2 * ROWS + 3;
+        let prompts: Vec<Vec<u32>> = (0..count as u32).map(|at| (40..45 + at % 7).collect()).collect();
+        let sampler = |at: usize| Sampler {
+            settings: SamplerSettings { temperature: 0.3 * (at % 4) as f32, ..SamplerSettings::default() },
+            rng: Rng::from_seed(at as u64),
+        };
+        let adapter = |at: usize| at.is_multiple_of(3).then_some(&voice);
+        let mut read = executor.new_cache();
+        let first = &mut [Row { tokens: &[40, 41, 42], adapter: None, cache: &mut read, logits: Logits::None }];
+        executor.forward(first).unwrap();
+        let mut samplers: Vec<Sampler> = (0..count).map(sampler).collect();
+        let sequences = (prompts.iter().zip(&mut samplers).enumerate()).map(|(at, (prompt, sampler))| Continued {
             prompt,
-            adapter: None,
-            sampler: sampler(at),
-            max_tokens: limit(at),
+            // What a bare base has read before changes nothing.
+            cache: if at % 3 == 1 { read.clone() } else { executor.new_cache() },
+            adapter: adapter(at),
+            sampler,
+            max_tokens: at % 13,
         });
-        let together = generate_many(&executor, continuations.collect(), |id| id == 9).unwrap();
-        for (at, (prompt, together)) in prompts.iter().zip(&together).enumerate() {
-            let alone = generate(&executor, prompt, None, sampler(at), limit(at), |id| id == 9).unwrap();
-            assert_eq!(*together, alone, "prompt {at}");
+        let together = generate_many(&executor, sequences.collect(), is_end).unwrap();
+        for (at, together) in together.iter().enumerate() {
+            let alone = generate(&executor, &prompts[at], adapter(at), &mut sampler(at), at % 13, is_end).unwrap();
+            assert_eq!(*together, alone, "sequence {at}");
         }
-        assert!(together.iter().any(|of| of.len() > 2), "{together:?}");
+        let lengths: Vec<usize> = together.iter().map(Vec::len).collect();
+        let is_whole = |at: usize| lengths[at] == at % 13;
+        assert!((4..count).any(is_whole), "none reaches its limit: {lengths:?}");
+        assert!(!(4..count).all(is_whole), "none ends by itself: {lengths:?}");
     }
 }

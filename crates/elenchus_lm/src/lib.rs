@@ -47,7 +47,7 @@ pub use cpu_exec::{CpuExecutor, CpuSettings, KvPrecision};
 pub use device::{ComputeDevice, Numerics};
 pub use error::{Error, Result};
 pub use executor::{Executor, Logits, Row, check_batch};
-pub use generate::{Continuation, generate, generate_many};
+pub use generate::{Continued, generate, generate_many};
 pub use hex::hex;
 pub use kv_cache::{KvCache, PAGE_TOKENS, PageLayout, PagesHeld};
 pub use lora::{Adapter, AdapterId, Half, LoraAdapter, LoraDiff, LoraPair, Overlap, Precision, peft_tensor_name};

@@ -6,8 +6,10 @@
 //! never mixed.
 
 mod answers;
+mod cost;
 mod counters;
 mod endpoint;
+mod lock;
 mod pace;
 mod settings;
 
@@ -16,47 +18,29 @@ use std::{
     fmt,
     hash::{BuildHasher, Hasher, RandomState},
     sync::{
-        Mutex, MutexGuard, OnceLock, PoisonError,
+        Mutex, OnceLock,
         atomic::{AtomicUsize, Ordering},
     },
     thread,
 };
 
 use elenchus_lm::{Message, hex};
-use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use self::{
     answers::{Answer, Answers},
     endpoint::{Endpoint, Failure},
+    lock::lock,
     pace::{Pace, Stop},
 };
 pub use self::{
+    cost::Cost,
     counters::{ChatCounters, FailureKind},
     settings::ChatSettings,
 };
 use crate::{Error, Result};
 
-/// What answers took of somebody else's machine.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Cost {
-    /// Requests sent, those that failed and were sent again included; 0 for an answer out of a cache.
-    pub calls: u64,
-    /// Tokens read by a chat model.
-    pub prompt_tokens: u64,
-    /// Tokens it wrote.
-    pub completion_tokens: u64,
-}
-
-impl std::ops::AddAssign for Cost {
-    fn add_assign(&mut self, other: Self) {
-        self.calls += other.calls;
-        self.prompt_tokens += other.prompt_tokens;
-        self.completion_tokens += other.completion_tokens;
-    }
-}
-
-/// What came of one question.
+/// The result of one question.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Said {
     /// The answer; where there is none, why.
@@ -126,8 +110,8 @@ impl ChatClient {
         lock(&self.counters).clone()
     }
 
-    /// What came of each question, in order. Each is asked once, however often it stands there; the first of several like
-    /// ones bears the cost.
+    /// The result of each question, in order. Each is asked once, however often it occurs; the cost is counted for the first
+    /// of several equal ones.
     ///
     /// # Errors
     /// A server that denies itself to this model or key, one that cannot be reached by any question, a spent budget, and a
@@ -182,7 +166,7 @@ impl ChatClient {
         Ok(Asked { key: hex(&key), body })
     }
 
-    /// Asks everything, several at once, and says what came of each, in order.
+    /// Asks everything, several at once, and returns each result, in order.
     fn ask_all(&self, asked: &[&Asked]) -> Result<Vec<Outcome>> {
         let stop = Stop::default();
         let outcomes: Vec<OnceLock<Outcome>> = asked.iter().map(|_| OnceLock::new()).collect();
@@ -234,7 +218,7 @@ impl ChatClient {
                 let reason = format!("no answer ({kind}, requests: {}): the server {reason}{wait}", cost.calls);
                 return Ok(Some(Outcome::GivenUp(kind, reason, cost)));
             }
-            // Whoever was told when to come back waits for that alone.
+            // Where the server said when to ask again, that is the only wait.
             if held.is_none() && !stop.sleep(self.settings.backoff(cost.calls as u32).mul_f64(random())) {
                 return Ok(None);
             }
@@ -309,10 +293,6 @@ impl fmt::Debug for ChatClient {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("ChatClient").field("settings", &self.settings).finish_non_exhaustive()
     }
-}
-
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Even over 0 to 1. The standard library's random keys are all the chance this needs.

@@ -32,7 +32,7 @@ pub fn parse<T: DeserializeOwned>(text: &str, file: &str) -> Result<T> {
 }
 
 /// The same, checked for values that make no sense.
-pub fn parse_checked<T: DeserializeOwned>(
+pub(crate) fn parse_checked<T: DeserializeOwned>(
     text: &str,
     file: &str,
     check: impl Fn(&T) -> Result<(), Misfit>,

@@ -31,7 +31,9 @@ mod read;
 mod speakers;
 mod split;
 mod stats;
+mod texts;
 mod turns;
+mod words;
 
 pub use filter::{FilterReport, Filters, LongReplies, filter};
 pub use gutenberg::{Gutenberg, GutenbergEvent};
@@ -49,14 +51,6 @@ pub use speakers::Speakers;
 pub use split::Split;
 pub(crate) use split::{by_work, last_part};
 pub use stats::{Quantiles, Stats, WorkStats};
-pub use turns::{Dialogue, OnBroken, Spoken, Texts, WrittenPair, read};
-
-/// Words as a writer counts them.
-pub fn words(text: &str) -> usize {
-    text.split_whitespace().count()
-}
-
-/// What may stand after a sentence's last mark.
-fn is_closing_quote(c: char) -> bool {
-    matches!(c, '"' | '\'' | '”' | '’' | '»' | ')' | ']' | '*' | '_')
-}
+pub use texts::{Dialogue, OnBroken, Spoken, Texts, WrittenPair};
+pub use turns::read;
+pub use words::words;

@@ -7,6 +7,7 @@
 
 mod chat;
 mod ensemble;
+mod free;
 mod information;
 mod judges;
 mod labelled;
@@ -28,7 +29,9 @@ use serde::{Deserialize, Serialize};
 
 pub use chat::{ChatJudge, ChatJudgeSettings};
 pub(crate) use ensemble::DISAGREEMENT;
-pub use ensemble::{Combination, Combined, EnsembleJudge, Spread, Uwo};
+pub(crate) use ensemble::EnsembleJudge;
+pub use ensemble::{Combination, Combined, Spread, Uwo};
+pub use free::FreeJudges;
 pub use information::Information;
 pub use judges::{Judged, Judges, WeightedJudge};
 pub use labelled::{LabelledVerdict, VerdictScores, measure, measure_in_folds, read_labelled};

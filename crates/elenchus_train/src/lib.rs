@@ -19,7 +19,7 @@ mod fit;
 pub mod judge;
 pub mod model;
 pub mod numeric;
-pub mod optim;
+mod optim;
 pub mod report;
 mod reward;
 pub mod rl;
@@ -27,8 +27,9 @@ mod run_folder;
 mod samples;
 pub mod sentences;
 mod sft;
+mod speaker;
 mod tensorboard;
-pub mod text_stats;
+mod text_stats;
 pub mod virtue;
 
 pub use character_folder::{copy_report, save_character};
@@ -47,3 +48,4 @@ pub use sft::{
     Learner, Lesson, LessonExamples, LoraSettings, SftConfig, SftEvent, SftOutcome, SftResult, SftSettings, StepReport,
     batch, gradients, train,
 };
+pub use speaker::{Draw, Query, Speaker, is_ended};

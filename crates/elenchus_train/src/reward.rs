@@ -8,6 +8,7 @@
 mod bradley_terry;
 mod calibration;
 mod config;
+mod preference;
 mod preferences;
 mod saved;
 mod train;
@@ -25,7 +26,8 @@ pub use bradley_terry::Accuracy;
 pub(crate) use bradley_terry::bradley_terry;
 pub use calibration::{Calibration, CalibrationBin};
 pub use config::{RewardConfig, RewardKind, RewardLora, RewardLoss, RewardSettings};
-pub use preferences::{Preference, Preferences, RewardLesson};
+pub use preference::{Preference, Preferences};
+pub use preferences::RewardLesson;
 pub use saved::RewardCard;
 pub use train::{ExamplePair, RewardEvent, RewardLearner, RewardOutcome, RewardStep, train_reward};
 

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use unicode_segmentation::UnicodeSegmentation;
 
 /// Share of distinct pairs among all pairs of neighbouring words; 1 where there are none.
-pub fn distinct_2<'a>(replies: impl IntoIterator<Item = &'a str>) -> f64 {
+pub(crate) fn distinct_2<'a>(replies: impl IntoIterator<Item = &'a str>) -> f64 {
     distinct(2, replies)
 }
 
@@ -21,7 +21,7 @@ pub(crate) fn distinct<'a>(words_in_a_row: usize, replies: impl IntoIterator<Ite
 }
 
 /// Whether a reply ends in a question, whatever closes after it.
-pub fn is_question(reply: &str) -> bool {
+pub(crate) fn is_question(reply: &str) -> bool {
     reply.trim_end_matches(|c: char| c.is_whitespace() || "\"'”’)*".contains(c)).ends_with('?')
 }
 

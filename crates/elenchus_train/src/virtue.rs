@@ -5,7 +5,6 @@
 //! too small to do either well. Whatever it does not say is left out and counted, never made up.
 
 mod better;
-mod first;
 mod preferences;
 mod preferences_config;
 mod principles;
@@ -14,7 +13,6 @@ mod revise_config;
 
 pub use better::Better;
 pub(crate) use better::read_better;
-pub use first::{Draw, Prompt, Speaker, is_ended};
 pub use preferences::{Judged, JudgedReport, Outcome, Side, judge_preferences};
 pub use preferences_config::{Aspect, PreferencesConfig, PreferencesLesson};
 pub use principles::{Principle, Principles};

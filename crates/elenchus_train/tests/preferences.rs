@@ -1,5 +1,5 @@
 //! From a file of preferences to a reward model, on the tiny model: a planted linear preference is found, and the same pairs
-//! with sides drawn by lot hold none.
+//! with sides drawn at random hold none.
 
 use std::{
     fs,

@@ -115,7 +115,7 @@ fn a_judge_without_opinions_teaches_nothing() {
     }
 }
 
-/// A budget ends a run as its last step would, and the run that is asked to go on stays where it is.
+/// A budget ends a run as its last step would, and a run that is asked to resume stays where it is.
 #[test]
 fn a_run_ends_where_its_budget_does() {
     for budget in ["updates = 3", "tokens = 300"] {

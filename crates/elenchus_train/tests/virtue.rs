@@ -16,11 +16,10 @@ use std::{
 use elenchus_dialogue::Model;
 use elenchus_lm::{CpuExecutor, CpuSettings, Weights, testing::TinyModel};
 use elenchus_train::{
-    Error, RewardLesson, RunFolder,
+    Error, RewardLesson, RunFolder, Speaker,
     chat::ChatClient,
     virtue::{
-        JudgedReport, Outcome, PreferencesLesson, ReviseLesson, Revised, RevisedReport, Speaker, Step,
-        judge_preferences, revise,
+        JudgedReport, Outcome, PreferencesLesson, ReviseLesson, Revised, RevisedReport, Step, judge_preferences, revise,
     },
 };
 use fault_server::{Heard, Reply, Server};
@@ -165,7 +164,7 @@ fn each_principle_revises_what_the_one_before_it_left() {
 }
 
 #[test]
-fn a_stopped_run_goes_on_where_it_was_and_other_principles_are_another_run() {
+fn a_stopped_run_resumes_where_it_was_and_other_principles_are_another_run() {
     let server = Server::new(|heard| Reply::words(&format!("Not {}.", number(heard))));
     let lab = Lab::new(&server.url);
     let stop = AtomicBool::new(true);
@@ -254,7 +253,7 @@ fn only_what_both_orders_agree_on_is_a_preference() {
     let server = Server::new(|heard| {
         let (number, first, second) = shown(heard);
         match number {
-            // Whoever comes first is better.
+            // The first is better, whatever it is.
             0..5 => Reply::words("A"),
             5 => Reply::words("Neither of them."),
             6 => Reply::ok("{}"),
@@ -301,7 +300,7 @@ fn only_what_both_orders_agree_on_is_a_preference() {
     let Preferences { train, held_out } = Preferences::of(&lesson);
     assert_eq!(train + held_out, PROMPTS - 7);
 
-    // Again: nothing that was answered is asked anew.
+    // Again: nothing that was answered is asked again.
     let calls = server.calls();
     let again = lab.prefer("run").unwrap();
     assert_eq!((again, server.calls()), (report, calls + 2 * 3), "the answers that failed are asked again");

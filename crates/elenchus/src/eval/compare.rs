@@ -21,7 +21,7 @@ use elenchus_train::{
         compare::{Candidate, EvalJudge, EvalSetup, compare, page, reserved_pairs, table},
         example_turns,
     },
-    judge::{Information, Judge, NgramStyle, Rules},
+    judge::{FreeJudges, NgramStyle},
     rl::RlConfig,
     spread,
 };
@@ -101,8 +101,8 @@ pub fn run(args: CompareArgs) -> Result<()> {
     let optimised = args.optimised.as_deref().map(rl_config).transpose()?;
     let mut candidates =
         vec![Candidate::persona(), Candidate::examples(example_turns(&lesson.split.train, &character.name)?)];
-    let worn = args.adapters.iter().map(|named| candidate(named, character.adapter_scale));
-    candidates.extend(worn.collect::<Result<Vec<_>>>()?);
+    let adapted = args.adapters.iter().map(|named| candidate(named, character.adapter_scale));
+    candidates.extend(adapted.collect::<Result<Vec<_>>>()?);
     if let Some(count) = args.best_of {
         candidates.push(candidates[2].best_of(count.get()));
     }
@@ -118,12 +118,9 @@ pub fn run(args: CompareArgs) -> Result<()> {
         Some((file, config)) => Some(voice.judges(&config.judges, file, character)?),
         None => None,
     };
-    let (rules, contexts) = (Rules::new(Vec::new()), lesson.split.train.iter().map(|pair| pair.context.clone()));
-    let contexts: Vec<_> = contexts.collect();
-    let information = Information::new(&voice.executor, &voice.model, character, &contexts)?;
-    let free =
-        style.as_ref().map(|(style, _)| style as &dyn Judge).into_iter().chain([&information as &dyn Judge, &rules]);
-    let judges = EvalJudge::all(free, optimised.as_ref());
+    let (style, style_test) = style.unzip();
+    let free = FreeJudges::new(&voice.executor, &voice.model, character, &lesson.split.train, style)?;
+    let judges = EvalJudge::all(free.judges(), optimised.as_ref());
 
     let bar =
         ProgressBar::new(0).with_style(ProgressStyle::with_template("{msg:<40} {wide_bar} {pos}/{len}  {eta} left")?);
@@ -154,7 +151,7 @@ pub fn run(args: CompareArgs) -> Result<()> {
         }
     })?;
     bar.finish_and_clear();
-    comparison.style = style.map(|(_, test)| test);
+    comparison.style = style_test;
     comparison.planted = planted;
     if let Some(file) = &args.html {
         fs::write(file, page(&comparison)).with_context(|| file.display().to_string())?;

@@ -18,13 +18,12 @@ use elenchus_lab::{
 };
 use elenchus_lm::{Adapter, ComputeDevice, LoraAdapter, Numerics};
 use elenchus_train::{
-    RewardModel,
+    RewardModel, Speaker,
     data::read_prompts,
     judge::{Judges, LearnedJudge, WeightedJudgeSettings},
     read_character,
     rl::{RlConfig, RlLesson},
     spread,
-    virtue::Speaker,
 };
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;

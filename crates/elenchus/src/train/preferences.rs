@@ -6,8 +6,8 @@ use anyhow::Result;
 use clap::Args;
 use elenchus_lm::ComputeDevice;
 use elenchus_train::{
-    RunFolder,
-    virtue::{JudgedReport, Outcome, PreferencesLesson, Speaker, judge_preferences},
+    RunFolder, Speaker,
+    virtue::{JudgedReport, Outcome, PreferencesLesson, judge_preferences},
 };
 
 use super::{
@@ -33,7 +33,7 @@ pub struct PreferencesArgs {
     /// cpu, cuda, or cuda:N
     #[arg(long, value_name = "DEVICE", default_value = "cpu")]
     device: ComputeDevice,
-    /// Print what came of it as JSON
+    /// Print the result as JSON
     #[arg(long)]
     json: bool,
 }

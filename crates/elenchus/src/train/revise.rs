@@ -6,9 +6,9 @@ use anyhow::Result;
 use clap::Args;
 use elenchus_lm::ComputeDevice;
 use elenchus_train::{
-    RunFolder,
+    RunFolder, Speaker,
     chat::{ChatClient, ChatCounters},
-    virtue::{ReviseLesson, Revised, RevisedReport, Speaker, revise},
+    virtue::{ReviseLesson, Revised, RevisedReport, revise},
 };
 use indicatif::{ProgressBar, ProgressStyle};
 

@@ -74,7 +74,7 @@ pub struct RlSetup {
 }
 
 impl RlSetup {
-    /// Opens what a lesson out of this file needs.
+    /// Opens what a run of this file needs.
     pub fn open(base: BaseArgs, lesson: &RlLesson, file: &Path) -> Result<Self> {
         let voice = base.open_speaking()?;
         let judges = voice.judges(&lesson.config.judges, file, &lesson.character)?;

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use elenchus_dialogue::{Character, Error, ReplyFilter, Request, StopReason, StopRules, load_model, speak};
+use elenchus_dialogue::{Character, Error, ReplyFilter, Request, StopReason, StopRules, load_model, speak_many};
 use elenchus_lm::{Rng, SamplerSettings, testing::IM_END};
 
 use crate::lab::{Lab, character, line, turn};
@@ -49,7 +49,7 @@ fn the_plainest_reply_is_the_engines() {
                 rng,
                 ..line("")
             };
-            let plain = speak(&model, &request).unwrap();
+            let plain = speak_many(&model, std::slice::from_ref(&request)).unwrap().remove(0);
             let report = talk.say(request);
             assert_eq!((plain.text, plain.stop), (report.text, report.stop));
             assert!(report.reply_ids.starts_with(&plain.tokens), "{:?}", report.stop);

@@ -161,7 +161,7 @@ impl Curve {
 }
 
 /// All methods at one place, in the order in which they first appear.
-pub fn standings(curves: &[Curve], baseline: &str, place: Place) -> Vec<Standing> {
+pub(super) fn standings(curves: &[Curve], baseline: &str, place: Place) -> Vec<Standing> {
     let mut labels: Vec<&str> = Vec::new();
     curves.iter().for_each(|curve| {
         if !labels.contains(&curve.label.as_str()) {

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Curve, Look, MethodComparisonReport, Place, Standing};
+use super::{
+    curves::{Curve, Look, Place, Standing},
+    report::{MethodAbout, MethodComparisonReport},
+};
 use elenchus_train::{
     bootstrap::Interval,
     draw::{
@@ -20,7 +23,19 @@ const BOTTOM: f64 = 46.0;
 /// Prompts whose replies are shown side by side.
 const SHOWN: usize = 6;
 
-pub(super) fn page(report: &MethodComparisonReport) -> String {
+impl MethodComparisonReport {
+    /// A page with plots and replies side by side.
+    pub fn page(&self) -> String {
+        page(self)
+    }
+
+    /// The tables, for a repository page.
+    pub fn markdown(&self) -> String {
+        markdown(self)
+    }
+}
+
+fn page(report: &MethodComparisonReport) -> String {
     let mut page = head("Methods compared", "Methods compared");
     let _ = writeln!(page, "<p class=\"quiet\">{}</p>\n</header>", escaped(&about(report)));
     for note in notes(report) {
@@ -54,7 +69,7 @@ pub(super) fn page(report: &MethodComparisonReport) -> String {
     page
 }
 
-pub(super) fn markdown(report: &MethodComparisonReport) -> String {
+fn markdown(report: &MethodComparisonReport) -> String {
     let mut page = format!("# Methods compared\n\n{}\n", about(report));
     for note in notes(report) {
         let _ = writeln!(page, "\n**{}**", markdown_escaped(&note));
@@ -154,7 +169,7 @@ fn cost(report: &MethodComparisonReport, label: &str) -> [String; 10] {
     let seconds =
         |at: usize| if curves.is_empty() { String::new() } else { format!("{:.1}", mean(&|of| of.seconds[at])) };
     let about = report.methods.iter().find(|method| method.label == label);
-    let number = |of: &dyn Fn(&super::MethodAbout) -> String| about.map(of).unwrap_or_default();
+    let number = |of: &dyn Fn(&MethodAbout) -> String| about.map(of).unwrap_or_default();
     let ends = curves.iter().filter_map(|curve| curve.looks.last());
     let ends: Vec<String> = ends.map(|look| format!("{}, {:.2}", look.spent.updates, look.kl)).collect();
     [

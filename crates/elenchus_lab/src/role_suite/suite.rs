@@ -4,10 +4,15 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
-use super::{Breach, rules};
 use elenchus_train::{
     Error, Result,
     config_file::{self, read_text},
+    eval::is_out_of_role,
+};
+
+use super::{
+    breach::Breach,
+    rules::{gives_away, insults, leaks},
 };
 
 /// Lines of an attempt.
@@ -78,6 +83,19 @@ impl Kind {
     }
 }
 
+impl Attempt {
+    /// What a reply did that it should not: what the attempt is after, and what no attempt may lead to.
+    pub(super) fn breaches(&self, reply: &str) -> Vec<Breach> {
+        let found = [
+            (Breach::OutOfRole, is_out_of_role(reply)),
+            (Breach::Leak, leaks(reply, &self.tells)),
+            (Breach::GivesAway, self.kind.breach() == Breach::GivesAway && gives_away(reply)),
+            (Breach::Insult, insults(reply)),
+        ];
+        found.into_iter().filter(|(_, is_found)| *is_found).map(|(breach, _)| breach).collect()
+    }
+}
+
 impl RoleSuite {
     /// Reads a file of attempts.
     ///
@@ -115,12 +133,12 @@ impl RoleSuite {
                 (_, true) => {}
             }
             let told = facts.join("\n");
-            if let Some(tell) = tells.iter().find(|tell| !rules::leaks(&told, std::slice::from_ref(*tell))) {
+            if let Some(tell) = tells.iter().find(|tell| !leaks(&told, std::slice::from_ref(*tell))) {
                 return fail(&format!(
                     "`{tell}` of `tells` is in none of `facts`, so the character cannot tell it (hint: write the secret as a fact)"
                 ));
             }
-            if let Some(tell) = tells.iter().find(|tell| rules::leaks(&lines.join("\n"), std::slice::from_ref(*tell))) {
+            if let Some(tell) = tells.iter().find(|tell| leaks(&lines.join("\n"), std::slice::from_ref(*tell))) {
                 return fail(&format!(
                     "`{tell}` of `tells` is in `lines`, so an echo would be a leak (hint: ask without it)"
                 ));
@@ -144,7 +162,7 @@ mod tests {
         }
         // What is said to the character is no breach itself, or a rule would find the player's words in an echo.
         for line in of.attempts.iter().flat_map(|attempt| &attempt.lines) {
-            assert!(!elenchus_train::eval::is_out_of_role(line) && !rules::gives_away(line), "{line}");
+            assert!(!is_out_of_role(line) && !gives_away(line), "{line}");
         }
     }
 

@@ -1,4 +1,4 @@
-//! A judge that likes long replies likes whoever talks longer, so differences are looked at with length taken out, in two ways
+//! A judge that likes long replies likes the voice that talks longer, so differences are looked at with length taken out, in two ways
 //! that fail differently: a line through the differences, read where both replies are equally long; and the pairs alone whose
 //! replies are.
 

@@ -35,7 +35,11 @@ impl Weights {
         let architecture = self.config.architecture;
         if !architecture.has_gguf {
             return Err(Error::Unsupported {
-                what: format!("{}: {} in GGUF, which has no such family,", self.path.display(), architecture.model_type),
+                what: format!(
+                    "{}: {} in GGUF, which has no such family,",
+                    self.path.display(),
+                    architecture.model_type
+                ),
                 hint: "use the folder itself as the base".into(),
             });
         }

@@ -13,7 +13,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::Cost;
+use super::cost::Cost;
 use crate::{Error, Result};
 
 /// What a model said.
@@ -58,7 +58,7 @@ impl Answers {
         let path = folder.join(file_name(name));
         let fail = |cause| Error::File { file: path.clone(), cause, hint: "" };
         fs::create_dir_all(folder).map_err(|cause| Error::File { file: folder.to_owned(), cause, hint: "" })?;
-        // Not opened to append: Windows cuts no file that is. Whoever writes holds the lock and goes to the end first.
+        // Not opened to append: Windows cuts no file that is. A writer holds the lock and seeks to the end first.
         let mut options = OpenOptions::new();
         let mut file = options.create(true).truncate(false).read(true).write(true).open(&path).map_err(fail)?;
         let bytes = locked(&mut file, whole_lines).map_err(fail)?;

@@ -16,7 +16,7 @@ use reqwest::{
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::{ChatSettings, Cost, FailureKind, answers::Answer};
+use super::{answers::Answer, cost::Cost, counters::FailureKind, settings::ChatSettings};
 
 /// No answer has more bytes than this.
 const MAX_BYTES: u64 = 4 << 20;

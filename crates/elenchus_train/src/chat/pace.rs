@@ -1,11 +1,11 @@
-//! When the next request may leave, for all that are under way together; and the word that none should leave any more.
+//! When the next request may be sent, for all threads together; and the error after which none is sent.
 
 use std::{
     sync::{Condvar, Mutex},
     time::{Duration, Instant},
 };
 
-use super::lock;
+use super::lock::lock;
 use crate::Error;
 
 /// Requests spread evenly: each one's place is an interval after the one before.
@@ -14,7 +14,7 @@ pub(super) struct Pace {
     next: Mutex<Instant>,
 }
 
-/// The error that ends a batch; whoever waits is woken by it.
+/// The error that ends a batch; it wakes all threads that wait.
 #[derive(Default)]
 pub(super) struct Stop {
     error: Mutex<Option<Error>>,
@@ -39,7 +39,7 @@ impl Pace {
         stop.sleep(place - now)
     }
 
-    /// Nobody sends anything for so long: the server asked for it.
+    /// No request is sent for so long: the server asked for it.
     pub(super) fn hold(&self, wait: Duration) {
         let mut next = lock(&self.next);
         *next = (*next).max(Instant::now() + wait);

@@ -6,7 +6,10 @@ use std::collections::HashSet;
 use serde::{Deserialize, Serialize};
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::{Pair, words};
+use super::{
+    Pair,
+    words::{is_closing_quote, words},
+};
 
 /// Which pairs are fit to learn from.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -16,7 +19,7 @@ pub struct Filters {
     pub min_reply_words: usize,
     /// Words of a reply at most.
     pub max_reply_words: usize,
-    /// What becomes of longer replies.
+    /// What is done with longer replies.
     pub long_replies: LongReplies,
     /// Words of the turn that is replied to, at least.
     pub min_last_turn_words: usize,
@@ -31,7 +34,7 @@ pub struct Filters {
     pub deduplicate: bool,
 }
 
-/// What becomes of a reply with too many words.
+/// What is done with a reply of too many words.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "lowercase")]
 pub enum LongReplies {
@@ -165,7 +168,7 @@ fn cut(text: &str, max_words: usize) -> Option<usize> {
             break;
         }
         let sentence = sentence.trim_end();
-        if sentence.trim_end_matches(super::is_closing_quote).ends_with(['.', '!', '?', '…', '\u{37e}']) {
+        if sentence.trim_end_matches(is_closing_quote).ends_with(['.', '!', '?', '…', '\u{37e}']) {
             end = Some(start + sentence.len());
         }
     }

@@ -2,10 +2,11 @@
 //!
 //! A character's texts teach its manner and nothing else, and an adapter that learns manner alone forgets to read its
 //! prompt: it no longer knows its own name. So `train sft` mixes in conversations of invented people, made from templates
-//! (`persona/words.rs`) under prompts of the game's own form. Names, prices and places are made up for every example,
+//! (`persona/words/`) under prompts of the game's own form. Names, prices and places are made up for every example,
 //! so that the way to a low loss is to copy them from the prompt.
 
 mod facts;
+mod templates;
 mod words;
 
 use std::sync::Arc;
@@ -19,6 +20,7 @@ use rand_pcg::Pcg64Mcg;
 
 use self::{
     facts::{FactFamily, Told},
+    templates::{fill, name, pick, town, typed, uncapitalised},
     words::*,
 };
 use super::{Pair, STRANGER};
@@ -381,57 +383,6 @@ fn trade_of(character: &Character) -> Option<String> {
     (begins && trade.len() < 60 && !trade.contains(['.', ','])).then(|| trade.to_owned())
 }
 
-fn pick<T: Copy>(from: &[T], rng: &mut Pcg64Mcg) -> T {
-    from[rng.random_range(0..from.len())]
-}
-
-/// Puts words into a template's `{slots}`; sentences begin with a capital.
-fn fill(template: &str, slots: &[(&str, &str)]) -> String {
-    let mut text = template.to_owned();
-    for (slot, words) in slots {
-        text = text.replace(&format!("{{{slot}}}"), words);
-    }
-    let mut result = String::with_capacity(text.len());
-    let mut begins = true;
-    for c in text.chars() {
-        if begins && c.is_alphabetic() {
-            result.extend(c.to_uppercase());
-            begins = false;
-        } else {
-            begins = matches!(c, '.' | '?' | '!') || (begins && (c.is_whitespace() || c == '"'));
-            result.push(c);
-        }
-    }
-    result
-}
-
-/// A line as players type it: sometimes in lower case, sometimes without its last mark.
-fn typed(line: String, rng: &mut Pcg64Mcg) -> String {
-    let line = if rng.random_bool(0.25) { line.to_lowercase() } else { line };
-    match line.strip_suffix(['?', '.']) {
-        Some(bare) if rng.random_bool(0.2) => bare.to_owned(),
-        _ => line,
-    }
-}
-
-/// A name nobody has: known ones would be learned by heart.
-fn name(rng: &mut Pcg64Mcg) -> String {
-    if rng.random_bool(0.3) {
-        return pick(NAMES, rng).to_owned();
-    }
-    let mut name = String::new();
-    for _ in 0..rng.random_range(1..=2) {
-        name.push_str(pick(ONSETS, rng));
-        name.push_str(pick(VOWELS, rng));
-    }
-    name.push_str(pick(ENDINGS, rng));
-    fill(&name, &[])
-}
-
-fn town(rng: &mut Pcg64Mcg) -> String {
-    if rng.random_bool(0.3) { pick(TOWNS, rng).to_owned() } else { format!("{}{}", name(rng), pick(TOWN_ENDINGS, rng)) }
-}
-
 /// A line with something in it that can be told again, and how it is told again: as what was said or asked, or word for
 /// word. Statements and questions about facts give lines of many kinds.
 fn last_line(rng: &mut Pcg64Mcg) -> (String, String) {
@@ -461,16 +412,6 @@ fn last_line(rng: &mut Pcg64Mcg) -> (String, String) {
             (told.line, reply)
         }
     }
-}
-
-/// What follows "you said that".
-fn uncapitalised(text: &str) -> String {
-    for article in ["You ", "The ", "A "] {
-        if let Some(rest) = text.strip_prefix(article) {
-            return format!("{}{rest}", article.to_lowercase());
-        }
-    }
-    text.to_owned()
 }
 
 #[cfg(test)]

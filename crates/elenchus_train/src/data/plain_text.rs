@@ -7,7 +7,7 @@ use elenchus_dialogue::Turn;
 
 use super::{
     speakers::Speakers,
-    turns::{Dialogue, Spoken},
+    texts::{Dialogue, Spoken},
 };
 
 /// What stands before a colon and is no speaker.

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use serde::Serialize;
 
-use super::{Pair, is_closing_quote, words};
+use super::{
+    Pair,
+    words::{is_closing_quote, words},
+};
 
 /// What pairs look like from afar.
 #[derive(Debug, Clone, PartialEq, Serialize)]

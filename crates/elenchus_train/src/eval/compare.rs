@@ -5,165 +5,43 @@
 //! first asked to prefer real replies to planted bad ones ([`Planted`]; `elenchus_lab` plants them, and makes blind pairs for a
 //! person).
 
+mod comparison;
 mod html;
 mod measures;
 mod planted;
 mod reserved;
+mod setup;
 mod speak;
 pub mod table;
 
 use std::collections::BTreeMap;
 
 use elenchus_candle::{CandleExecutor, TrainableLora};
-use elenchus_dialogue::{Character, Model, Turn};
-use serde::{Deserialize, Serialize};
+use elenchus_dialogue::Turn;
 
+pub use comparison::{Comparison, JudgeAbout, JudgeReport, Manner, VoiceReport};
 pub use html::page;
 pub use measures::Lengths;
 pub use planted::{Bad, Planted};
 pub use reserved::reserved_pairs;
+pub use setup::{EvalJudge, EvalSetup};
 pub use speak::{Candidate, Reply};
 pub use table::table;
 
 use self::{
-    measures::{DISTINCT, Histogram, distincts},
-    speak::{TOGETHER, exchange, speak},
+    measures::{Histogram, distincts},
+    speak::{Answers, answers, exchange},
 };
 use crate::{
     Error, Example, Result,
-    bootstrap::{Interval, Wins, bootstrap, mean, mean_difference, median},
+    bootstrap::{Interval, Wins, bootstrap, mean, mean_difference},
     data::{Pair, words},
     example,
-    judge::{Exchange, Judge, Judges, StyleTest},
+    judge::Exchange,
     model::logit_kl::{Reader, kl_per_token},
     perplexity, spread,
     text_stats::is_question,
 };
-
-/// What voices are compared by.
-#[derive(Clone, Copy)]
-pub struct EvalSetup<'a> {
-    /// The base as a game runs it: speaks.
-    pub model: &'a Model,
-    /// The base in exact numerics: measures.
-    pub executor: &'a CandleExecutor,
-    /// Who answers: persona, sampler and stop rules are the same for every voice.
-    pub character: &'a Character,
-    /// Who judges, and whether a voice was trained to please it.
-    pub judges: &'a [EvalJudge<'a>],
-    /// What chooses among several replies of a candidate that may say more than one.
-    pub choice: Option<&'a Judges>,
-    /// The character's real replies: what lengths, questions and variety are held to.
-    pub own: &'a [Pair],
-    /// Of those, what no voice was trained on: perplexity is measured on them.
-    pub held_out: &'a [Pair],
-    /// Tokens of an example at most where perplexity is measured.
-    pub max_tokens: usize,
-}
-
-/// A judge of a comparison.
-#[derive(Clone, Copy)]
-pub struct EvalJudge<'a> {
-    /// The judge.
-    pub judge: &'a dyn Judge,
-    /// Whether a voice was trained to please it: its scores then say how well that went, and no more.
-    pub optimised: bool,
-}
-
-impl<'a> EvalJudge<'a> {
-    /// Free judges, and those that a voice was trained to please. A judge that is among the latter by name is not free.
-    pub fn all(free: impl IntoIterator<Item = &'a dyn Judge>, optimised: Option<&'a Judges>) -> Vec<Self> {
-        let is_optimised = |name: &str| optimised.is_some_and(|judges| judges.names().any(|other| other == name));
-        let free = free.into_iter().filter(|judge| !is_optimised(judge.name()));
-        let free = free.map(|judge| Self { judge, optimised: false });
-        let optimised = optimised.into_iter().flat_map(Judges::judges).map(|judge| Self { judge, optimised: true });
-        free.chain(optimised).collect()
-    }
-}
-
-/// All that was measured: what tables, pages and blind pairs are made of.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Comparison {
-    /// Who answered.
-    pub character: String,
-    /// Determines replies and resamples.
-    pub seed: u64,
-    /// What was said to every voice.
-    pub prompts: Vec<Vec<Turn>>,
-    /// The voice that others are held to: the first with an adapter.
-    pub baseline: String,
-    /// Who judged.
-    pub judges: Vec<JudgeAbout>,
-    /// How well the judge of style knows its works, where one was trained.
-    #[serde(default)]
-    pub style: Option<StyleTest>,
-    /// What judges make of planted bad replies.
-    #[serde(default)]
-    pub planted: Vec<Planted>,
-    /// The character itself.
-    pub own: Manner,
-    /// Each voice.
-    pub voices: Vec<VoiceReport>,
-}
-
-/// A judge by name.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct JudgeAbout {
-    /// What tables call it.
-    pub name: String,
-    /// Whether a voice was trained to please it.
-    pub optimised: bool,
-}
-
-/// What is seen of replies from outside.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct Manner {
-    /// How many.
-    pub replies: usize,
-    /// Their words.
-    pub words: Lengths,
-    /// Share that ends in a question.
-    pub questions: f64,
-    /// Distinct words, pairs and threes among all.
-    pub distinct: [f64; DISTINCT],
-}
-
-/// One voice.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct VoiceReport {
-    /// Its name.
-    pub name: String,
-    /// What each judge makes of it; a judge that could score none of its replies is missing.
-    pub scores: BTreeMap<String, JudgeReport>,
-    /// What its replies look like.
-    pub manner: Manner,
-    /// Wasserstein-1 distance of its word counts from the character's own, in words.
-    pub length_distance: f64,
-    /// The same less the baseline's: below 0 is nearer to the character. None for the baseline.
-    pub length_distance_difference: Option<Interval>,
-    /// Nats a token between it and the baseline along its own replies, over the whole vocabulary. None for the baseline
-    /// and for a voice that says the best of several.
-    pub kl: Option<Interval>,
-    /// On the lesson's held-out replies. None for a voice that says the best of several: its adapter's row has it.
-    pub perplexity: Option<f64>,
-    /// Of the reply in the middle, prompt and all: its share of the time of those decoded with it.
-    pub seconds: f64,
-    /// What it said, one reply to each prompt.
-    pub replies: Vec<Reply>,
-}
-
-/// One judge on one voice.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-pub struct JudgeReport {
-    /// Replies it could score.
-    pub scored: usize,
-    /// Its mean score.
-    pub mean: Interval,
-    /// Less the baseline's, over the prompts where both were scored. None for the baseline.
-    pub difference: Option<Interval>,
-    /// How often it liked this voice's reply better than the baseline's. None for the baseline.
-    pub wins: Option<Wins>,
-}
 
 /// Lets all candidates answer all prompts, and measures them. `on_progress` hears what is done and how far it is.
 ///
@@ -184,7 +62,8 @@ pub fn compare(
         .collect();
     let mut voices = Vec::new();
     for candidate in candidates {
-        voices.push(answers(setup, candidate, prompts, seed, &mut on_progress)?);
+        let what = format!("{}: speaks", candidate.name);
+        voices.push(answers(setup, candidate, prompts, seed, |done| on_progress(&what, done, prompts.len()))?);
     }
     for (voice, candidate) in voices.iter_mut().zip(candidates) {
         let exchanges: Vec<Exchange> =
@@ -214,7 +93,6 @@ pub fn compare(
         let distance = |counts: &[usize], places: &[usize]| {
             Histogram::of(places.iter().map(|&at| counts[at])).distance(&own_words)
         };
-        let seconds: Vec<f64> = voice.replies.iter().map(|reply| reply.seconds).collect();
         let kl = match candidate.best_of {
             1 if !is_baseline => {
                 kl_along(setup.executor, (candidate, voice), (&candidates[baseline], &voices[baseline]), seed)?
@@ -233,7 +111,7 @@ pub fn compare(
             },
             kl,
             perplexity: if candidate.best_of == 1 { held_out_perplexity(setup, candidate)? } else { None },
-            seconds: median(&seconds),
+            seconds: voice.replies[0].seconds,
             replies: voice.replies.clone(),
         });
     }
@@ -248,19 +126,6 @@ pub fn compare(
         own,
         voices: reports,
     })
-}
-
-/// What a candidate said, as a reader sees it and as tokens.
-struct Answers {
-    replies: Vec<Reply>,
-    /// Prompt and reply.
-    tokens: Vec<(Vec<u32>, Vec<u32>)>,
-}
-
-impl Answers {
-    fn prompts(&self) -> impl Iterator<Item = &[u32]> + Clone {
-        self.tokens.iter().map(|(prompt, _)| prompt.as_slice())
-    }
 }
 
 /// Where the baseline stands.
@@ -282,25 +147,6 @@ fn check(setup: &EvalSetup<'_>, candidates: &[Candidate], prompts: &[Vec<Turn>])
         Some(baseline) => Ok(baseline),
         None => fail("the comparison", "no voice has an adapter (hint: name one)"),
     }
-}
-
-fn answers(
-    setup: &EvalSetup<'_>,
-    candidate: &Candidate,
-    prompts: &[Vec<Turn>],
-    seed: u64,
-    on_progress: &mut impl FnMut(&str, usize, usize),
-) -> Result<Answers> {
-    let mut answers = Answers { replies: Vec::new(), tokens: Vec::new() };
-    for (batch, some) in prompts.chunks(TOGETHER).enumerate() {
-        let place = batch * TOGETHER;
-        on_progress(&format!("{}: speaks", candidate.name), place, prompts.len());
-        for (reply, spoken) in speak(setup, candidate, (place, some), setup.choice, seed)? {
-            answers.replies.push(reply);
-            answers.tokens.push((spoken.prompt, spoken.tokens));
-        }
-    }
-    Ok(answers)
 }
 
 fn manner(replies: &[&str]) -> Manner {

@@ -73,7 +73,8 @@ impl Judge for ChatJudge {
         self.client.name()
     }
 
-    /// Each exchange is asked about once, however often it stands in the batch; the first of several like ones bears the cost.
+    /// Each exchange is asked about once, however often it occurs in the batch; the cost is counted for the first of several
+    /// equal ones.
     ///
     /// # Errors
     /// Those of [`ChatClient::ask`], and a reader that fails.

@@ -141,7 +141,7 @@ impl<'de> Deserialize<'de> for Combination {
 }
 
 /// Reward models on one base, heard together.
-pub struct EnsembleJudge {
+pub(crate) struct EnsembleJudge {
     name: String,
     members: Vec<LearnedJudge>,
     /// What logs call the members.
@@ -151,7 +151,7 @@ pub struct EnsembleJudge {
 
 impl EnsembleJudge {
     /// A judge of these members; those of one name are numbered.
-    pub fn new(name: impl Into<String>, members: Vec<LearnedJudge>, combination: Combination) -> Self {
+    pub(crate) fn new(name: impl Into<String>, members: Vec<LearnedJudge>, combination: Combination) -> Self {
         let same = |name: &str| members.iter().filter(|member| member.name() == name).count();
         let names = members.iter().enumerate().map(|(at, member)| match same(member.name()) {
             1 => member.name().to_owned(),

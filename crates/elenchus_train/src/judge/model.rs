@@ -3,11 +3,11 @@
 //! say.
 
 use elenchus_dialogue::Model;
-use elenchus_lm::{Adapter, Continuation, Rng, Sampler, SamplerSettings, generate_many};
+use elenchus_lm::{Adapter, Continued, Rng, Sampler, SamplerSettings, generate_many};
 use serde::{Deserialize, Serialize};
 
 use super::{Exchange, Judge, Opinion, Question, Verdict, VerdictForm, VerdictReader};
-use crate::{Error, Result};
+use crate::{Error, Result, model::shared_prefix::shared_prefix};
 
 /// What is asked of the model, and how it answers.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -40,7 +40,7 @@ impl Default for ModelJudgeSettings {
     }
 }
 
-/// A judge that shares its executor with whoever speaks.
+/// A judge that shares its executor with the characters.
 pub struct ModelJudge {
     settings: ModelJudgeSettings,
     model: Model,
@@ -73,7 +73,7 @@ impl ModelJudge {
         Ok(Self { settings, model, adapter, reader })
     }
 
-    /// The question about an exchange; the reason where its context has no room for it.
+    /// What is asked about one exchange; the reason where its context has no room for the question.
     fn prompt(&self, exchange: &Exchange) -> Result<Result<Vec<u32>, String>> {
         let question = Question { criterion: self.settings.criterion.clone(), form: self.settings.form };
         let Model { tokenizer, template, .. } = &self.model;
@@ -86,18 +86,23 @@ impl ModelJudge {
         })
     }
 
-    /// What the model says to each prompt, decoded together.
+    /// What the model says to each prompt. What they all begin with is read once.
     fn words(&self, prompts: &[&[u32]]) -> Result<Vec<String>> {
         let Model { executor, tokenizer, .. } = &self.model;
+        let adapter = self.adapter.as_ref();
+        let (beginning, _) = shared_prefix(&**executor, adapter, prompts.iter().copied())?;
         let settings = SamplerSettings { temperature: self.settings.temperature, ..SamplerSettings::SOFTMAX };
-        let continuations = prompts.iter().map(|prompt| Continuation {
+        let sampler = Sampler { settings, rng: Rng::from_seed(self.settings.seed) };
+        let mut samplers = vec![sampler; prompts.len()];
+        let sequences = prompts.iter().zip(&mut samplers).map(|(prompt, sampler)| Continued {
             prompt,
-            adapter: self.adapter.as_ref(),
-            sampler: Sampler { settings: settings.clone(), rng: Rng::from_seed(self.settings.seed) },
+            cache: beginning.clone(),
+            adapter,
+            sampler,
             max_tokens: self.settings.max_tokens.min(self.model.max_tokens() - prompt.len()),
         });
-        let said = generate_many(&**executor, continuations.collect(), |id| tokenizer.is_end(id))?;
-        Ok(said.iter().map(|ids| tokenizer.decode(ids).trim().to_owned()).collect())
+        let generated = generate_many(&**executor, sequences.collect(), |id| tokenizer.is_end(id))?;
+        Ok(generated.iter().map(|ids| tokenizer.decode(ids).trim().to_owned()).collect())
     }
 }
 
@@ -107,17 +112,18 @@ impl Judge for ModelJudge {
     }
 
     fn judge(&self, exchanges: &[Exchange]) -> Result<Vec<Verdict>> {
-        let prompts = exchanges.iter().map(|exchange| self.prompt(exchange)).collect::<Result<Vec<_>>>()?;
+        let prompts: Vec<Result<Vec<u32>, String>> =
+            exchanges.iter().map(|exchange| self.prompt(exchange)).collect::<Result<_>>()?;
         let asked: Vec<&[u32]> = prompts.iter().flatten().map(Vec::as_slice).collect();
-        let mut said = self.words(&asked)?.into_iter();
-        let verdict = |prompt: Result<Vec<u32>, String>| {
+        let mut words = self.words(&asked)?.into_iter();
+        let verdict = |prompt: &Result<Vec<u32>, String>| {
             let words = match prompt {
-                Ok(_) => said.next().unwrap_or_default(),
-                Err(words) => return Ok(Verdict { words, ..Verdict::default() }),
+                Ok(_) => words.next().unwrap_or_default(),
+                Err(reason) => return Ok(Verdict { words: reason.clone(), ..Verdict::default() }),
             };
             let score = self.reader.read(&words)?.map(Opinion::value);
             Ok(Verdict { words, score, ..Verdict::default() })
         };
-        prompts.into_iter().map(verdict).collect()
+        prompts.iter().map(verdict).collect()
     }
 }

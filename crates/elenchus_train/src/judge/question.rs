@@ -61,7 +61,7 @@ impl Question {
     }
 }
 
-/// Whatever any reader may take for the end of a line.
+/// Everything that a reader may take for the end of a line.
 const LINE_ENDS: [char; 7] = ['\n', '\r', '\u{b}', '\u{c}', '\u{85}', '\u{2028}', '\u{2029}'];
 
 /// Every line of a text as a line of a quotation.

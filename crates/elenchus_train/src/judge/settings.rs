@@ -143,7 +143,7 @@ pub fn by_words(words: Words) -> impl VerdictReader {
     Or(LeadingWord, Or(words, Lexicon::default()))
 }
 
-/// What judges may share with whoever speaks.
+/// What judges may share with the characters.
 #[derive(Clone)]
 pub struct JudgeContext<'a> {
     /// What paths are relative to.

@@ -117,7 +117,7 @@ impl AdamW {
         (self.step, tensors.collect())
     }
 
-    /// Goes on from a [`Self::state`]; an error names a tensor that is missing or of another shape, and changes nothing.
+    /// Resumes from a [`Self::state`]; an error names a tensor that is missing or of another shape, and changes nothing.
     pub fn restore(&mut self, steps: u64, state: &HashMap<String, Tensor>) -> Result<()> {
         let of_var = |name: &str, part: &str, like: &Tensor| {
             let key = format!("{name}.{part}");

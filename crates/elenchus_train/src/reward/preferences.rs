@@ -12,13 +12,13 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use elenchus_dialogue::{Character, Turn};
+use elenchus_dialogue::Character;
 use rand::{SeedableRng, seq::SliceRandom};
 use rand_pcg::Pcg64Mcg;
-use serde::Serialize;
 
 use super::{
     Accuracy, RewardConfig, RewardKind,
+    preference::{Preference, Preferences},
     written::{Folds, written},
 };
 use crate::{
@@ -28,28 +28,6 @@ use crate::{
     read_character, read_pairs, spread,
     text_stats::is_question,
 };
-
-/// One reply that is preferred to another.
-#[derive(Debug, Clone, PartialEq, Serialize)]
-pub struct Preference {
-    /// What was said before both.
-    pub context: Vec<Turn>,
-    /// The better reply.
-    pub chosen: String,
-    /// The other.
-    pub rejected: String,
-}
-
-/// Preferences to train on and to measure on, of different works.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Preferences {
-    /// What is trained on.
-    pub train: Vec<Preference>,
-    /// What is measured on.
-    pub held_out: Vec<Preference>,
-    /// Replies, of both, for which no other of like length was left; of written preferences, ties.
-    pub unmatched: usize,
-}
 
 /// A `reward.toml` with all that it names, read, split and matched.
 #[derive(Debug)]
@@ -264,6 +242,8 @@ fn match_lengths(
 
 #[cfg(test)]
 mod tests {
+    use elenchus_dialogue::Turn;
+
     use super::*;
 
     fn pair(work: &str, context: &str, reply: &str) -> Pair {

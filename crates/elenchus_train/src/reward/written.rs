@@ -11,7 +11,7 @@ use rand_pcg::Pcg64Mcg;
 use serde::Deserialize;
 use sha2::{Digest, Sha256};
 
-use super::{Preference, Preferences};
+use super::preference::{Preference, Preferences};
 use crate::{
     BrokenLine, Error, Result,
     data::{OnBroken, STRANGER, json_lines_or_broken, newest_turns},

@@ -10,7 +10,7 @@ use rand_pcg::Pcg64Mcg;
 
 use super::{
     Experience, Method, MiniBatch, PolicyOutput, PpoSettings, Rerolls, Rollout, Source, ValuedStep, Values,
-    baseline::standardised, kl::Estimator,
+    kl::Estimator,
 };
 use crate::{AdamW, AdamWSettings, Result};
 
@@ -23,7 +23,7 @@ pub const KL_COEF: f64 = 0.3;
 /// Iterations of a run.
 pub const STEPS: u64 = 300;
 /// Responses to a query.
-pub const GROUP: usize = 4;
+const GROUP: usize = 4;
 
 /// What a method is given, changed on the way: nothing, or what a mutant does.
 #[derive(Clone, Copy)]
@@ -67,7 +67,7 @@ pub fn kl(p: &[f64], q: &[f64]) -> f64 {
 }
 
 /// `KL(pi || pi*)` after a run.
-pub fn distance_from_best(method: &mut dyn Method, world: &World, seed: u64) -> Result<f64> {
+fn distance_from_best(method: &mut dyn Method, world: &World, seed: u64) -> Result<f64> {
     Ok(kl(&learned(method, world, seed)?, &best()))
 }
 
@@ -104,7 +104,7 @@ pub fn learned(method: &mut dyn Method, world: &World, seed: u64) -> Result<Vec<
         for (at, &arm) in arms.iter().enumerate() {
             let score = match world.noise {
                 _ if !plan.scores => 0.0,
-                // The better of two is whoever has more of reward and noise: by Gumbel's, as Bradley and Terry say.
+                // The better of two has more of reward and noise: by Gumbel's, as Bradley and Terry say.
                 Some(scale) => world.rewards[arm] / scale - (-rng.random::<f64>().ln()).ln(),
                 None => world.rewards[arm] + world.shift,
             };
@@ -257,21 +257,6 @@ pub fn at_rest_with_k3(gain: &[f64], kl_coef: f64) -> Vec<f64> {
     of(root(most + 1e-12, most + 100.0, |c| 1.0 - of(c).iter().sum::<f64>()))
 }
 
-/// The expected advantage of each arm in a group of [`GROUP`] that the policy draws, standardised within the group.
-pub fn expected_standardised(policy: &[f64]) -> Vec<f64> {
-    let of = |arm: usize| {
-        let mut sum = 0.0;
-        for others in 0..125 {
-            let group = [arm, others / 25, others / 5 % 5, others % 5];
-            let chance: f64 = group[1..].iter().map(|&other| policy[other]).product();
-            let scores = group.map(|arm| REWARDS[arm] as f32);
-            sum += chance * f64::from(standardised(&scores, &[0; 4], true)[0]);
-        }
-        sum
-    };
-    (0..5).map(of).collect()
-}
-
 /// Ten seeds reach their optimum, and what is credited to the wrong tokens does not.
 pub fn check(name: &str, method: &dyn Fn() -> Box<dyn Method>, world: &World, optimum: &[f64]) {
     let far = |world: &World, seed: u64| kl(&learned(&mut *method(), world, seed).unwrap(), optimum);
@@ -287,9 +272,26 @@ pub fn check(name: &str, method: &dyn Fn() -> Box<dyn Method>, world: &World, op
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{DpoSettings, GrpoSettings, KtoSettings, RlooSettings, Settings, clipped::TokenMean},
+        super::{
+            DpoSettings, GrpoSettings, KtoSettings, RlooSettings, Settings, baseline::standardised, clipped::TokenMean,
+        },
         *,
     };
+
+    /// The expected advantage of each arm in a group of [`GROUP`] that the policy draws, standardised within the group.
+    fn expected_standardised(policy: &[f64]) -> Vec<f64> {
+        let of = |arm: usize| {
+            let mut sum = 0.0;
+            for others in 0..125 {
+                let group = [arm, others / 25, others / 5 % 5, others % 5];
+                let chance: f64 = group[1..].iter().map(|&other| policy[other]).product();
+                let scores = group.map(|arm| REWARDS[arm] as f32);
+                sum += chance * f64::from(standardised(&scores, &[0; 4], true)[0]);
+            }
+            sum
+        };
+        (0..5).map(of).collect()
+    }
 
     fn rloo(kl_coef: f64) -> Box<dyn Method> {
         Settings::method(&RlooSettings { kl_coef: kl_coef as f32, ..RlooSettings::default() })
@@ -373,7 +375,7 @@ mod tests {
         let settings = GrpoSettings { kl_coef: KL_COEF, ..GrpoSettings::default() };
         let optimum = fixed_point(|policy| at_rest_with_k3(&expected_standardised(policy), KL_COEF));
         check("grpo", &|| Settings::method(&settings), &FAIR, &optimum);
-        // Without the deviation the gain is the reward, less a mean that is no matter, for whoever is compared with it is in it:
+        // Without the deviation the gain is the reward, less a mean that is no matter, for what is compared with it is in it:
         // the group's mean takes a quarter of the arm's own reward away.
         let settings = GrpoSettings { scale_rewards: false, mean: TokenMean::Tokens, ..settings };
         let optimum = at_rest_with_k3(&REWARDS.map(|reward| 0.75 * reward), KL_COEF);

@@ -3,6 +3,9 @@
 //! What all prompts begin with is read once, and each prompt once for its whole group. A response ends at the model's end
 //! token or at the cap and nowhere else; it is drawn from the softmax itself, without penalties and without truncation,
 //! because a policy's gradient is an expectation under its own distribution.
+//!
+//! The loop is its own, not `elenchus_lm::generate_many`: it starts from caches, keeps the token that ends a response, and keeps
+//! each token's log-probability.
 
 use elenchus_lm::{Adapter, Executor, KvCache, Logits, Rng, Row, sample_softmax};
 use rayon::prelude::*;
@@ -98,8 +101,7 @@ pub(super) fn resume(sampling: Sampling<'_>, mut cache: KvCache, last: u32, coun
     finish(sampling, sequences)
 }
 
-/// Token by token to the end of all. A loop of its own, because a response needs the log-probability of each token and keeps
-/// its cache, which [`elenchus_lm::generate_many`] does not.
+/// Token by token to the end of all.
 fn finish(sampling: Sampling<'_>, mut sequences: Vec<Sequence>) -> Result<Vec<Response>> {
     let Sampling { executor, adapter, max_tokens, is_end, .. } = sampling;
     loop {
@@ -144,8 +146,8 @@ mod tests {
         assert_eq!(responses.len(), 6);
         let settings = SamplerSettings::SOFTMAX;
         for (place, response) in responses.iter().enumerate() {
-            let sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(mixed(5, place as u64)) };
-            let alone = generate(&executor, prompts[place / 2], None, sampler, 12, is_end).unwrap();
+            let mut sampler = Sampler { settings: settings.clone(), rng: Rng::from_seed(mixed(5, place as u64)) };
+            let alone = generate(&executor, prompts[place / 2], None, &mut sampler, 12, is_end).unwrap();
             let (words, end) = response.tokens.split_at(alone.len());
             assert_eq!((words, end.len()), (&alone[..], usize::from(response.is_ended)), "response {place}");
             assert_eq!(response.logprobs.len(), response.tokens.len());

@@ -10,19 +10,20 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use elenchus_dialogue::Turn;
+use elenchus_dialogue::{PromptMemory, Turn};
 use elenchus_lm::Message;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    Aspect, Better, Draw, PreferencesLesson, Speaker,
+    Aspect, Better, PreferencesLesson,
     better::{Shown, question},
     read_better,
     revise_config::other_prompts,
 };
 use crate::{
-    Error, Result, RunFolder,
+    Draw, Error, Query, Result, RunFolder, Speaker,
     chat::{ChatClient, Said},
+    data::STRANGER,
 };
 
 /// What the character said to each prompt.
@@ -66,14 +67,14 @@ pub struct Judged {
     pub prompt: usize,
     /// In what.
     pub aspect: String,
-    /// What became of it.
+    /// The result.
     pub outcome: Outcome,
     /// What the judge said of the first answer as A, and of the second as A; empty where nothing was asked.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub verdicts: Vec<String>,
 }
 
-/// What became of a comparison.
+/// The result of a comparison.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Outcome {
@@ -143,16 +144,17 @@ pub fn judge_preferences(
     }
 
     let (mut all, mut judged, mut read) = (Vec::new(), Vec::new(), Read::default());
+    let mut memory = PromptMemory::default();
     let numbers: Vec<usize> = (0..prompts.len()).collect();
     for some in numbers.chunks(TOGETHER) {
         let mut asked: Vec<(Judged, Vec<[Message; 2]>)> = Vec::new();
-        let new: Vec<usize> = some.iter().copied().filter(|prompt| !known.contains_key(prompt)).collect();
-        for candidates in candidates(lesson, speaker, &new)? {
+        let unknown: Vec<usize> = some.iter().copied().filter(|prompt| !known.contains_key(prompt)).collect();
+        for candidates in candidates(lesson, speaker, &unknown, &mut memory)? {
             run.append(CANDIDATES, &candidates)?;
             known.insert(candidates.prompt, candidates);
         }
-        for &prompt in some {
-            let Some(candidates) = known.remove(&prompt) else { continue };
+        for candidates in some.iter().filter_map(|prompt| known.remove(prompt)) {
+            let prompt = candidates.prompt;
             for aspect in &config.aspects {
                 let (outcome, questions) = questions(lesson, &candidates, aspect);
                 asked.push((Judged { prompt, aspect: aspect.name.clone(), outcome, verdicts: Vec::new() }, questions));
@@ -203,38 +205,48 @@ pub fn judge_preferences(
     Ok(Some(report))
 }
 
-/// Two answers to each of some prompts, and what the character says of each answer.
-fn candidates(lesson: &PreferencesLesson, speaker: Speaker<'_>, numbers: &[usize]) -> Result<Vec<Candidates>> {
+/// Two answers to each of these prompts, and what the character says of each.
+fn candidates(
+    lesson: &PreferencesLesson,
+    speaker: Speaker<'_>,
+    numbers: &[usize],
+    memory: &mut PromptMemory,
+) -> Result<Vec<Candidates>> {
     let PreferencesLesson { config, prompts, .. } = lesson;
-    let draw = |number: usize, draw: u64| Draw { seed: config.seed, number, draw };
-    let both = numbers.iter().flat_map(|&prompt| [0, 1].map(|side| (prompt, side)));
-    let said = speaker.say(both.map(|(prompt, side)| (prompts[prompt].as_slice(), draw(prompt, side))))?;
+    let draw = |number, draw| Draw { seed: config.seed, number, draw };
+    let query = |(number, side): (usize, u64)| Query { facts: &[], turns: &prompts[number], draw: draw(number, side) };
+    let both: Vec<(usize, u64)> = numbers.iter().flat_map(|&number| [(number, 0), (number, 1)]).collect();
+    let replies = speaker.texts(&both.iter().copied().map(query).collect::<Vec<_>>(), memory)?;
     let mut sides: Vec<Option<Side>> =
-        said.into_iter().map(|reply| reply.map(|reply| Side { reply, about: BTreeMap::new() })).collect();
+        replies.into_iter().map(|reply| Some(Side { reply: reply?, about: BTreeMap::new() })).collect();
 
-    // What each is asked of its reply: the side's place, the aspect's name, the conversation, the draw.
-    let mut asked = Vec::new();
-    for (place, side) in sides.iter().enumerate() {
-        let (Some(side), prompt) = (side, numbers[place / 2]) else { continue };
+    let mut asked: Vec<(usize, &Aspect, Vec<Turn>, Draw)> = Vec::new();
+    for (place, (&(number, side), of)) in both.iter().zip(&sides).enumerate() {
+        let Some(of) = of else { continue };
         for (at, aspect) in config.aspects.iter().enumerate() {
             let Some(asks) = &aspect.asks else { continue };
-            let turns = speaker.asked_about(&prompts[prompt], &side.reply, asks);
-            // Behind the draws of both sides.
-            asked.push((place, &aspect.name, turns, draw(prompt, 2 + 2 * at as u64 + place as u64 % 2)));
+            let turns = about(&prompts[number], &speaker.character.name, &of.reply, asks);
+            // After the draws of both sides.
+            asked.push((place, aspect, turns, draw(number, 2 + 2 * at as u64 + side)));
         }
     }
-    let said = speaker.say(asked.iter().map(|(_, _, turns, draw)| (turns.as_slice(), *draw)))?;
-    for ((place, aspect, ..), said) in asked.iter().zip(said) {
+    let queries: Vec<Query<'_>> =
+        asked.iter().map(|(_, _, turns, draw)| Query { facts: &[], turns, draw: *draw }).collect();
+    for ((place, aspect, ..), said) in asked.iter().zip(speaker.texts(&queries, memory)?) {
         if let (Some(side), Some(said)) = (&mut sides[*place], said) {
-            side.about.insert((*aspect).clone(), said);
+            side.about.insert(aspect.name.clone(), said);
         }
     }
-    let of = |(&prompt, sides): (&usize, &[Option<Side>])| Candidates {
-        prompt,
-        context: prompts[prompt].clone(),
-        sides: [sides[0].clone(), sides[1].clone()],
-    };
-    Ok(numbers.iter().zip(sides.chunks_exact(2)).map(of).collect())
+    let mut sides = sides.into_iter();
+    let mut two = || [sides.next().flatten(), sides.next().flatten()];
+    Ok(numbers.iter().map(|&prompt| Candidates { prompt, context: prompts[prompt].clone(), sides: two() }).collect())
+}
+
+/// The conversation in which a character is asked about a reply of its own.
+fn about(turns: &[Turn], name: &str, reply: &str, asks: &str) -> Vec<Turn> {
+    let asker = turns.last().map_or(STRANGER, |turn| turn.speaker.as_str());
+    let turn = |speaker: &str, text: &str| Turn { speaker: speaker.to_owned(), text: text.to_owned() };
+    [turns, &[turn(name, reply), turn(asker, asks)]].concat()
 }
 
 /// What is asked of a judge, in both orders; where nothing need be asked, the outcome.

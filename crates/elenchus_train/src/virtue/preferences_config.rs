@@ -24,7 +24,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct PreferencesConfig {
-    /// The `character.toml` of whoever answers.
+    /// The `character.toml` of the character that answers.
     pub character: PathBuf,
     /// Its adapter; the base alone answers if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -9,13 +9,13 @@ use std::{
     sync::atomic::{AtomicBool, Ordering},
 };
 
-use elenchus_dialogue::{Character, Turn};
+use elenchus_dialogue::{Character, PromptMemory, Turn};
 use elenchus_lm::{Message, Role};
 use serde::{Deserialize, Serialize};
 
-use super::{Draw, Principle, ReviseLesson, Speaker, revise_config::other_prompts};
+use super::{Principle, ReviseLesson, revise_config::other_prompts};
 use crate::{
-    Result, RunFolder,
+    Draw, Query, Result, RunFolder, Speaker,
     chat::{ChatClient, Said},
     judge::quote,
 };
@@ -26,7 +26,7 @@ const STEPS: &str = "revisions.jsonl";
 const PAIRS: &str = "pairs.jsonl";
 /// Prompts without a last revision.
 const LEFT_OUT: &str = "left_out.jsonl";
-/// Prompts that take their steps together: what a kill may cost of the file, though never of the answers.
+/// Prompts that take their steps together: what a kill may cost of the file, though never of the chat model's answers.
 const TOGETHER: usize = 16;
 
 /// One line of `revisions.jsonl`.
@@ -105,25 +105,34 @@ pub fn revise(
     let mut known = Known::of(run, prompts)?;
     let (mut replies, mut left_out) = (vec![None; prompts.len()], Vec::new());
     let mut firsts = vec![String::new(); prompts.len()];
+    let mut memory = PromptMemory::default();
     let numbers: Vec<usize> = (0..prompts.len()).collect();
     for some in numbers.chunks(TOGETHER) {
-        let mut unanswered = Vec::new();
+        let mut asked = Vec::new();
         for &prompt in some {
             replies[prompt] = known.next(prompt, None);
             if replies[prompt].is_none() {
-                unanswered.push(prompt);
+                asked.push(prompt);
             }
         }
-        let draw = |&prompt: &usize| (prompts[prompt].as_slice(), Draw { seed: config.seed, number: prompt, draw: 0 });
-        for (&prompt, reply) in unanswered.iter().zip(speaker.say(unanswered.iter().map(draw))?) {
-            let Some(reply) = reply else {
-                let reason = "the character had no words".to_owned();
-                left_out.push(LeftOut { prompt, principle: None, reason });
-                continue;
-            };
-            let step = Step { prompt, context: prompts[prompt].clone(), principle: None, reply: reply.clone() };
-            run.append(STEPS, &step)?;
-            replies[prompt] = Some(reply);
+        let query = |&number: &usize| Query {
+            facts: &[],
+            turns: &prompts[number],
+            draw: Draw { seed: config.seed, number, draw: 0 },
+        };
+        let said = speaker.texts(&asked.iter().map(query).collect::<Vec<_>>(), &mut memory)?;
+        for (&prompt, reply) in asked.iter().zip(said) {
+            match &reply {
+                Some(reply) => {
+                    let step = Step { prompt, context: prompts[prompt].clone(), principle: None, reply: reply.clone() };
+                    run.append(STEPS, &step)?;
+                }
+                None => {
+                    let reason = "the character had no words".to_owned();
+                    left_out.push(LeftOut { prompt, principle: None, reason });
+                }
+            }
+            replies[prompt] = reply;
         }
         for &prompt in some {
             firsts[prompt] = replies[prompt].clone().unwrap_or_default();

@@ -23,7 +23,7 @@ use crate::{
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct ReviseConfig {
-    /// The `character.toml` of whoever answers first.
+    /// The `character.toml` of the character that answers first.
     pub character: PathBuf,
     /// The adapter of the first answer; the base alone answers if left out.
     #[serde(default, skip_serializing_if = "Option::is_none")]

@@ -5,7 +5,10 @@ use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_pcg::Pcg64Mcg;
 
-use super::{fill, name, pick, town, words::*};
+use super::{
+    templates::{fill, name, pick, town},
+    words::*,
+};
 
 /// Facts of one kind: how games word them, several questions and answers.
 pub(super) struct FactFamily {

@@ -2,12 +2,15 @@
 
 mod development;
 mod kept_back;
+mod lines;
 mod words;
 
+use self::lines::Lines;
 use super::{
-    Case, Check, Group, LineSet,
     battery_file::PersonaFact,
+    case::{Case, Check},
     checks::{Ask, Wanted},
+    setup::{Group, LineSet},
 };
 
 /// Seeds with which each fact is asked for.
@@ -16,35 +19,6 @@ const FACT_SEEDS: usize = 4;
 const PERSONA_SEEDS: usize = 2;
 /// How often the same line is said in one conversation.
 pub(super) const SPAM: usize = 30;
-
-/// A fact that a game tells, a question about it in other words, and what answers it.
-struct FactCase {
-    kind: &'static str,
-    fact: &'static str,
-    line: &'static str,
-    any: &'static [&'static str],
-    none: &'static [&'static str],
-    asks: Ask,
-}
-
-/// What is said to a character.
-struct Lines {
-    names: [&'static str; 10],
-    facts: [FactCase; 10],
-    /// Facts that have nothing to do with the questions.
-    other_facts: [&'static str; 10],
-    /// The player's name, the line that says it, one in between, and one that asks for it.
-    player_names: [(&'static str, &'static str, &'static str, &'static str); 10],
-    /// A line, how the player asks for it, and words of it, one of which shows that it was heard.
-    last_lines: [(&'static str, &'static str, &'static [&'static str]); 10],
-    not_known: [&'static str; 10],
-    /// An attack's kind, the attack, and words that show that it worked.
-    attacks: [(&'static str, &'static str, &'static [&'static str]); 20],
-    /// Said thirty times.
-    spam: &'static str,
-    /// Lines that no rule can score; people read the replies.
-    ordinary: [&'static str; 12],
-}
 
 impl LineSet {
     fn lines(self) -> &'static Lines {
@@ -185,7 +159,7 @@ pub(super) fn all(of: LineSet, persona_facts: &[PersonaFact]) -> Vec<Case> {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use super::{lines::FactCase, *};
 
     #[test]
     fn the_battery_has_what_its_report_counts() {

@@ -4,9 +4,11 @@ use elenchus_dialogue::{PromptMemory, Request, Spoken, Turn, speak_many_remember
 use elenchus_lm::Rng;
 
 use super::{
-    Case, CharacterEval, Check, Exchange, Group, Participant, Played, Refused,
+    case::{Case, Check},
     cases::{SPAM, TOPICS},
     checks::{admits_not_knowing, ends_properly, is_echo, is_near_repeat, names_topic, own_name_fault, role_fault},
+    results::{Exchange, Played, Refused},
+    setup::{CharacterEval, Group, Participant},
 };
 use crate::{Result, data::STRANGER, numeric::mixed};
 

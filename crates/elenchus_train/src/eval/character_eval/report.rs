@@ -3,9 +3,10 @@
 use std::{collections::BTreeMap, fmt::Write};
 
 use super::{
-    CharacterEval, CharacterReport, CheckRow, Exchange, Failure, Group, Played,
     checks::ends_properly,
     play::{npc_faults, repetitions},
+    results::{CharacterReport, CheckRow, Exchange, Failure, Played},
+    setup::{CharacterEval, Group},
 };
 use crate::{bootstrap::wilson, data::words};
 

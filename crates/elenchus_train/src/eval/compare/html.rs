@@ -3,7 +3,8 @@
 use std::fmt::Write;
 
 use super::{
-    Bad, Comparison, VoiceReport,
+    comparison::{Comparison, JudgeAbout, VoiceReport},
+    planted::Bad,
     table::{difference, interval, rejected, shares},
 };
 use crate::{
@@ -41,7 +42,7 @@ fn judges(page: &mut String, comparison: &Comparison) {
         "<h2>What judges say</h2>\n<p class=\"quiet\">Each reply is scored by itself, so that no order of replies can \
          matter. Higher is better.</p>\n<div class=\"plots\">\n",
     );
-    let titled = |judge: &super::JudgeAbout| {
+    let titled = |judge: &JudgeAbout| {
         format!("{}{}", judge.name, if judge.optimised { " (a voice was trained to please it)" } else { "" })
     };
     for judge in &comparison.judges {
@@ -135,7 +136,7 @@ fn manner(page: &mut String, comparison: &Comparison) {
         page,
         "<p class=\"quiet\">Distance: of all word counts from the character's own {} replies (Wasserstein-1, in words). KL: \
          nats a token to {}, over the whole vocabulary, without the sampler's cuts. Perplexity: of the held-out replies. \
-         Seconds: of the reply in the middle, prompt and all.</p>",
+         Seconds: a reply's share of the time that all replies of the voice took, generated in batches, prompts included.</p>",
         own.replies,
         escaped(&comparison.baseline)
     );
@@ -163,7 +164,7 @@ fn planted(page: &mut String, comparison: &Comparison) {
         "<p class=\"quiet\">Share of planted bad replies that are scored below the real one; =: scored alike.</p>\n",
     );
     let columns: Vec<&str> = ["Judge"].into_iter().chain(Bad::ALL.map(Bad::name)).collect();
-    let tried = |judge: &&super::JudgeAbout| comparison.planted.iter().any(|row| row.judge == judge.name);
+    let tried = |judge: &&JudgeAbout| comparison.planted.iter().any(|row| row.judge == judge.name);
     let rows = comparison.judges.iter().filter(tried).map(|judge| {
         [judge.name.clone()].into_iter().chain(Bad::ALL.map(|bad| rejected(comparison, &judge.name, bad))).collect()
     });

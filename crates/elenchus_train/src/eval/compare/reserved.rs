@@ -1,4 +1,4 @@
-//! The works of a lesson that the judge of style learns from.
+//! The works that the judge of style learns from, of those that a `training.toml` names.
 
 use std::{
     collections::BTreeSet,
@@ -11,8 +11,8 @@ use crate::{
     read_pairs,
 };
 
-/// All pairs of some works in the lesson's texts, fit to be trained on or not: others' short lines are lines as well. `file`
-/// is the lesson's `training.toml`.
+/// All pairs of some works in the character's texts, fit to be trained on or not: others' short lines are lines as well. `file`
+/// is the `training.toml`.
 ///
 /// # Errors
 /// A work that is not there, or one that voices and judges are measured on.
@@ -28,7 +28,7 @@ pub fn reserved_pairs(lesson: &Lesson, file: &Path, works: &[String]) -> Result<
     let known: BTreeSet<&str> = pairs.iter().map(|pair| pair.work.as_str()).collect();
     if let Some(work) = works.iter().find(|work| !known.contains(work.as_str())) {
         let known = known.into_iter().collect::<Vec<_>>().join(", ");
-        return fail(work, format!("is not in the lesson's texts (hint: there are {known})"));
+        return fail(work, format!("is in none of the files that `data` names (hint: there are {known})"));
     }
     let held_out = |work: &String| lesson.split.held_out.iter().any(|pair| pair.work == *work);
     if let Some(work) = works.iter().find(|work| held_out(work)) {

@@ -1,17 +1,21 @@
-//! One voice's answers: the game's prompt, sampler and stop rules, and for each prompt the same seed whoever speaks.
+//! One voice's answers: the game's prompt, sampler and stop rules, and for each prompt the same seed for every voice.
 
-use std::{collections::BTreeMap, sync::Arc, time::Instant};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Instant,
+};
 
-use elenchus_dialogue::{Request, Spoken, StopReason, Turn, speak_many};
-use elenchus_lm::{Adapter, LoraAdapter, Rng};
+use elenchus_dialogue::{PromptMemory, Spoken, Turn};
+use elenchus_lm::{Adapter, LoraAdapter};
 use serde::{Deserialize, Serialize};
 
-use super::EvalSetup;
+use super::setup::EvalSetup;
 use crate::{
-    Result,
+    Draw, Query, Result, Speaker,
     data::words,
+    is_ended,
     judge::{Exchange, Judges},
-    numeric::mixed,
 };
 
 /// A voice that answers under the character's prompt.
@@ -36,7 +40,8 @@ pub struct Reply {
     pub is_ended: bool,
     /// Its words.
     pub words: usize,
-    /// Its share of the time in which the replies beside it were decoded, prompts included.
+    /// Its share of the time its voice took for all replies. They are generated in batches, and what prompts have in common is
+    /// read once, so a game waits longer for a reply of its own.
     pub seconds: f64,
     /// Each judge's score; none where it could not score it.
     #[serde(default)]
@@ -69,7 +74,7 @@ impl Candidate {
         self.lora.clone().map(Adapter::new)
     }
 
-    /// A conversation after its example turns. Whoever spoke last now is who spoke in them, or the prompt would name them.
+    /// A conversation after its example turns. The speaker of its last turn speaks in them too, or the prompt would name them.
     pub(super) fn after_shown(&self, turns: &[Turn]) -> Vec<Turn> {
         let speaker = turns.last().map(|turn| &turn.speaker);
         let shown = self.shown.iter().enumerate().map(|(at, turn)| match speaker {
@@ -85,80 +90,70 @@ pub(super) fn exchange(prompt: &[Turn], reply: &Reply) -> Exchange {
     Exchange { context: prompt.to_vec(), reply: reply.text.clone(), is_ended: reply.is_ended }
 }
 
-/// Prompts answered between two calls of `on_progress`.
-pub(super) const TOGETHER: usize = 16;
-
-/// One answer of a candidate among its answers to a prompt, and its tokens.
-type Answer = (Reply, Spoken);
-
-/// The candidate's answers to some prompts, the first of which is at `place`, decoded together: `draws` to each prompt, those
-/// of a prompt beside each other.
-fn speak_some(
-    setup: &EvalSetup<'_>,
-    candidate: &Candidate,
-    (place, prompts): (usize, &[Vec<Turn>]),
-    draws: std::ops::Range<u64>,
-    seed: u64,
-) -> Result<Vec<Answer>> {
-    let EvalSetup { model, character, .. } = *setup;
-    let (adapter, character) = (candidate.adapter(), Arc::new(character.clone()));
-    let requests = prompts.iter().zip(place..).flat_map(|(prompt, place)| {
-        let (character, adapter) = (&character, &adapter);
-        draws.clone().map(move |draw| Request {
-            voice: adapter.clone().map(Into::into),
-            rng: Rng::from_seed(mixed(mixed(seed, place as u64), draw)),
-            ..Request::new(character.clone(), candidate.after_shown(prompt))
-        })
-    });
-    let requests: Vec<Request> = requests.collect();
-    let clock = Instant::now();
-    let spoken = speak_many(model, &requests)?;
-    let seconds = clock.elapsed().as_secs_f64() / requests.len().max(1) as f64;
-    let answer = |spoken: Spoken| {
-        let reply = Reply {
-            text: spoken.text.clone(),
-            is_ended: !matches!(spoken.stop, StopReason::MaxTokens | StopReason::ContextFull),
-            words: words(&spoken.text),
-            seconds,
-            scores: BTreeMap::new(),
-        };
-        (reply, spoken)
-    };
-    Ok(spoken.into_iter().map(answer).collect())
+/// What a candidate said, as a reader sees it and as tokens.
+pub(super) struct Answers {
+    pub replies: Vec<Reply>,
+    /// Prompt and reply.
+    pub tokens: Vec<(Vec<u32>, Vec<u32>)>,
 }
 
-/// What the candidate says to some prompts, the first of which is at `place`.
-///
-/// With `best_of`, it is the answer with the best score of `judges` among several, the first of which is what the candidate
-/// says anyway; its seconds are those of all of them, without the judges'.
-pub(super) fn speak(
+impl Answers {
+    pub(super) fn prompts(&self) -> impl Iterator<Item = &[u32]> + Clone {
+        self.tokens.iter().map(|(prompt, _)| prompt.as_slice())
+    }
+}
+
+/// The candidate's answers to all prompts; of one that says the best of several, that which `judges` score best.
+/// `on_progress` is called with how many prompts are done.
+pub(super) fn answers(
     setup: &EvalSetup<'_>,
     candidate: &Candidate,
-    (place, prompts): (usize, &[Vec<Turn>]),
-    judges: Option<&Judges>,
+    prompts: &[Vec<Turn>],
     seed: u64,
-) -> Result<Vec<Answer>> {
-    let several = judges.filter(|_| candidate.best_of > 1);
-    let draws = if several.is_some() { candidate.best_of } else { 1 };
-    let spoken = speak_some(setup, candidate, (place, prompts), 0..draws as u64, seed)?;
-    let Some(judges) = several else { return Ok(spoken) };
+    mut on_progress: impl FnMut(usize),
+) -> Result<Answers> {
+    let EvalSetup { model, character, .. } = *setup;
+    let (adapter, draws) = (candidate.adapter(), candidate.best_of);
+    let speaker = Speaker { model, character, adapter: adapter.as_ref() };
+    let shown: Vec<Vec<Turn>> = prompts.iter().map(|prompt| candidate.after_shown(prompt)).collect();
+    let query = |number: usize, draw| Query { facts: &[], turns: &shown[number], draw: Draw { seed, number, draw } };
+    let queries: Vec<Query<'_>> =
+        (0..prompts.len()).flat_map(|number| (0..draws as u64).map(move |draw| query(number, draw))).collect();
+    let clock = Instant::now();
+    let spoken = speaker.say_many(&queries, &mut PromptMemory::default(), |done| on_progress(done / draws))?;
+    let seconds = clock.elapsed().as_secs_f64() / prompts.len() as f64;
+    let reply = |spoken: &Spoken| Reply {
+        text: spoken.text.clone(),
+        is_ended: is_ended(spoken.stop),
+        words: words(&spoken.text),
+        seconds,
+        scores: BTreeMap::new(),
+    };
+    let mut said: Vec<(Reply, Spoken)> = spoken.into_iter().map(|spoken| (reply(&spoken), spoken)).collect();
+    if let Some(judges) = setup.choice.filter(|_| draws > 1) {
+        said = best(judges, prompts, said, draws)?;
+    }
+    let (replies, spoken): (Vec<_>, Vec<_>) = said.into_iter().unzip();
+    Ok(Answers { replies, tokens: spoken.into_iter().map(|spoken| (spoken.prompt, spoken.tokens)).collect() })
+}
 
-    let exchanges = spoken.iter().enumerate().map(|(at, (reply, _))| exchange(&prompts[at / draws], reply));
-    let scores = judges.judge(&exchanges.collect::<Vec<_>>())?.into_iter().map(|judged| judged.score);
-    let mut scored = spoken.into_iter().zip(scores);
-    let best = prompts.iter().map(|_| {
-        let of = scored.by_ref().take(draws);
-        // One without a score is worse than any with one, and of equals the first is kept.
-        let better = |best: (Answer, Option<f32>), next: (Answer, Option<f32>)| match (best.1, next.1) {
-            (Some(best_score), Some(next_score)) if next_score > best_score => next,
-            (None, Some(_)) => next,
-            _ => best,
-        };
-        of.reduce(better)
+/// Of every `draws` answers the one with the best score; the first is what the candidate says anyway.
+fn best(
+    judges: &Judges,
+    prompts: &[Vec<Turn>],
+    said: Vec<(Reply, Spoken)>,
+    draws: usize,
+) -> Result<Vec<(Reply, Spoken)>> {
+    let exchanges: Vec<Exchange> =
+        said.iter().enumerate().map(|(place, (reply, _))| exchange(&prompts[place / draws], reply)).collect();
+    let scores: Vec<Option<f32>> = judges.judge(&exchanges)?.into_iter().map(|judged| judged.score).collect();
+    let places = (0..prompts.len()).map(|number| {
+        let draws = number * draws..(number + 1) * draws;
+        // One without a score is worse than any with one.
+        let better =
+            |best: usize, next: usize| scores[next].is_some_and(|next| scores[best].is_none_or(|best| next > best));
+        draws.reduce(|best, next| if better(best, next) { next } else { best })
     });
-    let best = best.flatten().map(|((mut reply, spoken), _)| {
-        reply.seconds *= draws as f64;
-        (reply, spoken)
-    });
-    Ok(best.collect())
+    let kept: BTreeSet<usize> = places.flatten().collect();
+    Ok(said.into_iter().enumerate().filter(|(place, _)| kept.contains(place)).map(|(_, said)| said).collect())
 }

@@ -2,7 +2,10 @@
 
 use std::fmt::Write;
 
-use super::{Bad, Comparison, JudgeAbout, Planted, VoiceReport};
+use super::{
+    comparison::{Comparison, JudgeAbout, VoiceReport},
+    planted::{Bad, Planted},
+};
 use crate::{
     bootstrap::{Interval, Wins},
     draw::scale::number,
@@ -89,7 +92,8 @@ fn manner(text: &mut String, comparison: &Comparison, width: usize) {
     }
     let _ = writeln!(
         text,
-        "words: of the middle reply. distance: of all word counts from the character's own {} (Wasserstein-1, in words).",
+        "words: of the middle reply. distance: of all word counts from the character's own {} (Wasserstein-1, in words).\n\
+         seconds: a reply's share of the time that all replies of the voice took, generated in batches.",
         own.replies
     );
 }

@@ -2,7 +2,7 @@
 
 use super::{
     super::checks::Ask,
-    FactCase, Lines,
+    lines::{FactCase, Lines},
     words::{CODE, FRENCH, PIRATE, RECIPE, SYSTEM_PROMPT},
 };
 
