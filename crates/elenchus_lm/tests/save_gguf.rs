@@ -281,13 +281,15 @@ fn shared_folders_are_written_as_llama_cpp_writes_them() {
         written += 1;
         compare(&name, &Gguf::open(&path).unwrap(), &Gguf::open(&reference).unwrap());
     }
-    assert!(written >= 9, "only {written} were written");
+    assert!(written >= 13, "only {written} were written");
 }
 
 fn compare(model: &str, ours: &Gguf, theirs: &Gguf) {
     for (key, expected) in theirs.metadata() {
         let is_made_up = key.starts_with("tokenizer.") || ["general.name", "general.file_type"].contains(&key.as_str());
-        if !is_made_up {
+        // Of LongRoPE, which these have not: it changes nothing.
+        let is_unused = key.ends_with("rope.scaling.original_context_length");
+        if !is_made_up && !is_unused {
             let near = match (ours.get(key), expected) {
                 (Some(Value::Float(own)), Value::Float(expected)) => (own - expected).abs() <= 1e-6 * expected.abs(),
                 (own, expected) => own == Some(expected),

@@ -7,15 +7,16 @@ use std::{fs, path::Path};
 
 use super::{ModelSummary, Source, TensorName, Weights, gguf_config::ROPE_FACTORS};
 use crate::{
-    BlockType, Error, Linear, ModelConfig, NormKind, Result, Scales,
+    BlockType, Error, Linear, ModelConfig, Result, Scales,
     gguf::{GgufWriter, Value},
     tokenizer,
 };
 
-/// A tensor of the file: what it is, or the rotary factors.
-enum Written {
-    Tensor(TensorName),
-    RopeFactors,
+/// A tensor of the file: its name there, and what it holds one after the other, several where a family's file has them in
+/// one matrix; nothing for the rotary factors.
+struct Written {
+    own_name: String,
+    parts: Vec<TensorName>,
 }
 
 impl Weights {
@@ -32,29 +33,18 @@ impl Weights {
                 hint: format!("{} can be written", BlockType::QUANTISABLE.map(BlockType::name).join(", ")),
             });
         }
-        let architecture = self.config.architecture;
-        if !architecture.has_gguf {
-            return Err(Error::Unsupported {
-                what: format!(
-                    "{}: {} in GGUF, which has no such family,",
-                    self.path.display(),
-                    architecture.model_type
-                ),
-                hint: "use the folder itself as the base".into(),
-            });
-        }
         let mut writer = GgufWriter::new();
         for (key, value) in self.gguf_metadata(block_type)? {
             writer.set(key, value);
         }
-        let written = self.written();
+        let written = self.written()?;
         for tensor in &written {
-            let (name, shape, dtype) = self.described(tensor, block_type)?;
-            writer.declare(name, &shape, dtype);
+            let (shape, dtype) = self.described(tensor, block_type)?;
+            writer.declare(&tensor.own_name, &shape, dtype);
         }
         let mut done = 0;
         writer.write_streamed(path, &mut |index| {
-            let (name, _, dtype) = self.described(&written[index], block_type)?;
+            let (name, (_, dtype)) = (&written[index].own_name, self.described(&written[index], block_type)?);
             let values = self.values(&written[index])?;
             if let Some(value) = values.iter().find(|value| !value.is_finite()) {
                 return Err(Error::model_file(
@@ -83,64 +73,68 @@ impl Weights {
         read
     }
 
-    /// All tensors of the file, in the order of llama.cpp's converter as far as a reader cares: none does.
-    fn written(&self) -> Vec<Written> {
-        let mut written: Vec<_> = TensorName::all(&self.config)
-            .into_iter()
-            .filter(|&name| !(self.tied && name == TensorName::Output) && self.parts(name)[0] == name)
-            .map(Written::Tensor)
-            .collect();
+    /// All tensors of the file.
+    fn written(&self) -> Result<Vec<Written>> {
+        let mut written: Vec<Written> = Vec::new();
+        for name in TensorName::all(&self.config) {
+            if self.tied && name == TensorName::Output {
+                continue;
+            }
+            let own_name = self.config.architecture.gguf_names.name(name);
+            match written.iter_mut().find(|tensor| tensor.own_name == own_name) {
+                Some(fused) => fused.parts.push(name),
+                None => written.push(Written { own_name, parts: vec![name] }),
+            }
+        }
         if !self.config.rope_factors.is_empty() {
-            written.push(Written::RopeFactors);
+            if self.config.architecture.has_long_rope {
+                return Err(Error::Unsupported {
+                    what: format!("{}: writing LongRoPE's two sets of factors", self.path.display()),
+                    hint: "use the folder itself as the base, or convert it with llama.cpp".into(),
+                });
+            }
+            written.push(Written { own_name: ROPE_FACTORS.to_owned(), parts: Vec::new() });
         }
-        written
+        Ok(written)
     }
 
-    /// The tensors whose rows a tensor of the file has: more than one where GGUF keeps several linears in one matrix.
-    fn parts(&self, name: TensorName) -> Vec<TensorName> {
-        let fused = |linear| self.config.architecture.gguf_names.fused(linear).into_iter();
-        match name {
-            TensorName::Linear(layer, linear) => fused(linear).map(|part| TensorName::Linear(layer, part)).collect(),
-            TensorName::Bias(layer, linear) => fused(linear).map(|part| TensorName::Bias(layer, part)).collect(),
-            name => vec![name],
-        }
-    }
-
-    /// Name, shape and type in the file.
-    fn described(&self, written: &Written, block_type: BlockType) -> Result<(String, Vec<usize>, BlockType)> {
-        let Written::Tensor(name) = written else {
-            return Ok((ROPE_FACTORS.to_owned(), vec![self.config.rope_factors.len()], BlockType::F32));
+    /// Shape and type in the file.
+    fn described(&self, written: &Written, block_type: BlockType) -> Result<(Vec<usize>, BlockType)> {
+        let Some(&first) = written.parts.first() else {
+            return Ok((vec![self.config.rope_factors.len()], BlockType::F32));
         };
-        let mut tensor = self.tensor(*name)?;
-        let rows = self.parts(*name).into_iter().map(|part| Ok(self.tensor(part)?.shape[0]));
-        tensor.shape[0] = rows.sum::<Result<usize>>()?;
-        let own_name = self.config.architecture.gguf_names.name(*name);
+        let tensor = self.tensor(first)?;
         if !tensor.dtype.is_dense() && tensor.dtype != BlockType::Q8_0 {
             return Err(Error::Unsupported {
-                what: format!("{}: quantising `{own_name}` of {}", self.path.display(), tensor.dtype),
+                what: format!("{}: quantising `{}` of {}", self.path.display(), written.own_name, tensor.dtype),
                 hint: "each quantisation adds its error; take the model in F32, F16, BF16 or Q8_0".into(),
             });
         }
-        let is_head = match name {
+        let is_head = match first {
             TensorName::Output => true,
             TensorName::TokenEmbedding => self.tied,
             _ => false,
         };
-        let columns = tensor.shape.last().copied().unwrap_or_default();
-        let dtype = match (tensor.shape.len(), is_head) {
+        let mut shape = tensor.shape;
+        let columns = shape.last().copied().unwrap_or_default();
+        let dtype = match (shape.len(), is_head) {
             (1, _) => BlockType::F32,
+            // Small, and added to: llama.cpp quantises none.
+            _ if first == TensorName::PositionEmbedding => BlockType::F32,
             // llama.cpp keeps six bits here, and more errors are heard from it than from any other matrix.
             (_, true) => BlockType::Q8_0.for_columns(columns).unwrap_or(BlockType::F16),
             (_, false) => block_type.for_columns(columns).unwrap_or(BlockType::F16),
         };
-        Ok((own_name, tensor.shape, dtype))
+        shape[0] = written.parts.iter().map(|part| part.shape(&self.config)[0]).sum();
+        Ok((shape, dtype))
     }
 
     /// The numbers as a GGUF file of the family has them.
     fn values(&self, written: &Written) -> Result<Vec<f32>> {
-        let Written::Tensor(name) = *written else { return Ok(self.config.rope_factors.clone()) };
-        let parts = self.parts(name).into_iter().map(|part| self.part_values(part));
-        Ok(parts.collect::<Result<Vec<_>>>()?.concat())
+        if written.parts.is_empty() {
+            return Ok(self.config.rope_factors.clone());
+        }
+        Ok(written.parts.iter().map(|&part| self.part_values(part)).collect::<Result<Vec<_>>>()?.concat())
     }
 
     fn part_values(&self, name: TensorName) -> Result<Vec<f32>> {
@@ -148,11 +142,17 @@ impl Weights {
         if matches!(self.source, Source::Gguf(_)) {
             return Ok(tensor.dequantise());
         }
-        let values = if tensor.shape.len() == 1 && !matches!(name, TensorName::Bias(..)) {
-            self.norm(name)?
-        } else {
-            tensor.dequantise()
-        };
+        let is_norm = matches!(
+            name,
+            TensorName::OutputNorm
+                | TensorName::AttentionNorm(_)
+                | TensorName::FfnNorm(_)
+                | TensorName::PostAttentionNorm(_)
+                | TensorName::PostFfnNorm(_)
+                | TensorName::QNorm(_)
+                | TensorName::KNorm(_)
+        );
+        let values = if is_norm { self.norm(name)? } else { tensor.dequantise() };
         let config = &self.config;
         let heads = match name {
             TensorName::Linear(_, Linear::Q) | TensorName::Bias(_, Linear::Q) => config.num_heads,
@@ -208,14 +208,8 @@ impl Weights {
         ] {
             metadata.push(own(key, (size as i64).into()));
         }
-        let epsilon = match config.norm {
-            NormKind::RmsNorm => "attention.layer_norm_rms_epsilon",
-            NormKind::LayerNorm => "attention.layer_norm_epsilon",
-        };
-        metadata.push(own(epsilon, config.norm_eps.into()));
-        let attention_cap = config.layers.first().and_then(|layer| layer.attention_cap);
-        metadata.extend(attention_cap.map(|cap| own("attn_logit_softcapping", cap.into())));
-        metadata.extend(config.logit_cap.map(|cap| own("final_logit_softcapping", cap.into())));
+        metadata.push(own(config.norm.gguf_eps_key(), config.norm_eps.into()));
+        metadata.extend(caps(config).into_iter().map(|(key, cap)| own(key, cap.into())));
         metadata.extend(rotary(config).into_iter().map(|(key, value)| own(key, value)));
         let Scales { embedding, attention, residual, logits } = config.scales;
         if name == "granite" {
@@ -244,13 +238,21 @@ fn rotary(config: &ModelConfig) -> Vec<(&'static str, Value)> {
             keys.extend([("rope.scaling.type", "linear".into()), ("rope.scaling.factor", layer.rope_scaling.into())]);
         }
     }
-    // Of a family that GGUF knows with windows; in another the file would be refused.
-    if let Some(layer) = with_window.filter(|_| config.architecture.gguf_own_keys.contains(&"attention.sliding_window"))
-    {
-        keys.extend(layer.sliding_window.map(|window| ("attention.sliding_window", (window as i64).into())));
-        keys.extend(layer.rope_theta.map(|theta| ("rope.freq_base_swa", theta.into())));
+    // Of a family that GGUF knows with windows; in another the file would be refused. 0 is none.
+    if config.architecture.gguf_own_keys.contains(&"attention.sliding_window") {
+        let window = with_window.and_then(|layer| layer.sliding_window).unwrap_or(0);
+        keys.push(("attention.sliding_window", (window as i64).into()));
+        let theta = with_window.and_then(|layer| layer.rope_theta);
+        keys.extend(theta.map(|theta| ("rope.freq_base_swa", theta.into())));
     }
     keys
+}
+
+/// Caps of attention scores and logits, where there are any.
+fn caps(config: &ModelConfig) -> Vec<(&'static str, f32)> {
+    let attention = config.layers.iter().find_map(|layer| layer.attention_cap);
+    let attention = attention.map(|cap| ("attn_logit_softcapping", cap));
+    attention.into_iter().chain(config.logit_cap.map(|cap| ("final_logit_softcapping", cap))).collect()
 }
 
 /// What a model computes differently after it was written; `None` if nothing.
@@ -259,15 +261,10 @@ fn difference(own: &ModelConfig, written: &ModelConfig) -> Option<String> {
     // Not compared: the layout, with which rows were reordered, and the family, because some share a name in GGUF.
     let sizes = |config: &ModelConfig| {
         let ModelConfig { vocab_size, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, .. } = *config;
-        let (rotary_dim, max_positions) = (config.rotary_dim, config.max_positions);
-        [vocab_size, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, rotary_dim, max_positions]
+        [vocab_size, hidden_size, intermediate_size, num_heads, num_kv_heads, head_dim, config.max_positions]
     };
     if sizes(own) != sizes(written) || own.num_layers() != written.num_layers() {
         return Some(format!("sizes {:?}", sizes(own)));
-    }
-    let kinds = |config: &ModelConfig| (config.norm, config.has_position_embedding);
-    if kinds(own) != kinds(written) {
-        return Some(format!("{:?}, which would be {:?}", kinds(own), kinds(written)));
     }
     for (number, (a, b)) in own.layers.iter().zip(&written.layers).enumerate() {
         // A window that no context reaches is none.
@@ -289,12 +286,16 @@ fn difference(own: &ModelConfig, written: &ModelConfig) -> Option<String> {
             config.attention_scale(),
             config.norm_eps,
             config.rope_magnitude,
-            config.logit_cap.unwrap_or_default(),
         ]
     };
     let (a, b) = (scales(own), scales(written));
     if !a.iter().zip(b).all(|(&a, b)| near(a, b)) {
         return Some(format!("scales {a:?}, which would be {b:?}"));
+    }
+    let kinds =
+        |config: &ModelConfig| (config.rotary_dim, config.norm, config.logit_cap, config.has_position_embedding);
+    if kinds(own) != kinds(written) {
+        return Some(format!("norms, caps and positions {:?}, which would be {:?}", kinds(own), kinds(written)));
     }
     let (a, b) = (&own.rope_factors, &written.rope_factors);
     let same = a.len() == b.len() && a.iter().zip(b).all(|(&a, &b)| near(a, b));
