@@ -9,7 +9,7 @@ use elenchus_lm::{Adapter, AdapterId, KvCache, Logits, Markup, REPLY_BREAK, Row,
 
 use crate::{
     Character, Error, Priority, Refusal, ReplyFilter, ReplyReport, Request, RequestId, Result, StopReason, Turn,
-    filter::{echoes, others_names, repeats},
+    filter::{admits_to_be_ai, dictated, echoes, others_names, repeats, says_one_of},
     prompt::FINISH_TOKENS,
     reply::Assembler,
     scheduler::{Demand, Pending},
@@ -67,6 +67,8 @@ pub(crate) struct Speech {
     others: Vec<String>,
     /// Names in the lines it heard that are not its own.
     others_names: Vec<String>,
+    /// What the newest line puts in the character's mouth.
+    dictated: Vec<String>,
     filter: Option<Arc<ReplyFilter>>,
     refused: Vec<Refusal>,
     /// What it said before, newest first.
@@ -116,6 +118,7 @@ impl Speech {
             said_tokens.extend(tokenizer.encode(text.trim(), Markup::AsText)?);
             said_tokens.push(REPLY_BREAK);
         }
+        let dictated = dictated(&answered, &character);
         let others_names = others_names(others.iter().map(|turn| turn.text.as_str()), &answered, &character);
         let mut others: Vec<String> = others.into_iter().map(|turn| turn.speaker.clone()).collect();
         others.sort_unstable();
@@ -129,6 +132,7 @@ impl Speech {
             assembler: assembler(&character, &others, filter.is_some()),
             others,
             others_names,
+            dictated,
             filter,
             refused: Vec::new(),
             said,
@@ -258,13 +262,22 @@ impl Speech {
         };
         let others = self.others.iter().chain(&self.others_names).map(String::as_str);
         let begins = self.assembler.shown().is_empty();
-        let refusal = match filter.judge(text, &self.character, others) {
+        let admitted = || {
+            let refusal = || Refusal { rule: AI_CLAIMS.to_owned(), text: text.trim().to_owned() };
+            (begins && filter.ai_claims && admits_to_be_ai(text, &self.answered)).then(refusal)
+        };
+        let refusal = match filter.judge(text, &self.character, others).or_else(admitted) {
             Some(refusal) => refusal,
             // What is merely dull is said in the end.
             None if !begins => return self.assembler.release(),
             None => {
                 let said = self.said.iter().take(filter.repeats).map(String::as_str);
-                let rule = if filter.echoes
+                let rule = if filter.other_names
+                    && attempts(&|rule| rule == DICTATED) < filter.retries
+                    && says_one_of(text, &self.dictated)
+                {
+                    DICTATED
+                } else if filter.echoes
                     && attempts(&|rule| rule == ECHOES) < filter.retries
                     && echoes(text, &self.answered)
                 {
@@ -284,7 +297,7 @@ impl Speech {
                 return self.begin_again();
             }
         };
-        let tries = 1 + attempts(&|rule| ![ECHOES, REPEATS, SILENCE].contains(&rule));
+        let tries = 1 + attempts(&|rule| ![DICTATED, ECHOES, REPEATS, SILENCE].contains(&rule));
         if begins && tries <= filter.retries && !self.is_out_of_time() {
             self.refused.push(refusal);
             return self.begin_again();
@@ -361,6 +374,10 @@ impl Speech {
 const WARMER: f32 = 0.3;
 const WARMEST: f32 = 1.0;
 
+/// The rule against claims to be an AI.
+const AI_CLAIMS: &str = "ai_claims";
+/// The rule against saying what a line puts in the character's mouth.
+const DICTATED: &str = "dictated";
 /// The rule against saying the same again.
 const REPEATS: &str = "repeats";
 /// The rule against saying nothing.
