@@ -144,6 +144,8 @@ impl KvCache {
         new_page: impl Fn() -> Result<P, E>,
         copy: impl Fn(&P) -> Result<P, E>,
     ) -> Result<(), E> {
+        // Room that a pass reserved and gave up may be shared by now, with a clone made since.
+        self.pages.truncate(self.len.div_ceil(PAGE_TOKENS));
         let counted = || Counted::new(&self.held, self.layout.page_bytes);
         if !self.len.is_multiple_of(PAGE_TOKENS)
             && let Some(last) = self.pages.last_mut()
@@ -231,6 +233,20 @@ mod tests {
         assert_eq!(held.bytes(), pages(1), "the other still holds the shared page");
         drop(second);
         assert_eq!(held.bytes(), 0);
+    }
+
+    #[test]
+    fn room_that_was_given_up_is_not_shared_with_a_clone() {
+        let mut first = KvCache::new(LAYOUT, &PagesHeld::default());
+        append(&mut first, 0..PAGE_TOKENS + 5);
+        let room = 2 * PAGE_TOKENS;
+        first.reserve::<Page, Infallible>(room, || Ok([0; PAGE_TOKENS]), |page| Ok(*page)).unwrap();
+        let mut second = first.clone();
+        append(&mut first, 100..100 + room);
+        append(&mut second, 200..200 + room);
+        let head: Vec<usize> = (0..PAGE_TOKENS + 5).collect();
+        assert_eq!(keys(&first), [head.clone(), (100..100 + room).collect()].concat());
+        assert_eq!(keys(&second), [head, (200..200 + room).collect()].concat());
     }
 
     #[test]
