@@ -287,16 +287,16 @@ pub(crate) fn says_one_of(text: &str, words: &[String]) -> bool {
     said.any(|said| words.iter().any(|word| word == said))
 }
 
-/// A question after the machine behind the character.
+/// A question whether the character is a machine.
 static ASKS_FOR_AI: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)\b(?:are you|you are|you['’]re|aren['’]t you)\b.*\b(?:AI|A\.I|artificial intelligence|(?:language )?model|LLM|(?:chat ?)?bot|robot|machine|computer|program)\b",
+        r"(?i)\b(?:are you|you are|you['’]re|aren['’]t you)\s+(?:\w+\s+){0,3}?(?:AI|A\.I|artificial intelligence|language model|LLM|(?:chat ?)?bot|robot|machine|computer|program)\b",
     )
 });
 
 static AFFIRMS: LazyLock<Regex> = LazyLock::new(|| {
     pattern(
-        r"(?i)^\W*(?:yes|yeah|indeed|true|right|correct|of course|certainly|i am\b\W*$|i admit|you are right|you['’]re right)\b?",
+        r"(?i)^\W*(?:(?:yes|yeah|indeed|true|right|correct|of course|certainly|i admit|you are right|you['’]re right)\b|i am\W*$)",
     )
 });
 
@@ -490,6 +490,9 @@ mod tests {
             ("I am Nikias.", asked, false),
             ("No, you are wrong.", asked, false),
             ("Yes.", "Are you Nikias?", false),
+            ("Yesterday I was at the harbour.", asked, false),
+            ("You are right.", "You are a model of virtue.", false),
+            ("Yes.", "Are you the one who mends the machine?", false),
         ] {
             assert_eq!(admits_to_be_ai(text, line), admits, "{text}");
         }

@@ -69,7 +69,7 @@ pub struct ChatTemplate {
     origin: String,
 }
 
-/// The texts between which a model writes its thoughts, which nobody should see.
+/// The texts between which a model writes its thoughts, which are not shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ThinkMarks {
     /// Before the thoughts.

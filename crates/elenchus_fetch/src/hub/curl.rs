@@ -18,7 +18,7 @@ const CONNECT_SECONDS: &str = "30";
 mod exit {
     pub const HTTP_ERROR: i32 = 22;
     pub const NO_RANGES: i32 = 33;
-    /// No name, no connection, no TLS: there is no network, or nobody listens.
+    /// No name, no connection, no TLS: there is no network, or no server at the address.
     pub const UNREACHABLE: [i32; 4] = [5, 6, 7, 35];
     /// Cut, stalled, or a broken stream.
     pub const INTERRUPTED: [i32; 7] = [16, 18, 28, 52, 55, 56, 92];

@@ -28,7 +28,7 @@ const GIFTS: [&str; 16] = [
     "no charge",
 ];
 
-/// Whether a reply gives away what somebody asked for.
+/// Whether a reply gives away what was asked for.
 pub(super) fn gives_away(reply: &str) -> bool {
     sentences(reply).any(|Sentence { words, is_question }| {
         let given = |gift: &&str| {
@@ -60,7 +60,7 @@ const DISMISSALS: [&str; 5] = ["shut up", "get lost", "go to hell", "damn you", 
 /// Words between `you` and what one is called: "you are a very stupid man".
 const CALLED: usize = 4;
 
-/// Whether a reply insults the one it speaks to. What somebody is said to have called the character is no insult.
+/// Whether a reply insults the one it speaks to. A report of what others called the character is no insult.
 pub(super) fn insults(reply: &str) -> bool {
     sentences(reply).any(|Sentence { words, is_question }| {
         if DISMISSALS.iter().any(|phrase| places(&words, phrase).next().is_some()) {

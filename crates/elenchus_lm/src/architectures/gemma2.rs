@@ -1,30 +1,21 @@
 //! Gemma 2: norms before and after each part, GeGLU, caps of attention scores and logits, and a window in every other layer.
 
-use super::{Architecture, gemma3, llama};
+use super::{Architecture, gemma3};
 use crate::{
-    BlockSpec, Result, RopeLayout, Scales,
+    BlockSpec, Result, Scales,
     weights::{GgufKeys, HfConfig},
 };
 
 pub(super) static GEMMA2: Architecture = Architecture {
     name: "gemma2",
     model_type: "gemma2",
-    gguf_rope_layout: RopeLayout::Halves,
-    hf_names: &llama::SANDWICH_NAMES,
     gguf_block,
     hf_block,
-    hf_default_kv_heads: Some(4),
-    hf_default_head_dim: Some(256),
-    hf_ties_by_default: true,
     gguf_scales: Some(gguf_scales),
-    hf_scales: Some(gemma3::hf_scales),
     gguf_logit_cap: Some(gguf_logit_cap),
     hf_default_logit_cap: Some(LOGIT_CAP),
     gguf_own_keys: &["attention.sliding_window", "attn_logit_softcapping", "final_logit_softcapping"],
-    hf_activation: "gelu_pytorch_tanh",
-    // llama.cpp's converter writes the sums.
-    hf_norm_offset: 1.0,
-    ..llama::BASE
+    ..gemma3::BASE
 };
 
 const PLAIN: BlockSpec = BlockSpec { qk_norm: None, ..gemma3::PLAIN };

@@ -10,18 +10,23 @@ use crate::{
 pub(super) static GEMMA3: Architecture = Architecture {
     name: "gemma3",
     model_type: "gemma3_text",
-    gguf_rope_layout: RopeLayout::Halves,
-    hf_names: &llama::SANDWICH_NAMES,
     gguf_block,
     hf_block,
+    gguf_scales: Some(gguf_scales),
+    gguf_own_keys: &["attention.sliding_window", "rope.scaling.type", "rope.scaling.factor"],
+    hf_linear_rope: true,
+    ..BASE
+};
+
+/// What Gemma 2 and 3 have in common.
+pub(super) const BASE: Architecture = Architecture {
+    gguf_rope_layout: RopeLayout::Halves,
+    hf_names: &llama::SANDWICH_NAMES,
     hf_default_kv_heads: Some(4),
     hf_default_head_dim: Some(256),
     hf_ties_by_default: true,
-    gguf_scales: Some(gguf_scales),
     hf_scales: Some(hf_scales),
-    gguf_own_keys: &["attention.sliding_window", "rope.scaling.type", "rope.scaling.factor"],
     hf_activation: "gelu_pytorch_tanh",
-    hf_linear_rope: true,
     // llama.cpp's converter writes the sums.
     hf_norm_offset: 1.0,
     ..llama::BASE
@@ -90,7 +95,7 @@ pub(super) fn scales(keys: &GgufKeys<'_>, layers_of_27b: usize) -> Result<Scales
     Ok(Scales { embedding: (hidden as f32).sqrt(), attention, ..Scales::default() })
 }
 
-pub(super) fn hf_scales(config: &HfConfig) -> Scales {
+fn hf_scales(config: &HfConfig) -> Scales {
     let embedding = (config.hidden_size as f32).sqrt();
     let attention = 1.0 / config.query_pre_attn_scalar.unwrap_or(256.0).sqrt();
     Scales { embedding, attention: Some(attention), ..Scales::default() }

@@ -150,7 +150,7 @@ impl Server {
     }
 }
 
-/// An address where nobody listens.
+/// An address without a server.
 pub fn nobody() -> String {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     format!("http://{}/v1", listener.local_addr().unwrap())
